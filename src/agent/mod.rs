@@ -1,0 +1,217 @@
+//! ACP agents as child processes: spawn, talk, watch, restart, and carry over an execve.
+//!
+//! One task drives one agent process ([`spawn`] or [`adopt`]). It takes [`AgentCommand`]s and tells what happens as
+//! [`AgentEvent`]s, both through bounded queues.
+//!
+//! **Invariants**
+//! - *Marker rule.* After [`AgentCommand::Freeze`] the task touches neither pipe nor process, and
+//!   [`AgentEvent::Frozen`] is the last event it sends until [`AgentCommand::Thaw`]: whoever has received it has
+//!   received everything the agent said before.
+//! - The task owns its fds until the process ends; what it hands out in a [`AgentSnapshot`] are duplicates, so a
+//!   handoff that does not happen costs nothing.
+//! - This module knows no chat platform.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{AgentName, SessionId, TurnId};
+
+/// How to start an agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentSpec {
+    /// Its name in the configuration.
+    pub name: AgentName,
+    /// Program and arguments. The program `hermes` means the running image itself.
+    pub command: Vec<String>,
+    /// Working directory, of the process and of its sessions; absolute.
+    pub cwd: PathBuf,
+    /// Added to the daemon's environment.
+    pub env: BTreeMap<String, String>,
+}
+
+/// What the gateway wants of an agent.
+#[derive(Debug)]
+pub enum AgentCommand {
+    /// Run a turn. The gateway has at most one turn per session in flight.
+    Prompt {
+        /// The turn, named in every event about it.
+        turn: TurnId,
+        /// The session to use: loaded first if this process does not have it; a new one is made if there is none or
+        /// it cannot be loaded.
+        session: Option<SessionId>,
+        /// What the user said.
+        text: String,
+    },
+    /// End a running turn early; it still ends with [`AgentEvent::TurnEnded`].
+    Cancel {
+        /// The turn.
+        turn: TurnId,
+    },
+    /// Answer a permission request.
+    Permission {
+        /// As in [`AgentEvent::Permission`].
+        request: u64,
+        /// The option chosen; `None` means cancelled.
+        option: Option<String>,
+    },
+    /// Stop at the next safe point and send [`AgentEvent::Frozen`].
+    Freeze,
+    /// Go on after a handoff that did not happen.
+    Thaw,
+    /// End the process: stdin closed, then SIGTERM, then SIGKILL, each after a grace; then the task ends with
+    /// [`AgentEvent::Stopped`].
+    Stop,
+}
+
+/// What an agent does.
+#[derive(Debug)]
+pub enum AgentEvent {
+    /// The process answered `initialize`: it can take turns.
+    Ready {
+        /// Who.
+        agent: AgentName,
+        /// Its process id.
+        pid: i32,
+        /// What it calls itself, where it says so.
+        title: Option<String>,
+    },
+    /// The turn's session is known; comes before the first update of a turn whose session is new to the gateway.
+    Session {
+        /// The turn that needed it.
+        turn: TurnId,
+        /// Its session.
+        session: SessionId,
+        /// False when a session was asked for and could not be loaded, so that its history is lost.
+        kept: bool,
+    },
+    /// The agent said or did something in a turn.
+    Update {
+        /// The turn.
+        turn: TurnId,
+        /// What.
+        update: TurnUpdate,
+    },
+    /// The agent asks before it does something; the turn waits.
+    Permission {
+        /// The turn.
+        turn: TurnId,
+        /// Names the request in [`AgentCommand::Permission`]; unique within the agent, also across handoffs.
+        request: u64,
+        /// What it wants to do.
+        title: String,
+        /// What may be answered.
+        options: Vec<PermissionOption>,
+    },
+    /// The turn is over; nothing about it follows.
+    TurnEnded {
+        /// The turn.
+        turn: TurnId,
+        /// How.
+        outcome: TurnOutcome,
+    },
+    /// The process ended without being asked to. [`AgentEvent::TurnEnded`] was sent for each of its turns.
+    Died {
+        /// Who.
+        agent: AgentName,
+        /// How, for people: `exit code 1`, `killed by signal 9`.
+        how: String,
+        /// When it will be started again.
+        restart_in: Duration,
+    },
+    /// The process could not be started, or did not answer `initialize`.
+    StartFailed {
+        /// Who.
+        agent: AgentName,
+        /// Why, for people, with the fix where one is known.
+        reason: String,
+        /// When it will be tried again.
+        restart_in: Duration,
+    },
+    /// The answer to [`AgentCommand::Freeze`].
+    Frozen {
+        /// Who.
+        agent: AgentName,
+        /// Everything the next image needs; without fds while no process runs.
+        snapshot: AgentSnapshot,
+    },
+    /// The answer to [`AgentCommand::Stop`].
+    Stopped {
+        /// Who.
+        agent: AgentName,
+    },
+}
+
+/// The parts of a turn that are shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TurnUpdate {
+    /// A piece of the answer, to be appended.
+    Text(String),
+    /// A piece of the agent's reasoning.
+    Thought(String),
+    /// A tool call began or changed.
+    Tool {
+        /// Its title.
+        title: String,
+        /// `pending`, `in_progress`, `completed` or `failed`.
+        status: String,
+    },
+}
+
+/// How a turn ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TurnOutcome {
+    /// The agent ended it: ACP's stop reasons but `cancelled`.
+    Ended {
+        /// `end_turn`, `max_tokens`, `max_turn_requests` or `refusal`.
+        stop_reason: String,
+    },
+    /// It was cancelled.
+    Cancelled,
+    /// It broke off: the agent answered with an error or died. The text is for the user.
+    Failed {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// One answer to a permission request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PermissionOption {
+    /// The agent's id of the option.
+    pub id: String,
+    /// Its name, for people.
+    pub name: String,
+    /// `allow_once`, `allow_always`, `reject_once` or `reject_always`.
+    pub kind: String,
+}
+
+/// What the next image needs to take an agent over in the middle of everything.
+#[derive(Debug)]
+pub struct AgentSnapshot {
+    /// The connection's state; versioned by [`AgentSnapshot::VERSION`].
+    pub state: serde_json::Value,
+    /// The process's pipes and pidfd, while one runs.
+    pub fds: Option<AgentFds>,
+    /// Turns in flight, for the count that is shown.
+    pub turns: usize,
+}
+
+impl AgentSnapshot {
+    /// The version of `state` that this image writes and the highest it reads.
+    pub const VERSION: u32 = 1;
+}
+
+/// The fds of an agent process.
+#[derive(Debug)]
+pub struct AgentFds {
+    /// Write end of its stdin.
+    pub stdin: OwnedFd,
+    /// Read end of its stdout.
+    pub stdout: OwnedFd,
+    /// Its pidfd (pidfd_open(2)).
+    pub pidfd: OwnedFd,
+}

@@ -1,0 +1,243 @@
+//! The methods of the control socket and their parameters: what `--json` prints is these types.
+//!
+//! Additions only: a client of one version talks to a gateway of another while an update is under way. Fields that
+//! were added later have a default, and unknown ones are ignored.
+
+use serde::{Deserialize, Serialize};
+
+use crate::chat::LinkState;
+use crate::clock::UnixMillis;
+use crate::store::HandoffRecord;
+
+/// `status` → [`Status`].
+pub const STATUS: &str = "status";
+/// `handoff` [`HandoffParams`] → [`HandoffReport`], sent by the image that serves when the handoff is over.
+pub const HANDOFF: &str = "handoff";
+/// `stop` → `null`, sent when the gateway has begun to stop.
+pub const STOP: &str = "stop";
+/// `update_check` → [`UpdateCheck`].
+pub const UPDATE_CHECK: &str = "update_check";
+/// `chat_open` [`ChatOpenParams`] → [`ChatOpened`]: subscribes the client to a conversation of platform `local`.
+pub const CHAT_OPEN: &str = "chat_open";
+/// `chat_send` [`ChatSendParams`] → [`ChatSent`]: says something in the conversation opened before.
+pub const CHAT_SEND: &str = "chat_send";
+/// Notification to the client of a running `handoff` request: [`Progress`].
+pub const PROGRESS: &str = "progress";
+/// Notification to the subscribers of a conversation: [`crate::chat::OutboundContent`].
+pub const CHAT_OUTPUT: &str = "chat_output";
+
+/// Error code: another handoff is under way.
+pub const BUSY: i64 = 1;
+/// Error code: the handoff failed and the image that ran before goes on serving.
+pub const HANDOFF_FAILED: i64 = 2;
+/// Error code: there is nothing newer to update to.
+pub const UP_TO_DATE: i64 = 3;
+/// Error code: the caller may not do this.
+pub const FORBIDDEN: i64 = 4;
+/// Error code: a bound is reached; try again later.
+pub const OVERLOADED: i64 = 5;
+
+/// A version of the program and its exact bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// The version.
+    pub version: String,
+    /// SHA-256 of the file, lower-case hex.
+    pub sha256: String,
+}
+
+/// Why the image is to be replaced, and by which.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum HandoffKind {
+    /// The running image again.
+    Restart,
+    /// The running image again, to read the configuration anew.
+    Reload,
+    /// A verified release.
+    Update {
+        /// This version instead of the newest.
+        #[serde(default)]
+        version: Option<String>,
+        /// Stage, verify and preflight, but do not replace anything.
+        #[serde(default)]
+        dry_run: bool,
+    },
+}
+
+/// Parameters of [`HANDOFF`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandoffParams {
+    /// What to do.
+    #[serde(flatten)]
+    pub kind: HandoffKind,
+    /// Do not wait for sends in flight.
+    #[serde(default)]
+    pub force: bool,
+    /// Why, for the history.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// How a handoff went.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HandoffReport {
+    /// `restart`, `reload` or `update`.
+    pub kind: String,
+    /// The image that ran before.
+    pub from: Image,
+    /// The image that runs now.
+    pub to: Image,
+    /// The process, the same as before.
+    pub pid: u32,
+    /// How many times it has replaced its image.
+    pub generation: u64,
+    /// Agents carried over.
+    pub agents_carried: usize,
+    /// Running turns carried over.
+    pub turns_carried: usize,
+    /// From the last moment the old image served to the first of the new one, in microseconds.
+    pub blackout_us: u64,
+    /// From the request to READY=1, in microseconds; downloads are not in it.
+    pub duration_us: u64,
+    /// Each phase and how long it took, in microseconds.
+    pub phases_us: Vec<(String, u64)>,
+    /// True when nothing was replaced because `dry_run` was asked for.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// A step of a long request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// The phase, by its name in the handoff's state machine: `download`, `verify`, `preflight`, …
+    pub phase: String,
+    /// One sentence for people.
+    pub message: String,
+    /// Bytes done, while downloading.
+    #[serde(default)]
+    pub done_bytes: Option<u64>,
+    /// Bytes in all, where known.
+    #[serde(default)]
+    pub total_bytes: Option<u64>,
+}
+
+/// Answer to [`UPDATE_CHECK`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpdateCheck {
+    /// The version that runs.
+    pub running: String,
+    /// The newest release for this target that would be accepted, if there is one.
+    pub available: Option<String>,
+    /// Its release date, where the manifest says.
+    #[serde(default)]
+    pub date: Option<String>,
+    /// Its notes, where the manifest says.
+    #[serde(default)]
+    pub notes_url: Option<String>,
+}
+
+/// Answer to [`STATUS`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// `starting`, `running`, `degraded`, `draining` or `stopped`.
+    pub gateway_state: String,
+    /// The image that runs.
+    pub image: Image,
+    /// The process.
+    pub pid: u32,
+    /// How many times it has replaced its image.
+    pub generation: u64,
+    /// When the process started.
+    pub started_at: UnixMillis,
+    /// When this image began to serve.
+    pub image_started_at: UnixMillis,
+    /// `serving`, or the phase of the handoff under way, or `probation`.
+    pub phase: String,
+    /// The home directory.
+    pub home: String,
+    /// The platforms.
+    pub platforms: Vec<PlatformStatus>,
+    /// The agents.
+    pub agents: Vec<AgentStatus>,
+    /// Turns that wait for an agent.
+    pub queued_turns: usize,
+    /// The latest handoffs, newest first.
+    #[serde(default)]
+    pub handoffs: Vec<HandoffRecord>,
+}
+
+/// One platform in [`Status`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlatformStatus {
+    /// Its name.
+    pub name: String,
+    /// Its link.
+    #[serde(flatten)]
+    pub link: LinkState,
+    /// When the link last changed.
+    pub updated_at: UnixMillis,
+}
+
+/// One agent in [`Status`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentStatus {
+    /// Its name.
+    pub name: String,
+    /// `starting`, `ready` or `down`.
+    pub state: String,
+    /// Its process.
+    pub pid: Option<i32>,
+    /// What it calls itself.
+    #[serde(default)]
+    pub title: Option<String>,
+    /// Why it is down.
+    #[serde(default)]
+    pub error: Option<String>,
+    /// The turns it runs.
+    pub turns: Vec<TurnStatus>,
+}
+
+/// One running turn in [`AgentStatus`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TurnStatus {
+    /// Its id.
+    pub turn: i64,
+    /// Where it was asked for.
+    pub conversation: String,
+    /// When it was given to the agent.
+    pub started_at: UnixMillis,
+    /// Bytes of the answer so far.
+    pub answer_bytes: u64,
+}
+
+/// Parameters of [`CHAT_OPEN`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChatOpenParams {
+    /// The chat's name; `main` by default. Clients that open the same chat share it.
+    #[serde(default)]
+    pub chat: Option<String>,
+}
+
+/// Answer to [`CHAT_OPEN`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChatOpened {
+    /// The conversation, as other commands name it: `local:main`.
+    pub conversation: String,
+}
+
+/// Parameters of [`CHAT_SEND`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChatSendParams {
+    /// The text.
+    pub text: String,
+    /// The client's own unique id of the message, so that one sent again is recognised.
+    pub message_id: String,
+}
+
+/// Answer to [`CHAT_SEND`], sent when the message is durable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChatSent {
+    /// Its id in the store; `null` when it had been sent before.
+    pub turn: Option<i64>,
+}

@@ -1,0 +1,1 @@
+//! Joins chats and agents.

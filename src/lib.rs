@@ -1,0 +1,34 @@
+//! `hermes`: a daemon that joins chat platforms to AI agents and replaces its own binary while it runs.
+//!
+//! The layers, each of which depends on lower ones only (`tests/it/tidy.rs` checks it):
+//!
+//! | layer | modules | what lives there |
+//! |---|---|---|
+//! | L0 | [`sys`], [`id`], [`clock`], [`report`], [`chat`], [`jsonrpc`] | the kernel, names, time, vocabulary |
+//! | L1 | [`config`], [`store`], [`telemetry`] | gateway.toml, state.db, the journal |
+//! | L2 | [`handoff`], [`service`], [`update`], [`control`] | replacing the image, systemd, releases, the socket |
+//! | L3 | [`agent`], [`platform`] | ACP agents, chat platforms |
+//! | L4 | [`gateway`] | joins the two: conversations, turns, chat commands |
+//! | L5 | [`daemon`] | composes everything, runs it and hands it off |
+//! | L6 | [`cli`] | the command line |
+//!
+//! ARCHITECTURE.md is the map with the invariants.
+
+pub mod agent;
+pub mod chat;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod control;
+pub mod daemon;
+pub mod gateway;
+pub mod handoff;
+pub mod id;
+pub mod jsonrpc;
+pub mod platform;
+pub mod report;
+pub mod service;
+pub mod store;
+pub mod sys;
+pub mod telemetry;
+pub mod update;

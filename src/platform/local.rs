@@ -1,0 +1,1 @@
+//! The `local` platform: people at a terminal, over the control socket.

@@ -1,0 +1,76 @@
+//! Chat platforms: each takes messages in, stores them durably, and delivers what the gateway wants shown.
+//!
+//! One task drives one platform. It takes [`PlatformCommand`]s and tells what happens as [`PlatformEvent`]s, both
+//! through bounded queues.
+//!
+//! **Invariants**
+//! - A message is confirmed to the platform only after [`crate::store::Store::accept`] returned.
+//! - *Marker rule.* After [`PlatformCommand::Freeze`] the task starts nothing new on the network, waits for the
+//!   sends in flight no longer than the deadline in it, and [`PlatformEvent::Frozen`] is the last event it sends
+//!   until [`PlatformCommand::Thaw`]. Commands queued before the marker are part of the snapshot.
+//! - A platform's trouble is its own: it is told as [`LinkState`] and never ends the daemon.
+//! - This module knows no agent.
+
+pub mod local;
+pub mod telegram;
+
+use std::time::Duration;
+
+use crate::chat::{Inbound, LinkState, Outbound};
+use crate::id::{PlatformName, TurnId};
+
+/// What the gateway wants of a platform.
+#[derive(Debug)]
+pub enum PlatformCommand {
+    /// Show something.
+    Deliver(Outbound),
+    /// Stop at the next safe point and send [`PlatformEvent::Frozen`].
+    Freeze {
+        /// The longest wait for sends in flight. One that is still in flight then is redelivered by the next image
+        /// with the marker for possible repeats.
+        drain: Duration,
+    },
+    /// Go on after a handoff that did not happen.
+    Thaw,
+    /// Deliver what is queued, no longer than this, then end the task with [`PlatformEvent::Stopped`].
+    Stop {
+        /// The longest wait.
+        drain: Duration,
+    },
+}
+
+/// What happens on a platform.
+#[derive(Debug)]
+pub enum PlatformEvent {
+    /// A message was stored for the first time.
+    Inbound {
+        /// Its id in the store.
+        turn: TurnId,
+        /// The message.
+        inbound: Inbound,
+    },
+    /// The state of the link changed.
+    Link {
+        /// Which platform.
+        platform: PlatformName,
+        /// Its state now.
+        state: LinkState,
+    },
+    /// Everything of the turn's reply has been delivered, or given up.
+    ReplyDelivered {
+        /// The turn.
+        turn: TurnId,
+    },
+    /// The answer to [`PlatformCommand::Freeze`].
+    Frozen {
+        /// Which platform.
+        platform: PlatformName,
+        /// Everything the next image needs, self-describing.
+        state: serde_json::Value,
+    },
+    /// The answer to [`PlatformCommand::Stop`].
+    Stopped {
+        /// Which platform.
+        platform: PlatformName,
+    },
+}

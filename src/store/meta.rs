@@ -1,0 +1,48 @@
+//! Single values: the highest version ever accepted, and the like.
+
+use rusqlite::OptionalExtension;
+
+use super::{Store, StoreError};
+
+impl Store {
+    /// The value kept under `key`.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn meta(&self, key: &'static str) -> Result<Option<String>, StoreError> {
+        self.writer
+            .run("read a value", move |db| {
+                db.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0)).optional()
+            })
+            .await
+    }
+
+    /// Keeps `value` under `key`.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn set_meta(&self, key: &'static str, value: String) -> Result<(), StoreError> {
+        self.writer
+            .run("record a value", move |db| {
+                db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", [key, &value])?;
+                Ok(())
+            })
+            .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_value_is_kept_and_replaced() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let store = Store::open(&dir.path().join("state.db")).expect("opens");
+        assert_eq!(store.meta("k").await.expect("reads"), None);
+        for value in ["1", "2"] {
+            store.set_meta("k", value.into()).await.expect("writes");
+            assert_eq!(store.meta("k").await.expect("reads").as_deref(), Some(value));
+        }
+    }
+}

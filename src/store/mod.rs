@@ -1,0 +1,112 @@
+//! `state.db`: what must outlive the process. SQLite in WAL mode, written by one thread.
+//!
+//! **Invariants**
+//! - Only this module holds SQL.
+//! - When a method returns `Ok`, what it wrote is on disk (`synchronous=FULL`): a caller may then tell the outside
+//!   world so, for example confirm a message to its platform.
+//! - Jobs are carried out in the order in which they were queued; jobs that wait together share one commit.
+//! - Schema changes are additive, so that the previous image can read what this one wrote.
+//!
+//! Deliberately absent: anything volatile. That is the handoff's memfd.
+
+mod history;
+mod inbox;
+mod meta;
+mod schema;
+mod sessions;
+mod writer;
+
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+pub use history::HandoffRecord;
+pub use inbox::{Accepted, OpenTurn, TurnState};
+pub use schema::SCHEMA_VERSION;
+pub use sessions::SessionRow;
+use writer::Writer;
+
+/// Why the store could not do what was asked.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// The database could not be opened or brought to this schema.
+    #[error("cannot open {path}")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// SQLite's reason.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// The database was written by a later schema than this image can read.
+    #[error("{path} has schema {found}, and this version reads up to {known}")]
+    TooNew {
+        /// The file.
+        path: PathBuf,
+        /// Its schema version.
+        found: i64,
+        /// The newest schema version known here.
+        known: i64,
+    },
+    /// A statement failed.
+    #[error("the database refused to {what}")]
+    Sql {
+        /// What was being done.
+        what: &'static str,
+        /// SQLite's reason.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// The commit that the job was part of failed.
+    #[error("the database could not commit: {reason}")]
+    Commit {
+        /// SQLite's reason.
+        reason: String,
+    },
+    /// The writer thread is gone, which only happens when it panicked.
+    #[error("the database writer has stopped")]
+    Stopped,
+    /// A stored value cannot be read.
+    #[error("cannot read back {what}")]
+    Corrupt {
+        /// Which value.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// A handle to the database. Clones share one writer thread and one bounded queue.
+#[derive(Clone, Debug)]
+pub struct Store {
+    writer: Writer,
+}
+
+impl Store {
+    /// Opens or creates the database and brings it to [`SCHEMA_VERSION`].
+    ///
+    /// # Errors
+    /// [`StoreError::Open`], [`StoreError::TooNew`].
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let connection = schema::open(path)?;
+        Ok(Self { writer: Writer::start(connection) })
+    }
+
+    /// Checks that this image can read the database at `path`, without writing to it; a missing file is fine.
+    /// For the preflight child.
+    ///
+    /// # Errors
+    /// [`StoreError::Open`], [`StoreError::TooNew`].
+    pub fn inspect(path: &Path) -> Result<i64, StoreError> {
+        schema::inspect(path)
+    }
+
+    /// Waits until everything queued so far is committed.
+    ///
+    /// # Errors
+    /// [`StoreError::Stopped`].
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        self.writer.run("flush", |_| Ok(())).await
+    }
+}
