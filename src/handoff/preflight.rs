@@ -1,0 +1,268 @@
+//! The very bytes that are to be run read the very state they would be handed, as a child process.
+//!
+//! The child is `hermes handoff-check` with the state memfd as its standard input. It prints one [`CheckReport`] as
+//! JSON and exits 0, or says on standard error why it cannot take over. Failing, hanging and crashing there cost
+//! nothing: no truncated file, missing library or unreadable state gets as far as the execve.
+//!
+//! **Invariant:** the child and everything it started is gone when [`run`] returns.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+
+use super::registry::Sealed;
+use crate::sys::readiness;
+
+/// The hidden command that the child runs.
+pub const CHECK_COMMAND: &str = "handoff-check";
+/// The product name a report must carry.
+pub const PRODUCT: &str = "hermes-gateway";
+/// The longest time a check may take. A healthy one takes milliseconds.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+/// What is read of the child's output at most, in bytes.
+const OUTPUT_LIMIT: u64 = 64 << 10;
+
+/// What the child says when it could take over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckReport {
+    /// [`PRODUCT`].
+    pub product: String,
+    /// Its version.
+    pub version: String,
+    /// The sections it read, with the range of versions it can read of each.
+    pub reads: Vec<(String, u32, u32)>,
+    /// The schema it found in the store and the newest it knows.
+    pub schema: (i64, i64),
+}
+
+/// Why the image must not be run.
+#[derive(Debug, Error)]
+pub enum PreflightError {
+    /// The kernel did not even start it.
+    #[error("the new image does not start")]
+    Start(#[source] io::Error),
+    /// The check could not be watched.
+    #[error("cannot watch the check of the new image")]
+    Watch(#[source] io::Error),
+    /// It took too long and was killed.
+    #[error("the new image was still checking after {} s and was killed", after.as_secs())]
+    Hung {
+        /// The deadline.
+        after: Duration,
+    },
+    /// It ended badly: a crash, a missing library, or it said why.
+    #[error("the new image cannot take over ({how}){}{said}", if said.is_empty() { "" } else { ": " })]
+    Refused {
+        /// How it ended: `exit code 1`, `killed by signal 11`.
+        how: String,
+        /// The last line it wrote on standard error.
+        said: String,
+    },
+    /// It ended well without a report: another program.
+    #[error("the new image is not a hermes gateway: it printed no report")]
+    NoReport,
+    /// It is another product or another version than was verified.
+    #[error("the new image says that it is {found}, and {expected} was asked for")]
+    Identity {
+        /// What it says.
+        found: String,
+        /// What was asked for.
+        expected: String,
+    },
+}
+
+/// Runs the check and returns what the child reported.
+///
+/// `arguments` follow [`CHECK_COMMAND`]: the home and configuration to use. Must be called within a tokio runtime.
+///
+/// # Errors
+/// [`PreflightError`]; the image must then not be run.
+pub async fn run(
+    image: &File,
+    sealed: &Sealed,
+    arguments: &[std::ffi::OsString],
+    expected_version: &str,
+    deadline: Duration,
+) -> Result<CheckReport, PreflightError> {
+    let (output_read, output_write) = io::pipe().map_err(PreflightError::Watch)?;
+    let (error_read, error_write) = io::pipe().map_err(PreflightError::Watch)?;
+    let state = sealed.state().map_err(PreflightError::Watch)?;
+    // The magic link leads to the open file itself, whatever its path names by now (proc_pid_fd(5)).
+    let mut command = std::process::Command::new(format!("/proc/self/fd/{}", image.as_raw_fd()));
+    command
+        .arg0("hermes")
+        .arg(CHECK_COMMAND)
+        .args(arguments)
+        .env_remove("NOTIFY_SOCKET")
+        .stdin(Stdio::from(state))
+        .stdout(output_write)
+        .stderr(error_write)
+        .process_group(0);
+    let child = command.spawn().map_err(PreflightError::Start)?;
+    drop(command); // It holds the write ends of the pipes.
+    let child = Child::watch(child).map_err(PreflightError::Watch)?;
+    let report = tokio::time::timeout(deadline, child.finish(output_read.into(), error_read.into()))
+        .await
+        .map_err(|_| PreflightError::Hung { after: deadline })?;
+    accept(report?, expected_version)
+}
+
+fn accept(ended: Ended, expected_version: &str) -> Result<CheckReport, PreflightError> {
+    if ended.how != "exit code 0" {
+        let said = String::from_utf8_lossy(&ended.error);
+        let said = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("").trim();
+        let said = said.strip_prefix("error: ").unwrap_or(said).to_owned();
+        return Err(PreflightError::Refused { how: ended.how, said });
+    }
+    let report: CheckReport = serde_json::from_slice(&ended.output).map_err(|_| PreflightError::NoReport)?;
+    if report.product != PRODUCT || report.version != expected_version {
+        return Err(PreflightError::Identity {
+            found: format!("{} {}", report.product, report.version),
+            expected: format!("{PRODUCT} {expected_version}"),
+        });
+    }
+    Ok(report)
+}
+
+struct Ended {
+    how: String,
+    output: Vec<u8>,
+    error: Vec<u8>,
+}
+
+/// The child process; dropping it kills its process group and reaps it.
+struct Child {
+    pid: Pid,
+    pidfd: OwnedFd,
+    reaped: bool,
+}
+
+impl Child {
+    fn watch(child: std::process::Child) -> io::Result<Self> {
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("a child has a positive pid");
+        // Reaped by us through the pidfd, never by std.
+        drop(child);
+        Ok(Self { pid, pidfd: pidfd_open(pid, PidfdFlags::empty())?, reaped: false })
+    }
+
+    async fn finish(mut self, output: OwnedFd, error: OwnedFd) -> Result<Ended, PreflightError> {
+        let ended = readiness::readable(self.pidfd.try_clone().map_err(PreflightError::Watch)?)
+            .map_err(PreflightError::Watch)?;
+        let (output, error, exited) = tokio::join!(read_all(output), read_all(error), async {
+            ended.readable().await.map(drop)
+        });
+        exited.map_err(PreflightError::Watch)?;
+        let how = self.reap().map_err(PreflightError::Watch)?;
+        Ok(Ended {
+            how,
+            output: output.map_err(PreflightError::Watch)?,
+            error: error.map_err(PreflightError::Watch)?,
+        })
+    }
+
+    fn reap(&mut self) -> io::Result<String> {
+        use std::os::fd::AsFd;
+        let status = waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED)?;
+        self.reaped = true;
+        Ok(match status.as_ref().map(|s| (s.exit_status(), s.terminating_signal())) {
+            Some((Some(code), _)) => format!("exit code {code}"),
+            Some((_, Some(signal))) => format!("killed by signal {signal}"),
+            _ => "ended".to_owned(),
+        })
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // Also after an orderly end: it may have left something behind in its group.
+        let _nothing_left_to_kill = kill_process_group(self.pid, Signal::KILL);
+        if !self.reaped && let Err(error) = self.reap() {
+            tracing::warn!(%error, "cannot reap the check of a new image");
+        }
+    }
+}
+
+async fn read_all(fd: OwnedFd) -> io::Result<Vec<u8>> {
+    let mut read = Vec::new();
+    pipe::Receiver::from_owned_fd(fd)?.take(OUTPUT_LIMIT).read_to_end(&mut read).await?;
+    Ok(read)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handoff::Registry;
+
+    /// Checks an image that is the shell script `script`.
+    async fn check(script: &str, deadline: Duration) -> Result<CheckReport, PreflightError> {
+        use std::io::Write;
+        use std::os::unix::fs::PermissionsExt;
+        let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+        write!(file, "#!/bin/sh\n{script}\n").expect("writes");
+        file.as_file().set_permissions(std::fs::Permissions::from_mode(0o755)).expect("permits");
+        let path = file.into_temp_path();
+        let image = File::open(&path).expect("opens");
+        // A script is opened by number a second time, by its interpreter: it must stay open over the exec.
+        let image = File::from(rustix::io::dup(&image).expect("duplicates"));
+        let sealed = Registry::default().seal().expect("seals");
+        run(&image, &sealed, &[], "1.2.3", deadline).await
+    }
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn a_report_of_the_right_product_and_version_is_accepted() {
+        let json = r#"{"product":"hermes-gateway","version":"1.2.3","reads":[],"schema":[1,1]}"#;
+        assert_eq!(check(&format!("echo '{json}'"), LONG).await.expect("accepted").version, "1.2.3");
+        let older = json.replace("1.2.3", "1.2.2");
+        assert!(matches!(check(&format!("echo '{older}'"), LONG).await, Err(PreflightError::Identity { .. })));
+        let other = json.replace("hermes-gateway", "something");
+        assert!(matches!(check(&format!("echo '{other}'"), LONG).await, Err(PreflightError::Identity { .. })));
+    }
+
+    #[tokio::test]
+    async fn whatever_else_the_image_does_is_refused() {
+        assert!(matches!(check("true", LONG).await, Err(PreflightError::NoReport)));
+        let refused = check("echo one >&2; echo 'error: two' >&2; exit 3", LONG).await;
+        assert!(
+            matches!(&refused, Err(PreflightError::Refused { how, said }) if how == "exit code 3" && said == "two"),
+            "{refused:?}"
+        );
+        let crashed = check("kill -SEGV $$", LONG).await;
+        assert!(
+            matches!(&crashed, Err(PreflightError::Refused { how, .. }) if how == "killed by signal 11"),
+            "{crashed:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_hanging_image_is_killed_with_its_descendants() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let fifo = dir.path().join("alive");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("makes a fifo");
+        let mut alive = pipe::OpenOptions::new().open_receiver(&fifo).expect("opens the fifo");
+        let script = format!("sleep 1000 > {} & wait", fifo.display());
+        let hung = check(&script, Duration::from_millis(300)).await;
+        assert!(matches!(hung, Err(PreflightError::Hung { .. })), "{hung:?}");
+        // The descendant held the fifo open; its end shows here as the end of the stream.
+        let ended = tokio::time::timeout(LONG, alive.read(&mut [0; 1])).await.expect("the descendant is gone");
+        assert_eq!(ended.expect("reads"), 0);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_program_does_not_start() {
+        let image = File::open("/dev/null").expect("opens");
+        let sealed = Registry::default().seal().expect("seals");
+        let refused = run(&image, &sealed, &[], "1.2.3", LONG).await;
+        assert!(matches!(refused, Err(PreflightError::Start(_))), "{refused:?}");
+    }
+}
