@@ -189,6 +189,13 @@ pub struct PermissionOption {
     pub kind: String,
 }
 
+impl PermissionOption {
+    /// Whether choosing it lets the agent go on. ACP: kinds are what to choose by, ids and positions mean nothing.
+    pub fn allows(&self) -> bool {
+        self.kind.starts_with("allow")
+    }
+}
+
 /// What the next image needs to take an agent over in the middle of everything.
 #[derive(Debug)]
 pub struct AgentSnapshot {

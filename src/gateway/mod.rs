@@ -1,1 +1,381 @@
-//! Joins chats and agents.
+//! Joins chats and agents: who may talk, which session a conversation has, which turn runs, what is shown.
+//!
+//! [`Gateway`] is a state machine without I/O: events go in, [`Effect`]s come out, and the daemon carries these out in
+//! order. Its whole state is plain data ([`GatewayState`]), which is what a handoff carries.
+//!
+//! **Invariants**
+//! - A conversation has at most one turn in flight; the others wait in their order of arrival.
+//! - A turn is recorded as running before its prompt goes to the agent, and as done when its reply was delivered.
+//! - Every path to an admin command passes [`Access::is_admin`].
+//! - While [`Gateway::hold`] is on, nothing is asked of an agent.
+
+mod access;
+mod command;
+mod conversation;
+mod effect;
+pub mod text;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+pub use access::{Access, Allowed};
+pub use command::ChatCommand;
+use conversation::{Ask, Running, Talk, Waiting};
+pub use effect::{Describe, Effect, Requester};
+
+use crate::agent::{AgentCommand, AgentEvent, TurnOutcome, TurnUpdate};
+use crate::chat::{Conversation, Inbound, Outbound, OutboundContent, ReplyEnd, ReplyStep};
+use crate::clock::UnixMillis;
+use crate::id::{AgentName, TurnId};
+use crate::store::{OpenTurn, SessionRow, TurnState};
+
+/// Messages that may wait behind the running turn of one conversation.
+const QUEUE_LIMIT: usize = 32;
+/// Conversations kept in memory; idle ones beyond that are dropped, their sessions stay in the store.
+const TALKS_LIMIT: usize = 10_000;
+/// Strangers who were told that they may not talk; beyond that they are ignored.
+const STRANGERS_LIMIT: usize = 1_000;
+
+/// What is known of an agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum AgentView {
+    /// Its process is being started.
+    Starting,
+    /// It takes turns.
+    Ready {
+        /// Its process.
+        pid: i32,
+        /// What it calls itself.
+        title: Option<String>,
+    },
+    /// It does not run.
+    Down {
+        /// Why, for people.
+        reason: String,
+        /// When it is started again.
+        until: UnixMillis,
+    },
+}
+
+/// The state of a [`Gateway`], as it is carried over a handoff.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct GatewayState {
+    talks: Vec<Talk>,
+    agents: BTreeMap<AgentName, AgentView>,
+    #[serde(default)]
+    strangers: BTreeSet<Conversation>,
+}
+
+impl GatewayState {
+    /// The version of the form that this image writes and the highest it reads.
+    pub const VERSION: u32 = 1;
+}
+
+/// The state machine; see the module's documentation.
+#[derive(Debug)]
+pub struct Gateway {
+    access: Access,
+    talks: BTreeMap<Conversation, Talk>,
+    /// Which conversation a turn in flight belongs to.
+    turns: BTreeMap<TurnId, Conversation>,
+    agents: BTreeMap<AgentName, AgentView>,
+    strangers: BTreeSet<Conversation>,
+    hold: bool,
+}
+
+impl Gateway {
+    /// A gateway for these agents, of which the one named `default` serves conversations that chose none.
+    pub fn new(access: Access, agents: impl IntoIterator<Item = AgentName>) -> Self {
+        Self::restore(access, agents, GatewayState::default())
+    }
+
+    /// Goes on where a previous image stopped. Agents that are no longer configured are forgotten with their turns'
+    /// conversations falling back to the default agent.
+    pub fn restore(access: Access, agents: impl IntoIterator<Item = AgentName>, state: GatewayState) -> Self {
+        let agents: BTreeMap<_, _> = agents
+            .into_iter()
+            .map(|name| {
+                let view = state.agents.get(&name).cloned().unwrap_or(AgentView::Starting);
+                (name, view)
+            })
+            .collect();
+        let talks: BTreeMap<_, _> = state.talks.into_iter().map(|talk| (talk.conversation.clone(), talk)).collect();
+        let turns =
+            talks.values().filter_map(|talk| Some((talk.running.as_ref()?.turn, talk.conversation.clone()))).collect();
+        Self { access, talks, turns, agents, strangers: state.strangers, hold: false }
+    }
+
+    /// Everything that must be carried over a handoff.
+    pub fn state(&self) -> GatewayState {
+        GatewayState {
+            talks: self.talks.values().filter(|talk| !talk.is_in_store()).cloned().collect(),
+            agents: self.agents.clone(),
+            strangers: self.strangers.clone(),
+        }
+    }
+
+    /// Turns held back (`true`) during a handoff, or let go again.
+    pub fn hold(&mut self, hold: bool, effects: &mut Vec<Effect>) {
+        self.hold = hold;
+        if !hold {
+            self.start_all(effects);
+        }
+    }
+
+    /// Whether the conversation is in memory; otherwise [`Gateway::learn`] its stored session before its message is
+    /// handled.
+    pub fn knows(&self, conversation: &Conversation) -> bool {
+        self.talks.contains_key(conversation)
+    }
+
+    /// Takes the stored session of a conversation in.
+    pub fn learn(&mut self, row: SessionRow) {
+        let talk = self.talk(&row.conversation);
+        talk.agent = row.agent;
+        talk.session = row.session;
+    }
+
+    /// Turns given to agents and not over.
+    pub fn turns_in_flight(&self) -> usize {
+        self.turns.len()
+    }
+
+    /// Turns that wait.
+    pub fn turns_queued(&self) -> usize {
+        self.talks.values().map(|talk| talk.queue.len()).sum()
+    }
+
+    /// The agents and what is known of them, with their running turns: turn, conversation, start, answer bytes.
+    pub fn agents(&self) -> impl Iterator<Item = (&AgentName, &AgentView, Vec<RunningTurn<'_>>)> {
+        self.agents.iter().map(|(name, view)| {
+            let turns = self
+                .talks
+                .values()
+                .filter(|talk| &talk.agent == name)
+                .filter_map(|talk| {
+                    let running = talk.running.as_ref()?;
+                    Some(RunningTurn {
+                        turn: running.turn,
+                        conversation: &talk.conversation,
+                        started_at: running.started_at,
+                        answer_bytes: running.answer_bytes,
+                    })
+                })
+                .collect();
+            (name, view, turns)
+        })
+    }
+
+    /// A message that the store accepted for the first time.
+    pub fn inbound(&mut self, turn: TurnId, inbound: Inbound, effects: &mut Vec<Effect>) {
+        let conversation = inbound.conversation.clone();
+        if !self.access.may_talk(&inbound) {
+            effects.push(Effect::TurnState(turn, TurnState::Done));
+            if self.strangers.len() < STRANGERS_LIMIT && self.strangers.insert(conversation.clone()) {
+                effects.push(notice(&conversation, text::stranger(&inbound.sender.id)));
+            }
+            return;
+        }
+        match ChatCommand::parse(&inbound.text) {
+            Some(command) => {
+                // Done before it is carried out: a command that replaces the image must not run again in the next.
+                effects.push(Effect::TurnState(turn, TurnState::Done));
+                self.command(command, turn, &inbound, effects);
+            }
+            None => self.enqueue(turn, &conversation, inbound.text, effects),
+        }
+    }
+
+    /// A turn that the store has as not over although no image carried it: the previous process was killed.
+    /// What waited is asked now; what an agent had is not asked again by itself, since the agent has the prompt
+    /// already, and the chat is told.
+    pub fn recover(&mut self, open: OpenTurn, effects: &mut Vec<Effect>) {
+        if self.turns.contains_key(&open.turn) || self.talks.values().any(|talk| talk.is_waiting(open.turn)) {
+            return;
+        }
+        let conversation = open.inbound.conversation.clone();
+        if open.running {
+            effects.push(Effect::TurnState(open.turn, TurnState::Done));
+            effects.push(notice(&conversation, text::interrupted()));
+            self.talk(&conversation).last_text = Some(open.inbound.text);
+        } else if ChatCommand::parse(&open.inbound.text).is_some() {
+            effects.push(Effect::TurnState(open.turn, TurnState::Done));
+        } else {
+            self.inbound(open.turn, open.inbound, effects);
+        }
+    }
+
+    /// Everything of a turn's reply was delivered.
+    pub fn reply_delivered(&mut self, turn: TurnId, effects: &mut Vec<Effect>) {
+        effects.push(Effect::TurnState(turn, TurnState::Done));
+    }
+
+    /// Something an agent did. `Frozen` and `Stopped` are the daemon's and ignored here.
+    pub fn agent_event(&mut self, event: AgentEvent, effects: &mut Vec<Effect>) {
+        match event {
+            AgentEvent::Ready { agent, pid, title } => {
+                self.agents.insert(agent, AgentView::Ready { pid, title });
+                self.start_all(effects);
+            }
+            AgentEvent::Session { turn, session, kept } => {
+                let Some(talk) = self.talk_of(turn) else { return };
+                talk.session = Some(session);
+                effects.push(Effect::Session(talk.row()));
+                if !kept {
+                    effects.push(notice(&talk.conversation, text::session_lost()));
+                }
+            }
+            AgentEvent::Update { turn, update } => self.turn_update(turn, update, effects),
+            AgentEvent::Permission { turn, request, title, options } => {
+                let Some(talk) = self.talk_of(turn) else { return };
+                effects.push(notice(&talk.conversation, text::permission(&title, &options)));
+                talk.asks.push_back(Ask { request, title, options });
+            }
+            AgentEvent::TurnEnded { turn, outcome } => self.turn_ended(turn, outcome, effects),
+            AgentEvent::Died { agent, how, restart_in }
+            | AgentEvent::StartFailed { agent, reason: how, restart_in } => {
+                self.agent_down(agent, how, restart_in, effects);
+            }
+            AgentEvent::Frozen { .. } | AgentEvent::Stopped { .. } => {}
+        }
+    }
+
+    /// Ends every turn in flight with a word to its chat, for a stop of the gateway.
+    pub fn stop(&mut self, effects: &mut Vec<Effect>) {
+        for turn in std::mem::take(&mut self.turns).into_keys() {
+            let Some(talk) = self.talks.values_mut().find(|talk| talk.runs(turn)) else { continue };
+            talk.running = None;
+            talk.asks.clear();
+            effects.push(reply(&talk.conversation, turn, ReplyStep::End(ReplyEnd::Failed(text::stopping()))));
+        }
+    }
+
+    fn turn_update(&mut self, turn: TurnId, update: TurnUpdate, effects: &mut Vec<Effect>) {
+        let Some(talk) = self.talk_of(turn) else { return };
+        match update {
+            TurnUpdate::Text(text) => {
+                if let Some(running) = &mut talk.running {
+                    running.answer_bytes += text.len() as u64;
+                }
+                effects.push(reply(&talk.conversation, turn, ReplyStep::Delta(text)));
+            }
+            TurnUpdate::Tool { title, status } if status != "completed" => {
+                effects.push(reply(&talk.conversation, turn, ReplyStep::Activity(title)));
+            }
+            TurnUpdate::Tool { .. } | TurnUpdate::Thought(_) => {}
+        }
+    }
+
+    fn turn_ended(&mut self, turn: TurnId, outcome: TurnOutcome, effects: &mut Vec<Effect>) {
+        let Some(conversation) = self.turns.remove(&turn) else { return };
+        let talk = self.talk(&conversation);
+        talk.running = None;
+        talk.asks.clear();
+        let end = match outcome {
+            TurnOutcome::Ended { stop_reason } if stop_reason == "end_turn" => ReplyEnd::Complete,
+            TurnOutcome::Ended { stop_reason } => ReplyEnd::Failed(text::stop_reason(&stop_reason)),
+            TurnOutcome::Cancelled => ReplyEnd::Stopped,
+            TurnOutcome::Failed { reason } => ReplyEnd::Failed(reason),
+        };
+        effects.push(reply(&conversation, turn, ReplyStep::End(end)));
+        self.start(&conversation, effects);
+    }
+
+    fn agent_down(
+        &mut self,
+        agent: AgentName,
+        reason: String,
+        restart_in: std::time::Duration,
+        effects: &mut Vec<Effect>,
+    ) {
+        let waiting = self.talks.values().filter(|talk| talk.agent == agent && !talk.queue.is_empty());
+        for talk in waiting {
+            effects.push(notice(&talk.conversation, text::agent_down(&agent, &reason, restart_in)));
+        }
+        let wait_ms = i64::try_from(restart_in.as_millis()).unwrap_or(i64::MAX);
+        let until = UnixMillis(UnixMillis::now().0.saturating_add(wait_ms));
+        self.agents.insert(agent, AgentView::Down { reason, until });
+    }
+
+    fn enqueue(&mut self, turn: TurnId, conversation: &Conversation, text: String, effects: &mut Vec<Effect>) {
+        let agents = self.agents.clone();
+        let talk = self.talk(conversation);
+        if talk.queue.len() >= QUEUE_LIMIT {
+            effects.push(Effect::TurnState(turn, TurnState::Done));
+            effects.push(notice(conversation, text::queue_full(QUEUE_LIMIT)));
+            return;
+        }
+        if let Some(AgentView::Down { reason, until }) = agents.get(&talk.agent) {
+            let wait = until.since(UnixMillis::now());
+            effects.push(notice(conversation, text::agent_down(&talk.agent, reason, wait)));
+        }
+        talk.queue.push_back(Waiting { turn, text });
+        self.start(conversation, effects);
+    }
+
+    fn start_all(&mut self, effects: &mut Vec<Effect>) {
+        let waiting: Vec<Conversation> =
+            self.talks.values().filter(|talk| !talk.queue.is_empty()).map(|talk| talk.conversation.clone()).collect();
+        for conversation in waiting {
+            self.start(&conversation, effects);
+        }
+    }
+
+    /// Gives the next waiting turn of a conversation to its agent, if all allows it.
+    fn start(&mut self, conversation: &Conversation, effects: &mut Vec<Effect>) {
+        if self.hold {
+            return;
+        }
+        let Some(talk) = self.talks.get_mut(conversation) else { return };
+        if talk.running.is_some() || !matches!(self.agents.get(&talk.agent), Some(AgentView::Ready { .. })) {
+            return;
+        }
+        let Some(Waiting { turn, text }) = talk.queue.pop_front() else { return };
+        talk.running = Some(Running { turn, started_at: UnixMillis::now(), answer_bytes: 0 });
+        talk.last_text = Some(text.clone());
+        self.turns.insert(turn, conversation.clone());
+        effects.push(Effect::TurnState(turn, TurnState::Running));
+        effects.push(reply(conversation, turn, ReplyStep::Begin));
+        let prompt = AgentCommand::Prompt { turn, session: talk.session.clone(), text };
+        effects.push(Effect::Agent(talk.agent.clone(), prompt));
+    }
+
+    fn talk_of(&mut self, turn: TurnId) -> Option<&mut Talk> {
+        self.talks.get_mut(self.turns.get(&turn)?)
+    }
+
+    fn talk(&mut self, conversation: &Conversation) -> &mut Talk {
+        if self.talks.len() >= TALKS_LIMIT && !self.talks.contains_key(conversation) {
+            self.talks.retain(|_, talk| talk.has_turns());
+        }
+        let default = AgentName::from("default");
+        self.talks.entry(conversation.clone()).or_insert_with(|| Talk::new(conversation.clone(), default))
+    }
+}
+
+/// A turn that an agent has, as `status` shows it.
+#[derive(Debug)]
+pub struct RunningTurn<'a> {
+    /// Its id.
+    pub turn: TurnId,
+    /// Where it was asked for.
+    pub conversation: &'a Conversation,
+    /// When the agent got it.
+    pub started_at: UnixMillis,
+    /// Bytes of the answer so far.
+    pub answer_bytes: u64,
+}
+
+pub(crate) fn notice(conversation: &Conversation, text: impl Into<String>) -> Effect {
+    let content = OutboundContent::Notice { text: text.into() };
+    Effect::Show(Outbound { conversation: conversation.clone(), content })
+}
+
+fn reply(conversation: &Conversation, turn: TurnId, step: ReplyStep) -> Effect {
+    Effect::Show(Outbound { conversation: conversation.clone(), content: OutboundContent::Reply { turn, step } })
+}
+
+#[cfg(test)]
+mod tests;

@@ -192,7 +192,9 @@ mod tests {
         let mut later = good.clone();
         later[8] = 2;
         assert_eq!(decode(&later), Err(CodecError::Format { found: 2 }));
-        assert!(matches!(decode(&good[..good.len() - 1]), Err(CodecError::Damaged { what }) if what.contains("length")));
+        assert!(
+            matches!(decode(&good[..good.len() - 1]), Err(CodecError::Damaged { what }) if what.contains("length"))
+        );
         let mut flipped = good.clone();
         flipped[HEADER + 1] ^= 1;
         assert!(matches!(decode(&flipped), Err(CodecError::Damaged { what }) if what.contains("checksum")));

@@ -157,16 +157,11 @@ impl Child {
     async fn finish(mut self, output: OwnedFd, error: OwnedFd) -> Result<Ended, PreflightError> {
         let ended = readiness::readable(self.pidfd.try_clone().map_err(PreflightError::Watch)?)
             .map_err(PreflightError::Watch)?;
-        let (output, error, exited) = tokio::join!(read_all(output), read_all(error), async {
-            ended.readable().await.map(drop)
-        });
+        let (output, error, exited) =
+            tokio::join!(read_all(output), read_all(error), async { ended.readable().await.map(drop) });
         exited.map_err(PreflightError::Watch)?;
         let how = self.reap().map_err(PreflightError::Watch)?;
-        Ok(Ended {
-            how,
-            output: output.map_err(PreflightError::Watch)?,
-            error: error.map_err(PreflightError::Watch)?,
-        })
+        Ok(Ended { how, output: output.map_err(PreflightError::Watch)?, error: error.map_err(PreflightError::Watch)? })
     }
 
     fn reap(&mut self) -> io::Result<String> {
@@ -185,7 +180,9 @@ impl Drop for Child {
     fn drop(&mut self) {
         // Also after an orderly end: it may have left something behind in its group.
         let _nothing_left_to_kill = kill_process_group(self.pid, Signal::KILL);
-        if !self.reaped && let Err(error) = self.reap() {
+        if !self.reaped
+            && let Err(error) = self.reap()
+        {
             tracing::warn!(%error, "cannot reap the check of a new image");
         }
     }

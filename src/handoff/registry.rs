@@ -114,8 +114,8 @@ impl Registry {
     /// # Errors
     /// [`SealError::Section`].
     pub fn put_section(&mut self, name: &str, version: u32, value: &impl Serialize) -> Result<(), SealError> {
-        let payload = serde_json::to_vec(value)
-            .map_err(|source| SealError::Section { section: name.to_owned(), source })?;
+        let payload =
+            serde_json::to_vec(value).map_err(|source| SealError::Section { section: name.to_owned(), source })?;
         self.sections.push(Section { name: name.to_owned(), version, payload });
         Ok(())
     }
@@ -133,8 +133,8 @@ impl Registry {
             numbers.insert(name, duplicate.as_raw_fd());
             duplicates.push(duplicate);
         }
-        let payload = serde_json::to_vec(&numbers)
-            .map_err(|source| SealError::Section { section: FDS.to_owned(), source })?;
+        let payload =
+            serde_json::to_vec(&numbers).map_err(|source| SealError::Section { section: FDS.to_owned(), source })?;
         self.sections.insert(0, Section { name: FDS.to_owned(), version: FDS_VERSION, payload });
         let blob = codec::encode(&self.sections).map_err(SealError::Codec)?;
         let state = memfd::seal("hermes-state", &blob).map_err(SealError::Memfd)?;

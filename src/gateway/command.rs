@@ -1,0 +1,216 @@
+//! Chat commands: `/help`, `/stop`, `/update 1.5.0` and the others.
+//!
+//! A text that begins with `/` and a word that is no command here goes to the agent, which may have commands of its
+//! own.
+
+use super::{Describe, Effect, Gateway, Requester, notice, text};
+use crate::agent::AgentCommand;
+use crate::chat::Inbound;
+use crate::control::proto::HandoffKind;
+use crate::id::{AgentName, TurnId};
+
+/// A command, read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChatCommand {
+    /// `/help` and `/commands`, `/start`.
+    Help,
+    /// `/status`.
+    Status,
+    /// `/version`.
+    Version,
+    /// `/whoami`.
+    Whoami,
+    /// `/agents`.
+    Agents,
+    /// `/platforms`.
+    Platforms,
+    /// `/new [AGENT]`.
+    New(Option<String>),
+    /// `/stop`.
+    Stop,
+    /// `/retry`.
+    Retry,
+    /// `/approve [N]`.
+    Approve(Option<String>),
+    /// `/deny [N]`.
+    Deny(Option<String>),
+    /// `/restart [force]`.
+    Restart {
+        /// Do not wait for sends in flight.
+        force: bool,
+    },
+    /// `/reload`.
+    Reload,
+    /// `/update`.
+    Update,
+    /// `/update check`.
+    UpdateCheck,
+    /// `/update VERSION`.
+    UpdateTo(String),
+    /// A known command with arguments that it does not take; the text is its usage.
+    Misused(&'static str),
+}
+
+impl ChatCommand {
+    /// Reads a message; `None` if it is not one of these commands.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut words = text.strip_prefix('/')?.split_whitespace();
+        let name = words.next()?.to_ascii_lowercase();
+        let argument = words.next().map(str::to_owned);
+        let surplus = words.next().is_some();
+        let command = match (name.as_str(), argument.as_deref()) {
+            ("help" | "commands" | "start", _) => return Some(Self::Help),
+            ("status", None) => Self::Status,
+            ("version", None) => Self::Version,
+            ("whoami", None) => Self::Whoami,
+            ("agents", None) => Self::Agents,
+            ("platforms", None) => Self::Platforms,
+            ("new", _) => Self::New(argument),
+            ("stop", None) => Self::Stop,
+            ("retry", None) => Self::Retry,
+            ("approve", _) => Self::Approve(argument),
+            ("deny", _) => Self::Deny(argument),
+            ("restart", None) => Self::Restart { force: false },
+            ("restart", Some("force")) => Self::Restart { force: true },
+            ("reload", None) => Self::Reload,
+            ("update", None) => Self::Update,
+            ("update", Some("check")) => Self::UpdateCheck,
+            ("update", Some(version)) => Self::UpdateTo(version.to_owned()),
+            ("restart", Some(_)) => Self::Misused("/restart [force]"),
+            ("status", Some(_)) => Self::Misused("/status"),
+            ("version", Some(_)) => Self::Misused("/version"),
+            ("whoami", Some(_)) => Self::Misused("/whoami"),
+            ("agents", Some(_)) => Self::Misused("/agents"),
+            ("platforms", Some(_)) => Self::Misused("/platforms"),
+            ("stop", Some(_)) => Self::Misused("/stop"),
+            ("retry", Some(_)) => Self::Misused("/retry"),
+            ("reload", Some(_)) => Self::Misused("/reload"),
+            _ => return None,
+        };
+        Some(if surplus { Self::Misused("one argument at most; see /help") } else { command })
+    }
+
+    /// Whether only admins may use it.
+    pub fn needs_admin(&self) -> bool {
+        matches!(self, Self::Restart { .. } | Self::Reload | Self::Update | Self::UpdateCheck | Self::UpdateTo(_))
+    }
+}
+
+impl Gateway {
+    pub(super) fn command(&mut self, command: ChatCommand, turn: TurnId, inbound: &Inbound, out: &mut Vec<Effect>) {
+        let conversation = &inbound.conversation;
+        if command.needs_admin() && !self.access.is_admin(inbound) {
+            tracing::warn!(%conversation, sender = inbound.sender.id, "refused an admin command");
+            out.push(notice(conversation, text::not_admin()));
+            return;
+        }
+        let describe = |what| Effect::Describe(conversation.clone(), what);
+        let handoff = |kind, force| {
+            let by = Requester { conversation: conversation.clone(), turn, sender: inbound.sender.clone() };
+            Effect::Handoff { kind, force, by }
+        };
+        match command {
+            ChatCommand::Help => out.push(notice(conversation, text::help())),
+            ChatCommand::Status => out.push(describe(Describe::Status)),
+            ChatCommand::Version => out.push(describe(Describe::Version)),
+            ChatCommand::Agents => out.push(describe(Describe::Agents)),
+            ChatCommand::Platforms => out.push(describe(Describe::Platforms)),
+            ChatCommand::Whoami => out.push(notice(conversation, text::whoami(inbound, self.access.is_admin(inbound)))),
+            ChatCommand::New(agent) => self.new_session(agent.map(AgentName::new), inbound, out),
+            ChatCommand::Stop => self.stop_turn(inbound, out),
+            ChatCommand::Retry => self.retry(turn, inbound, out),
+            ChatCommand::Approve(which) => self.answer_ask(which.as_deref(), true, inbound, out),
+            ChatCommand::Deny(which) => self.answer_ask(which.as_deref(), false, inbound, out),
+            ChatCommand::Restart { force } => out.push(handoff(HandoffKind::Restart, force)),
+            ChatCommand::Reload => out.push(handoff(HandoffKind::Reload, false)),
+            ChatCommand::Update => out.push(handoff(HandoffKind::Update { version: None, dry_run: false }, false)),
+            ChatCommand::UpdateTo(version) => {
+                out.push(handoff(HandoffKind::Update { version: Some(version), dry_run: false }, false));
+            }
+            ChatCommand::UpdateCheck => out.push(Effect::CheckUpdate(conversation.clone())),
+            ChatCommand::Misused(usage) => out.push(notice(conversation, text::usage(usage))),
+        }
+    }
+
+    fn new_session(&mut self, agent: Option<AgentName>, inbound: &Inbound, out: &mut Vec<Effect>) {
+        let conversation = &inbound.conversation;
+        if let Some(agent) = &agent
+            && !self.agents.contains_key(agent)
+        {
+            out.push(notice(conversation, text::unknown_agent(agent, self.agents.keys())));
+            return;
+        }
+        let talk = self.talk(conversation);
+        if talk.running.is_some() {
+            out.push(notice(conversation, text::new_while_running()));
+            return;
+        }
+        if let Some(agent) = agent {
+            talk.agent = agent;
+        }
+        talk.session = None;
+        talk.last_text = None;
+        out.push(Effect::Session(talk.row()));
+        out.push(notice(conversation, text::new_session(&talk.agent)));
+        let conversation = conversation.clone();
+        self.start(&conversation, out);
+    }
+
+    fn stop_turn(&mut self, inbound: &Inbound, out: &mut Vec<Effect>) {
+        let talk = self.talk(&inbound.conversation);
+        match &talk.running {
+            // The end of the turn says that it was stopped.
+            Some(running) => {
+                out.push(Effect::Agent(talk.agent.clone(), AgentCommand::Cancel { turn: running.turn }));
+            }
+            None => out.push(notice(&inbound.conversation, text::nothing_to_stop())),
+        }
+    }
+
+    fn retry(&mut self, turn: TurnId, inbound: &Inbound, out: &mut Vec<Effect>) {
+        match self.talk(&inbound.conversation).last_text.clone() {
+            Some(text) => {
+                // The message `/retry` itself is the turn now.
+                out.push(Effect::TurnState(turn, crate::store::TurnState::Queued));
+                self.enqueue(turn, &inbound.conversation, text, out);
+            }
+            None => out.push(notice(&inbound.conversation, text::nothing_to_retry())),
+        }
+    }
+
+    fn answer_ask(&mut self, which: Option<&str>, approve: bool, inbound: &Inbound, out: &mut Vec<Effect>) {
+        let talk = self.talk(&inbound.conversation);
+        let Some(ask) = talk.asks.front() else {
+            out.push(notice(&inbound.conversation, text::nothing_to_answer()));
+            return;
+        };
+        let option = match which {
+            None if approve => ask.first_of(&["allow_once", "allow_always"]),
+            None => ask.first_of(&["reject_once", "reject_always"]),
+            Some(number) => {
+                let chosen = number.parse::<usize>().ok().and_then(|n| ask.options.get(n.checked_sub(1)?));
+                let Some(option) = chosen.filter(|option| option.allows() == approve) else {
+                    out.push(notice(&inbound.conversation, text::no_such_option(&ask.title, &ask.options)));
+                    return;
+                };
+                Some(option)
+            }
+        };
+        if approve && option.is_none() {
+            out.push(notice(&inbound.conversation, text::no_such_option(&ask.title, &ask.options)));
+            return;
+        }
+        let answer = AgentCommand::Permission { request: ask.request, option: option.map(|o| o.id.clone()) };
+        let said = text::answered(&ask.title, option.map(|o| o.name.as_str()));
+        talk.asks.pop_front();
+        out.push(Effect::Agent(talk.agent.clone(), answer));
+        out.push(notice(&inbound.conversation, said));
+    }
+}
+
+impl super::Ask {
+    /// The first option of the earliest kind that there is; the order of options says nothing.
+    fn first_of(&self, kinds: &[&str]) -> Option<&crate::agent::PermissionOption> {
+        kinds.iter().find_map(|kind| self.options.iter().find(|option| option.kind == *kind))
+    }
+}

@@ -1,0 +1,83 @@
+//! One conversation: its agent, its session, its turns.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use crate::agent::PermissionOption;
+use crate::chat::Conversation;
+use crate::clock::UnixMillis;
+use crate::id::{AgentName, SessionId, TurnId};
+use crate::store::SessionRow;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Talk {
+    pub(super) conversation: Conversation,
+    pub(super) agent: AgentName,
+    pub(super) session: Option<SessionId>,
+    pub(super) queue: VecDeque<Waiting>,
+    pub(super) running: Option<Running>,
+    /// Permission requests of the running turn, in the order in which they came.
+    pub(super) asks: VecDeque<Ask>,
+    /// What `/retry` asks again.
+    #[serde(default)]
+    pub(super) last_text: Option<String>,
+}
+
+/// A turn that waits for the one before it, or for its agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Waiting {
+    pub(super) turn: TurnId,
+    pub(super) text: String,
+}
+
+/// The turn that the agent has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Running {
+    pub(super) turn: TurnId,
+    pub(super) started_at: UnixMillis,
+    pub(super) answer_bytes: u64,
+}
+
+/// A permission request that was not answered yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Ask {
+    pub(super) request: u64,
+    pub(super) title: String,
+    pub(super) options: Vec<PermissionOption>,
+}
+
+impl Talk {
+    pub(super) fn new(conversation: Conversation, agent: AgentName) -> Self {
+        Self {
+            conversation,
+            agent,
+            session: None,
+            queue: VecDeque::new(),
+            running: None,
+            asks: VecDeque::new(),
+            last_text: None,
+        }
+    }
+
+    pub(super) fn has_turns(&self) -> bool {
+        self.running.is_some() || !self.queue.is_empty()
+    }
+
+    /// Whether all there is to know of it is in the store.
+    pub(super) fn is_in_store(&self) -> bool {
+        !self.has_turns() && self.last_text.is_none()
+    }
+
+    pub(super) fn runs(&self, turn: TurnId) -> bool {
+        self.running.as_ref().is_some_and(|running| running.turn == turn)
+    }
+
+    pub(super) fn is_waiting(&self, turn: TurnId) -> bool {
+        self.queue.iter().any(|waiting| waiting.turn == turn)
+    }
+
+    pub(super) fn row(&self) -> SessionRow {
+        SessionRow { conversation: self.conversation.clone(), agent: self.agent.clone(), session: self.session.clone() }
+    }
+}

@@ -1,0 +1,289 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::agent::PermissionOption;
+use crate::chat::Sender;
+use crate::id::SessionId;
+
+const ADMIN: &str = "1";
+const USER: &str = "2";
+
+fn access() -> Access {
+    let listed = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect();
+    Access::new([("telegram".into(), Allowed::Listed { talk: listed(&[USER]), admin: listed(&[ADMIN]) })])
+}
+
+fn gateway() -> Gateway {
+    Gateway::new(access(), [AgentName::from("default"), AgentName::from("other")])
+}
+
+fn said(sender: &str, chat: &str, text: &str) -> Inbound {
+    Inbound {
+        conversation: Conversation::new("telegram", chat),
+        account: "bot".into(),
+        message_id: "m".into(),
+        sender: Sender { id: sender.into(), name: "N".into() },
+        sent_at: UnixMillis(0),
+        text: text.into(),
+    }
+}
+
+/// Says something and returns what came of it.
+fn say(gateway: &mut Gateway, turn: i64, sender: &str, text: &str) -> Vec<Effect> {
+    let mut effects = Vec::new();
+    gateway.inbound(TurnId(turn), said(sender, "c", text), &mut effects);
+    effects
+}
+
+fn event(gateway: &mut Gateway, event: AgentEvent) -> Vec<Effect> {
+    let mut effects = Vec::new();
+    gateway.agent_event(event, &mut effects);
+    effects
+}
+
+fn ready(gateway: &mut Gateway) -> Vec<Effect> {
+    event(gateway, AgentEvent::Ready { agent: "default".into(), pid: 7, title: None })
+}
+
+fn ended(turn: i64, outcome: TurnOutcome) -> AgentEvent {
+    AgentEvent::TurnEnded { turn: TurnId(turn), outcome }
+}
+
+fn end_turn() -> TurnOutcome {
+    TurnOutcome::Ended { stop_reason: "end_turn".into() }
+}
+
+/// The effects in short, for comparison.
+fn short(effects: &[Effect]) -> Vec<String> {
+    effects
+        .iter()
+        .map(|effect| match effect {
+            Effect::Show(Outbound { content: OutboundContent::Notice { text }, .. }) => {
+                format!("notice {}", text.lines().next().unwrap_or(""))
+            }
+            Effect::Show(Outbound { content: OutboundContent::Reply { turn, step }, .. }) => format!("{turn} {step:?}"),
+            Effect::Agent(agent, AgentCommand::Prompt { turn, session, text }) => {
+                format!("{agent} <- {turn} {:?} {text}", session.as_ref().map(SessionId::as_str))
+            }
+            Effect::Agent(agent, command) => format!("{agent} <- {command:?}"),
+            Effect::TurnState(turn, state) => format!("{turn} is {state:?}"),
+            Effect::Session(row) => format!("session {:?}", row.session.as_ref().map(SessionId::as_str)),
+            Effect::Handoff { kind, force, by } => format!("handoff {kind:?} {force} by {}", by.sender.id),
+            Effect::CheckUpdate(_) => "check".into(),
+            Effect::Describe(_, what) => format!("describe {what:?}"),
+        })
+        .collect()
+}
+
+#[test]
+fn a_message_becomes_a_turn_and_its_answer_is_shown() {
+    let mut gateway = gateway();
+    assert!(say(&mut gateway, 1, USER, "hello").is_empty(), "waits for the agent to be ready");
+    assert_eq!(short(&ready(&mut gateway)), ["1 is Running", "1 Begin", "default <- 1 None hello"]);
+    let opened = AgentEvent::Session { turn: TurnId(1), session: "s".into(), kept: true };
+    assert_eq!(short(&event(&mut gateway, opened)), [r#"session Some("s")"#]);
+    let text = AgentEvent::Update { turn: TurnId(1), update: TurnUpdate::Text("hi".into()) };
+    assert_eq!(short(&event(&mut gateway, text)), [r#"1 Delta("hi")"#]);
+    assert!(say(&mut gateway, 2, USER, "more").is_empty(), "one turn at a time");
+    assert_eq!(
+        short(&event(&mut gateway, ended(1, end_turn()))),
+        ["1 End(Complete)", "2 is Running", "2 Begin", r#"default <- 2 Some("s") more"#]
+    );
+    let mut effects = Vec::new();
+    gateway.reply_delivered(TurnId(1), &mut effects);
+    assert_eq!(short(&effects), ["1 is Done"]);
+}
+
+#[test]
+fn the_gate_is_the_same_for_every_way() {
+    let mut gateway = gateway();
+    ready(&mut gateway);
+    let refused = short(&say(&mut gateway, 1, "3", "/restart"));
+    assert_eq!(refused, ["1 is Done", "notice You may not talk to this bot. Your id here is 3."]);
+    assert_eq!(short(&say(&mut gateway, 2, "3", "again")), ["2 is Done"], "told once");
+    for (turn, command) in ["/restart", "/update", "/update 2.0.0", "/update check", "/reload"].iter().enumerate() {
+        let refused = short(&say(&mut gateway, 10, USER, command));
+        assert_eq!(refused, ["10 is Done", "notice This command is for admins."], "{turn}");
+    }
+    assert_eq!(short(&say(&mut gateway, 20, ADMIN, "/restart force")), ["20 is Done", "handoff Restart true by 1"]);
+}
+
+#[test]
+fn commands_run_in_the_middle_of_a_turn() {
+    let mut gateway = gateway();
+    ready(&mut gateway);
+    say(&mut gateway, 1, USER, "hello");
+    assert_eq!(short(&say(&mut gateway, 2, USER, "/stop")), ["2 is Done", "default <- Cancel { turn: TurnId(1) }"]);
+    assert_eq!(short(&event(&mut gateway, ended(1, TurnOutcome::Cancelled))), ["1 End(Stopped)"]);
+    assert_eq!(
+        short(&say(&mut gateway, 3, USER, "/retry")),
+        ["3 is Done", "3 is Queued", "3 is Running", "3 Begin", "default <- 3 None hello"]
+    );
+}
+
+#[test]
+fn a_permission_is_chosen_by_kind_not_by_position() {
+    let mut gateway = gateway();
+    ready(&mut gateway);
+    say(&mut gateway, 1, USER, "hello");
+    let option = |id: &str, kind: &str| PermissionOption { id: id.into(), name: id.into(), kind: kind.into() };
+    let ask = |request| AgentEvent::Permission {
+        turn: TurnId(1),
+        request,
+        title: "rm".into(),
+        options: vec![option("never", "reject_always"), option("always", "allow_always"), option("once", "allow_once")],
+    };
+    event(&mut gateway, ask(5));
+    event(&mut gateway, ask(6));
+    event(&mut gateway, ask(7));
+    let answer = |effects: Vec<Effect>| short(&effects)[1].clone();
+    assert_eq!(
+        answer(say(&mut gateway, 2, USER, "/approve")),
+        r#"default <- Permission { request: 5, option: Some("once") }"#
+    );
+    assert!(answer(say(&mut gateway, 3, USER, "/approve 1")).contains("not one of the options"));
+    assert_eq!(
+        answer(say(&mut gateway, 4, USER, "/approve 2")),
+        r#"default <- Permission { request: 6, option: Some("always") }"#
+    );
+    assert_eq!(
+        answer(say(&mut gateway, 5, USER, "/deny")),
+        r#"default <- Permission { request: 7, option: Some("never") }"#
+    );
+    assert!(answer(say(&mut gateway, 6, USER, "/approve")).contains("asks nothing"));
+}
+
+#[test]
+fn after_a_kill_what_waited_is_asked_and_what_ran_is_told() {
+    let mut gateway = gateway();
+    ready(&mut gateway);
+    let mut effects = Vec::new();
+    gateway.recover(OpenTurn { turn: TurnId(1), inbound: said(USER, "c", "ran"), running: true }, &mut effects);
+    gateway.recover(OpenTurn { turn: TurnId(2), inbound: said(ADMIN, "c", "/restart"), running: false }, &mut effects);
+    gateway.recover(OpenTurn { turn: TurnId(3), inbound: said(USER, "c", "waited"), running: false }, &mut effects);
+    let effects = short(&effects);
+    assert_eq!(effects[0], "1 is Done");
+    assert!(effects[1].contains("the answer is lost"), "{effects:?}");
+    assert_eq!(effects[2..], ["2 is Done", "3 is Running", "3 Begin", "default <- 3 None waited"]);
+}
+
+#[test]
+fn only_known_commands_are_commands() {
+    assert_eq!(ChatCommand::parse("hello /stop"), None);
+    assert_eq!(ChatCommand::parse("/"), None);
+    assert_eq!(ChatCommand::parse("/compact now"), None);
+    assert_eq!(ChatCommand::parse("/STOP"), Some(ChatCommand::Stop));
+    assert_eq!(ChatCommand::parse("/update 1.5.0"), Some(ChatCommand::UpdateTo("1.5.0".into())));
+    assert_eq!(ChatCommand::parse("/update check"), Some(ChatCommand::UpdateCheck));
+    assert!(matches!(ChatCommand::parse("/restart now"), Some(ChatCommand::Misused(_))));
+    assert!(matches!(ChatCommand::parse("/update 1 2"), Some(ChatCommand::Misused(_))));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Say { chat: u8 },
+    End,
+    Die,
+    Ready,
+    Hold(bool),
+    Carry,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0u8..3).prop_map(|chat| Step::Say { chat }),
+        4 => Just(Step::End),
+        1 => Just(Step::Die),
+        2 => Just(Step::Ready),
+        2 => any::<bool>().prop_map(Step::Hold),
+        2 => Just(Step::Carry),
+    ]
+}
+
+/// Checks what the module promises after every step: one prompt in flight a conversation, none while held.
+#[derive(Default)]
+struct Model {
+    prompted: BTreeMap<String, Vec<i64>>,
+    in_flight: BTreeMap<i64, String>,
+    held: bool,
+}
+
+impl Model {
+    fn take(&mut self, chat_of: &BTreeMap<i64, String>, effects: &[Effect]) {
+        for effect in effects {
+            let Effect::Agent(_, AgentCommand::Prompt { turn, .. }) = effect else { continue };
+            assert!(!self.held, "prompted while held");
+            let chat = chat_of[&turn.0].clone();
+            assert!(!self.in_flight.values().any(|c| *c == chat), "two turns in flight in {chat}");
+            self.in_flight.insert(turn.0, chat.clone());
+            self.prompted.entry(chat).or_default().push(turn.0);
+        }
+    }
+}
+
+proptest! {
+    /// Whatever happens in between, handoffs included: each message is prompted once, in order, one at a time.
+    #[test]
+    fn every_turn_is_prompted_once_in_order(steps in prop::collection::vec(step(), 1..80)) {
+        let mut gateway = gateway();
+        let mut model = Model::default();
+        let mut chat_of = BTreeMap::new();
+        let mut next = 1;
+        let settle = (0..200).flat_map(|_| [Step::Hold(false), Step::Ready, Step::End]);
+        for step in steps.into_iter().chain(settle) {
+            let mut effects = Vec::new();
+            match step {
+                Step::Say { chat } => {
+                    chat_of.insert(next, chat.to_string());
+                    gateway.inbound(TurnId(next), said(USER, &chat.to_string(), "hello"), &mut effects);
+                    next += 1;
+                }
+                Step::End => {
+                    if let Some((turn, _)) = model.in_flight.pop_first() {
+                        gateway.agent_event(ended(turn, end_turn()), &mut effects);
+                    }
+                }
+                Step::Die => {
+                    // As the agent's contract has it: each turn ends before the death is told.
+                    for (turn, _) in std::mem::take(&mut model.in_flight) {
+                        effects.extend(event(&mut gateway, ended(turn, TurnOutcome::Failed { reason: "x".into() })));
+                        model.take(&chat_of, &effects);
+                        effects.clear();
+                    }
+                    let agent = AgentName::from("default");
+                    let restart_in = std::time::Duration::from_secs(1);
+                    gateway.agent_event(AgentEvent::Died { agent, how: "x".into(), restart_in }, &mut effects);
+                }
+                Step::Ready => effects = ready(&mut gateway),
+                Step::Hold(hold) => {
+                    model.held = hold;
+                    gateway.hold(hold, &mut effects);
+                }
+                Step::Carry => {
+                    let state = serde_json::to_string(&gateway.state()).expect("serialises");
+                    let state = serde_json::from_str(&state).expect("reads back");
+                    gateway = Gateway::restore(access(), [AgentName::from("default")], state);
+                    model.held = false;
+                }
+            }
+            model.take(&chat_of, &effects);
+            prop_assert_eq!(gateway.turns_in_flight(), model.in_flight.len());
+        }
+        for chat in 0..3 {
+            let chat = chat.to_string();
+            let said: Vec<i64> = chat_of.iter().filter(|(_, c)| **c == chat).map(|(turn, _)| *turn).collect();
+            let prompted = model.prompted.remove(&chat).unwrap_or_default();
+            // Beyond the limit of waiting messages a message is refused with a notice, never reordered.
+            let mut rest = said.iter();
+            prop_assert!(prompted.iter().all(|turn| rest.any(|s| s == turn)), "{prompted:?} of {said:?}");
+            if said.len() <= QUEUE_LIMIT {
+                prop_assert_eq!(prompted, said);
+            }
+        }
+    }
+
+    #[test]
+    fn no_text_panics_as_a_command(text in "/?.{0,40}") {
+        let _ = ChatCommand::parse(&text);
+    }
+}
