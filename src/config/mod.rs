@@ -1,13 +1,47 @@
-//! `gateway.toml`: what the operator wrote, checked.
+//! `gateway.toml`: what the operator wrote, checked; and where everything of one gateway lies.
 //!
-//! Durations are strings (`"30s"`). Unknown keys are an error that names the nearest known key.
+//! - [`Environment`]: the process environment as a value, so that nothing below the command line reads it again.
+//! - [`Home`]: the directory of one gateway and the paths in it.
+//! - [`Config`]: the file with its defaults filled in and its secrets read.
+//!
+//! Durations are strings (`"30s"`). Every secret `x` may instead be `x_file = "path"` or `x_credential = "name"`
+//! (systemd.exec(5), `LoadCredential=`).
+//!
+//! **Invariants**
+//! - A [`Config`] is whole and checked: nobody checks it again.
+//! - All problems of a file are told at once, each with line, column, key and the way to mend it.
+//! - No message, log line or `Debug` output contains a secret, nor the text of the line that a problem is in.
+//!
+//! Deliberately absent: whether a program or a directory that the file names exists. That is asked where it is used,
+//! because it may change while the gateway runs.
+
+mod duration;
+mod environment;
+mod error;
+mod file;
+mod home;
+mod secret;
+mod table;
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::id::AgentName;
+
+pub use duration::{DurationError, parse_duration};
+pub use environment::Environment;
+pub use error::{ConfigError, Problem};
+pub use home::{Home, HomeError, SOCKET_PATH_MAX};
+pub use secret::Secret;
+
+/// The name of the agent that new conversations get.
+pub const DEFAULT_AGENT: &str = "default";
+
+/// The most bytes of `gateway.toml` that are read. A real one has a few hundred.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// The whole configuration, with its defaults filled in and its secrets read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,9 +59,9 @@ pub struct Config {
 /// `[gateway]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GatewayConfig {
-    /// The longest wait for sends in flight before a handoff.
+    /// The longest wait for sends in flight before a handoff. Default 5 s, at most 10 min.
     pub restart_drain_timeout: Duration,
-    /// How long a new image is on probation.
+    /// How long a new image is on probation. Default 60 s, at most 24 h.
     pub probation: Duration,
 }
 
@@ -49,11 +83,11 @@ pub struct TelegramConfig {
     pub token: Secret,
     /// Base of the Bot API, without a slash at the end.
     pub api_url: String,
-    /// Who may talk, by user id; empty means nobody.
+    /// Who may talk, by user id; empty means nobody. Contains everyone of `allow_admin_from`.
     pub allow_from: Vec<String>,
     /// Who may use the admin commands.
     pub allow_admin_from: Vec<String>,
-    /// Whether chats are told about a restart.
+    /// Whether chats are told about a restart. Default true.
     pub gateway_restart_notification: bool,
 }
 
@@ -66,24 +100,63 @@ pub struct UpdateConfig {
     pub verifying_keys: Vec<String>,
 }
 
-/// A value that is never shown: neither by `Debug` nor in any log.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Takes a secret over from where it was read.
-    pub fn new(value: impl Into<String>) -> Self {
-        Self(value.into())
+impl Config {
+    /// Reads `gateway.toml` and the secrets it names. A missing file means all defaults, and says so once in the log.
+    ///
+    /// # Errors
+    /// [`ConfigError::Read`] if the file is there but cannot be read, [`ConfigError::Invalid`] with every problem in
+    /// it.
+    pub fn load(path: &Path, env: &Environment) -> Result<Self, ConfigError> {
+        let read = |source| ConfigError::Read { path: path.to_owned(), source };
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                tracing::info!(path = %path.display(), "no configuration file, using the defaults");
+                return Ok(Self::defaults(env));
+            }
+            Err(error) => return Err(read(error)),
+        };
+        let mut bytes = Vec::new();
+        file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(read)?;
+        if bytes.len() as u64 > FILE_BYTES_MAX {
+            return Err(ConfigError::TooLong { path: path.to_owned(), bytes_max: FILE_BYTES_MAX });
+        }
+        let text = String::from_utf8(bytes).map_err(|_| ConfigError::NotText { path: path.to_owned() })?;
+        Self::from_text(&text, path, env)
     }
 
-    /// The value, for the one place that sends it.
-    pub fn expose(&self) -> &str {
-        &self.0
+    /// Checks the text of a `gateway.toml` that lies at `path`: relative secret files are looked for beside it.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`].
+    pub fn from_text(text: &str, path: &Path, env: &Environment) -> Result<Self, ConfigError> {
+        file::parse(text, path, env).map_err(|problems| ConfigError::Invalid { path: path.to_owned(), problems })
+    }
+
+    /// What holds without any file.
+    pub fn defaults(env: &Environment) -> Self {
+        Self {
+            gateway: GatewayConfig::default(),
+            agents: BTreeMap::from([(AgentName::from(DEFAULT_AGENT), AgentConfig::echo(env))]),
+            telegram: None,
+            update: UpdateConfig::default(),
+        }
     }
 }
 
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[secret]")
+impl Default for GatewayConfig {
+    fn default() -> Self {
+        Self { restart_drain_timeout: Duration::from_secs(5), probation: Duration::from_secs(60) }
+    }
+}
+
+impl AgentConfig {
+    /// The built-in agent: it answers with what it was told.
+    fn echo(env: &Environment) -> Self {
+        Self {
+            command: ["hermes", "agent", "echo"].map(str::to_owned).to_vec(),
+            cwd: env.user_home().to_owned(),
+            env: BTreeMap::new(),
+        }
     }
 }

@@ -1,0 +1,175 @@
+//! Values that are never shown, and the three ways to configure one.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::ops::Range;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Component, Path, PathBuf};
+
+use thiserror::Error;
+
+use super::environment::Environment;
+use super::table::{Problems, Section};
+use crate::report::Chain;
+
+/// The most bytes of a secret file that are read. Tokens have some fifty.
+const SECRET_BYTES_MAX: u64 = 64 * 1024;
+
+/// A value that is never shown: neither by `Debug` nor in any log.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes a secret over from where it was read.
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// The value, for the one place that sends it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+/// The keys of one secret.
+pub(super) struct SecretKeys {
+    /// The value itself.
+    pub(super) inline: &'static str,
+    /// A file that holds it.
+    pub(super) file: &'static str,
+    /// A systemd credential that holds it.
+    pub(super) credential: &'static str,
+}
+
+/// Where the text that names secrets lies and what surrounds it.
+pub(super) struct SecretContext<'a> {
+    /// The directory that relative paths are relative to.
+    pub(super) base: &'a Path,
+    /// For `CREDENTIALS_DIRECTORY`.
+    pub(super) env: &'a Environment,
+}
+
+/// Why a secret cannot be used. No variant holds the value.
+#[derive(Debug, Error)]
+enum SecretError {
+    #[error("cannot read {path}")]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{path} is not a regular file")]
+    NotAFile { path: PathBuf },
+    #[error("{path} is longer than {SECRET_BYTES_MAX} bytes")]
+    TooLong { path: PathBuf },
+    #[error("it is empty")]
+    Empty,
+    #[error("it has a character that no secret has (a line break, another control character, or not UTF-8)")]
+    Characters,
+    #[error("the name of a credential is a plain file name")]
+    CredentialName,
+    #[error("there are no credentials: CREDENTIALS_DIRECTORY is not set; add LoadCredential= to the unit")]
+    NoCredentials,
+}
+
+/// Reads a secret from the one of its three keys that is there. Exactly one must be.
+pub(super) fn read_secret(
+    section: &mut Section<'_, '_>,
+    keys: &SecretKeys,
+    context: &SecretContext<'_>,
+    p: &mut Problems<'_>,
+) -> Option<Secret> {
+    let inline = section.string(keys.inline, "…", p);
+    let file = section.string(keys.file, "/run/secrets/name", p);
+    let credential = section.string(keys.credential, "name", p);
+    let written: Vec<_> = [(keys.inline, inline), (keys.file, file), (keys.credential, credential)]
+        .into_iter()
+        .filter_map(|(key, value)| value.map(|(text, span)| (key, text, span)))
+        .collect();
+    let (key, text, span) = match written.as_slice() {
+        [one] => one,
+        [] => {
+            let has_key = [keys.inline, keys.file, keys.credential].iter().any(|&key| section.entry(key).is_some());
+            if !has_key {
+                p.add(&section.span, format!("{} needs one of {}", section.name, keys.listed()));
+            }
+            return None;
+        }
+        [(first, ..), (second, _, span), ..] => {
+            let message = format!("'{first}' and '{second}' are both set in {}; keep one of them", section.name);
+            p.add(span, message);
+            return None;
+        }
+    };
+    let value = if *key == keys.inline {
+        check((*text).to_owned())
+    } else if *key == keys.file {
+        read_file(&context.base.join(text))
+    } else {
+        read_credential(text, context.env)
+    };
+    told(value, key, span, p)
+}
+
+impl SecretKeys {
+    fn listed(&self) -> String {
+        format!("'{}', '{}', '{}'", self.inline, self.file, self.credential)
+    }
+}
+
+fn told(value: Result<Secret, SecretError>, key: &str, span: &Range<usize>, p: &mut Problems<'_>) -> Option<Secret> {
+    value.map_err(|error| p.add(span, format!("'{key}' cannot be used: {}", Chain(&error)))).ok()
+}
+
+fn read_credential(name: &str, env: &Environment) -> Result<Secret, SecretError> {
+    let mut parts = Path::new(name).components();
+    let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
+    if !plain {
+        return Err(SecretError::CredentialName);
+    }
+    let directory = env.directory("CREDENTIALS_DIRECTORY").ok_or(SecretError::NoCredentials)?;
+    read_file(&directory.join(name))
+}
+
+/// Reads a secret file, without the line break at its end. One that everybody may read is used, with a warning.
+fn read_file(path: &Path) -> Result<Secret, SecretError> {
+    let read = |source| SecretError::Read { path: path.to_owned(), source };
+    // The type is asked before the open: opening a pipe would wait for a writer.
+    if !path.metadata().map_err(read)?.is_file() {
+        return Err(SecretError::NotAFile { path: path.to_owned() });
+    }
+    let file = File::open(path).map_err(read)?;
+    let mode = file.metadata().map_err(read)?.permissions().mode();
+    if mode & 0o004 != 0 {
+        tracing::warn!(
+            path = %path.display(),
+            mode = format_args!("{:04o}", mode & 0o7777),
+            "everybody on this machine may read a secret file; chmod it to 0600"
+        );
+    }
+    let mut bytes = Vec::new();
+    file.take(SECRET_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(read)?;
+    if bytes.len() as u64 > SECRET_BYTES_MAX {
+        return Err(SecretError::TooLong { path: path.to_owned() });
+    }
+    let text = String::from_utf8(bytes).map_err(|_| SecretError::Characters)?;
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    check(text.strip_suffix('\r').unwrap_or(text).to_owned())
+}
+
+fn check(text: String) -> Result<Secret, SecretError> {
+    if text.is_empty() {
+        return Err(SecretError::Empty);
+    }
+    if text.contains(char::is_control) {
+        return Err(SecretError::Characters);
+    }
+    Ok(Secret(text))
+}
