@@ -14,6 +14,9 @@ use crate::sys::memfd::{self, MemfdError};
 
 /// The environment variable that names the number of the state memfd to the new image.
 pub const STATE_FD_VARIABLE: &str = "HERMES_HANDOFF_FD";
+/// The environment variable that tells the new image when execve was called, in CLOCK_MONOTONIC nanoseconds: the one
+/// moment that comes after the state is sealed.
+pub const EXEC_AT_VARIABLE: &str = "HERMES_HANDOFF_EXEC_AT";
 
 /// Why a state cannot be taken over.
 #[derive(Debug, Error)]

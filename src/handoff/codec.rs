@@ -68,7 +68,8 @@ pub enum CodecError {
 ///
 /// # Errors
 /// [`CodecError::TooLarge`]: what could not be read back is not written.
-pub fn encode(sections: &[Section]) -> Result<Vec<u8>, CodecError> {
+pub fn encode<'a>(sections: impl IntoIterator<Item = &'a Section>) -> Result<Vec<u8>, CodecError> {
+    let sections: Vec<&Section> = sections.into_iter().collect();
     let body: usize = sections.iter().map(|s| SECTION_HEADER + s.name.len() + s.payload.len()).sum();
     let total = (HEADER + body + CHECKSUM) as u64;
     if total > LIMIT_BYTES {
@@ -185,7 +186,7 @@ mod tests {
     #[test]
     fn each_check_refuses_what_it_is_for() {
         let section = Section { name: "a".into(), version: 1, payload: b"{}".to_vec() };
-        let good = encode(std::slice::from_ref(&section)).expect("encodes");
+        let good = encode([&section]).expect("encodes");
         assert_eq!(decode(&good), Ok(vec![section]));
         assert_eq!(decode(b""), Err(CodecError::Foreign));
         assert_eq!(decode(&[0; 200]), Err(CodecError::Foreign));

@@ -6,12 +6,13 @@ use std::os::fd::AsRawFd;
 
 use thiserror::Error;
 
-use super::adopt::STATE_FD_VARIABLE;
+use super::adopt::{EXEC_AT_VARIABLE, STATE_FD_VARIABLE};
 use super::registry::Sealed;
+use crate::clock::MonoNanos;
 use crate::sys::exec;
 
 /// Variables of the previous start that must not reach the next image: the fds they speak of are carried by name.
-const DROPPED: [&str; 4] = [STATE_FD_VARIABLE, "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
+const DROPPED: [&str; 5] = [STATE_FD_VARIABLE, EXEC_AT_VARIABLE, "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
 
 /// Why the image was not replaced. The process is as it was.
 #[derive(Debug, Error)]
@@ -38,5 +39,6 @@ fn attempt(image: &File, sealed: &Sealed) -> Result<std::convert::Infallible, st
     let mut environment: Vec<(OsString, OsString)> =
         std::env::vars_os().filter(|(key, _)| !DROPPED.iter().any(|dropped| key == dropped)).collect();
     environment.push((STATE_FD_VARIABLE.into(), state.as_raw_fd().to_string().into()));
+    environment.push((EXEC_AT_VARIABLE.into(), MonoNanos::now().0.to_string().into()));
     exec::replace_image(image, std::env::args_os().collect(), environment)
 }

@@ -39,22 +39,40 @@ pub struct HandoffRecord {
     pub started_at: UnixMillis,
     /// Each phase that was passed and how long it took, in microseconds, in order.
     pub phases_us: Vec<(String, u64)>,
-    /// `committed`, or what went wrong.
+    /// `serving` while on probation, `committed`, or what went wrong.
     pub outcome: String,
 }
 
 impl Store {
-    /// Adds a handoff to the history.
+    /// Adds a handoff to the history and returns its row.
     ///
     /// # Errors
     /// Any [`StoreError`].
-    pub async fn record_handoff(&self, record: &HandoffRecord) -> Result<(), StoreError> {
+    pub async fn record_handoff(&self, record: &HandoffRecord) -> Result<i64, StoreError> {
         let body = serde_json::to_string(record).expect("plain data serialises");
         let now = UnixMillis::now();
         self.writer
             .run("record a handoff", move |db| {
                 db.execute("INSERT INTO handoffs (record, ended_ms) VALUES (?1, ?2)", params![body, now.0])?;
-                db.execute("DELETE FROM handoffs WHERE id <= (SELECT MAX(id) FROM handoffs) - ?1", [KEPT])?;
+                let row = db.last_insert_rowid();
+                db.execute("DELETE FROM handoffs WHERE id <= ?1 - ?2", [row, KEPT])?;
+                Ok(row)
+            })
+            .await
+    }
+
+    /// Changes how a recorded handoff ended, for example from `serving` to `committed`.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn set_handoff_outcome(&self, row: i64, outcome: &str) -> Result<(), StoreError> {
+        let outcome = outcome.to_owned();
+        self.writer
+            .run("record how a handoff ended", move |db| {
+                db.execute(
+                    "UPDATE handoffs SET record = json_set(record, '$.outcome', ?2) WHERE id = ?1",
+                    params![row, outcome],
+                )?;
                 Ok(())
             })
             .await
@@ -78,5 +96,38 @@ impl Store {
             .map(|body| serde_json::from_str(body))
             .collect::<Result<_, _>>()
             .map_err(|source| StoreError::Corrupt { what: "a handoff record", source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_history_is_newest_first_and_an_outcome_can_be_added() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let store = Store::open(&dir.path().join("state.db")).expect("opens");
+        let record = |generation| HandoffRecord {
+            kind: "restart".into(),
+            requested_by: "Ann".into(),
+            requested_via: "telegram:1".into(),
+            reason: None,
+            from_version: "1.0.0".into(),
+            from_sha256: "aa".into(),
+            to_version: "1.0.0".into(),
+            to_sha256: "aa".into(),
+            generation,
+            turns_carried: 1,
+            agents_carried: 1,
+            started_at: UnixMillis(1),
+            phases_us: vec![("preflight".into(), 3)],
+            outcome: "serving".into(),
+        };
+        let first = store.record_handoff(&record(1)).await.expect("records");
+        store.record_handoff(&record(2)).await.expect("records");
+        store.set_handoff_outcome(first, "committed").await.expect("records");
+        let committed = HandoffRecord { outcome: "committed".into(), ..record(1) };
+        assert_eq!(store.handoffs(10).await.expect("lists"), [record(2), committed]);
+        assert_eq!(store.handoffs(1).await.expect("lists"), [record(2)]);
     }
 }
