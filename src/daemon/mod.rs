@@ -1,1 +1,92 @@
-//! Composes and runs everything.
+//! Composes everything, runs it, and hands it off.
+//!
+//! One task owns all state ([`Daemon`]) and takes one event at a time; the parts that touch the outside (agents,
+//! platforms, the control socket) are tasks of their own behind bounded queues. Everything runs on the main thread,
+//! beside the store's writer thread and tokio's blocking pool.
+//!
+//! - [`boot`] makes a `Daemon`, of nothing or of what the previous image left.
+//! - [`run`](self::run()) is the loop; `effects` carries out what the gateway decides; `requests` serves the control
+//!   socket.
+//! - `swap` is the handoff from request to execve; `quiesce` stops and resumes all parts; `probation` is what follows
+//!   in the new image.
+//! - `check` is the preflight child, `report` what is told about it all.
+//!
+//! **Invariants**
+//! - Only this module binds listeners, reads the environment and chooses paths.
+//! - There is one way to a handoff, [`Daemon::request_handoff`], whoever asks.
+//! - Between freezing the parts and execve (or thawing them) nothing is acted upon; what arrives is stashed.
+
+mod boot;
+mod check;
+mod effects;
+mod outlet;
+mod probation;
+mod quiesce;
+mod report;
+mod requests;
+mod run;
+mod state;
+mod swap;
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+pub use check::{CheckError, handoff_check};
+pub use run::run;
+
+use crate::clock::MonoNanos;
+use crate::config::{ConfigError, HomeError};
+use crate::handoff::adopt::AdoptError;
+use crate::service::{ListenError, LockError};
+use crate::store::StoreError;
+
+/// How to run the gateway.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// `--config`.
+    pub config: Option<PathBuf>,
+    /// When `main` began, which is when a new image came alive.
+    pub main_at: MonoNanos,
+}
+
+/// Why the gateway could not start or had to end.
+#[derive(Debug, Error)]
+pub enum DaemonError {
+    /// The home is not usable.
+    #[error("no usable home directory")]
+    Home(#[source] HomeError),
+    /// The configuration is wrong.
+    #[error("cannot use the configuration")]
+    Config(#[source] ConfigError),
+    /// Another gateway runs on this home.
+    #[error("cannot be the only gateway on this home")]
+    Lock(#[source] LockError),
+    /// The database cannot be used.
+    #[error("cannot use the database")]
+    Store(#[source] StoreError),
+    /// The control socket cannot be used.
+    #[error("cannot listen on the control socket")]
+    Listen(#[source] ListenError),
+    /// What the previous image left cannot be taken over.
+    #[error("cannot take over from the previous image")]
+    Adopt(#[source] AdoptError),
+    /// A part of it cannot.
+    #[error("cannot take over {part} from the previous image")]
+    AdoptPart {
+        /// Which part.
+        part: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The kernel refused something basic.
+    #[error("cannot {what}")]
+    System {
+        /// What.
+        what: &'static str,
+        /// Its reason.
+        #[source]
+        source: std::io::Error,
+    },
+}

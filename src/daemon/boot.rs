@@ -1,0 +1,372 @@
+//! Making a [`Daemon`]: of nothing, or of what the previous image of this process left.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+
+use tokio::sync::mpsc;
+
+use super::outlet::Outlet;
+use super::run::{Daemon, Events, ticks};
+use super::state::{
+    AGENTS, AgentEntry, CONTROL, ControlEntry, GATEWAY, LOCAL, PASSPORT, PLATFORMS, Passport, PlatformEntry, SECTIONS,
+    STASH, Stash, agent_fds, client_fd, listener_fd, lock_fd,
+};
+use super::swap::{FIRST, RunningImage, Step, Swap};
+use super::{DaemonError, RunOptions};
+use crate::agent::{self, AgentCommand, AgentEvent, AgentFds, AgentHandle, AgentSnapshot, AgentSpec};
+use crate::chat::LinkState;
+use crate::clock::{MonoNanos, UnixMillis};
+use crate::config::{Config, Environment, Home};
+use crate::control::proto::Image;
+use crate::control::server::{self, ControlHandle};
+use crate::control::{ControlEvent, ControlSnapshot};
+use crate::gateway::{Access, Allowed, Gateway, GatewayState};
+use crate::handoff::adopt::{AdoptError, EXEC_AT_VARIABLE, STATE_FD_VARIABLE};
+use crate::handoff::{Inherited, Phase};
+use crate::id::{AgentName, PlatformName};
+use crate::platform::local::{LOCAL as LOCAL_PLATFORM, Local, LocalState};
+use crate::platform::{PlatformEvent, PlatformHandle, telegram};
+use crate::report::Chain;
+use crate::service::{self, Lock, Notifier};
+use crate::store::Store;
+use crate::sys::signals::Signals;
+use crate::{telemetry, update};
+
+/// Where the store keeps the highest version that ever ran here: nothing older is accepted as an update.
+pub(super) const HIGHEST_VERSION: &str = "highest_version";
+/// Events that may wait in each queue.
+const EVENTS: usize = 256;
+
+/// What is there before the runtime: everything that claims inherited things.
+pub(super) struct Ground {
+    options: RunOptions,
+    environment: Environment,
+    home: Home,
+    config: Config,
+    lock: Lock,
+    store: Store,
+    notifier: Notifier,
+    inherited: Option<(Inherited, Passport)>,
+}
+
+/// Everything that must happen before there are threads, and all that can fail for the operator's sake.
+pub(super) fn ground(options: RunOptions) -> Result<Ground, DaemonError> {
+    let environment = Environment::from_process();
+    let claimed = Inherited::claim(environment.text(STATE_FD_VARIABLE), SECTIONS);
+    telemetry::init(&environment);
+    let inherited = match claimed.map_err(DaemonError::Adopt)? {
+        Some(mut inherited) => {
+            let passport = take::<Passport>(&mut inherited, PASSPORT)?;
+            Some((inherited, arrived_at(passport, &environment, options.main_at)))
+        }
+        None => None,
+    };
+    let home = Home::resolve(&environment, options.config.as_deref()).map_err(DaemonError::Home)?;
+    home.create().map_err(DaemonError::Home)?;
+    let config = Config::load(home.config_file(), &environment).map_err(DaemonError::Config)?;
+    let mut inherited = inherited;
+    let lock = match inherited.as_mut().and_then(|(inherited, _)| inherited.take_fd(&lock_fd())) {
+        Some(fd) => Lock::from_fd(fd),
+        None => Lock::acquire(&home.lock()).map_err(DaemonError::Lock)?,
+    };
+    let store = Store::open(&home.state_db()).map_err(DaemonError::Store)?;
+    let notifier = Notifier::from_env(&environment);
+    Ok(Ground { options, environment, home, config, lock, store, notifier, inherited })
+}
+
+fn arrived_at(mut passport: Passport, environment: &Environment, main_at: MonoNanos) -> Passport {
+    let exec_at = environment.text(EXEC_AT_VARIABLE).and_then(|nanos| nanos.parse().ok()).map_or(main_at, MonoNanos);
+    passport.timeline.enter_at(Phase::Exec, exec_at);
+    passport.timeline.enter_at(Phase::Adopt, main_at);
+    passport
+}
+
+/// Brings everything up, says READY=1, and tells whoever asked for the handoff.
+pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
+    let Ground { options, environment, home, config, lock, store, notifier, inherited } = ground;
+    let system = |what| move |source| DaemonError::System { what, source };
+    let signals = Signals::open().map_err(system("listen for signals"))?;
+    let (mut inherited, passport) = inherited.unzip();
+    let (ports, events) = queues();
+    let control = control(&home, inherited.as_mut(), ports.control)?;
+    let (agents, removed) = agents(&config, inherited.as_mut(), &ports.agents)?;
+    let platforms = platforms(&config, inherited.as_mut(), &store, &ports.platforms)?;
+    let local = Local::restore(optional::<LocalState>(inherited.as_mut(), LOCAL)?);
+    let state = optional::<GatewayState>(inherited.as_mut(), GATEWAY)?;
+    let gateway = Gateway::restore(access(&config), agents.keys().cloned(), state);
+    let stash = optional::<Stash>(inherited.as_mut(), STASH)?;
+    if let Some(inherited) = inherited {
+        inherited.close_unclaimed();
+    }
+    let image = running_image(passport.as_ref()).map_err(system("open the running image"))?;
+    let now = UnixMillis::now();
+    let ticks = ticks(&notifier);
+    let links = platforms.keys().map(|name| (name.clone(), (LinkState::Connecting, now))).collect();
+    let mut daemon = Daemon {
+        options,
+        home,
+        config,
+        store,
+        lock,
+        notifier,
+        signals,
+        image,
+        generation: passport.as_ref().map_or(FIRST, |passport| passport.generation),
+        process_started_at: passport.as_ref().map_or(now, |passport| passport.process_started_at),
+        image_started_at: now,
+        gateway,
+        local,
+        links,
+        agents,
+        platforms,
+        control: Outlet::new(control),
+        events,
+        steps: ports.steps,
+        swap: Swap::Idle,
+        probation: None,
+        stash: None,
+        ticks,
+        stopping: None,
+    };
+    for outlet in removed {
+        daemon.dismiss(outlet);
+    }
+    daemon.begin(passport, stash, &environment).await;
+    Ok(daemon)
+}
+
+impl Daemon {
+    /// From here on the gateway serves.
+    async fn begin(&mut self, passport: Option<Passport>, stash: Stash, _environment: &Environment) {
+        self.notifier.ready(&self.status_line());
+        let ready = MonoNanos::now();
+        self.write_state_file();
+        match passport {
+            Some(passport) => self.arrived(passport, ready).await,
+            None => {
+                let message_id = telemetry::message_id::READY;
+                tracing::info!(MESSAGE_ID = message_id, version = self.image.id.version, "serving");
+                self.hash_image();
+                self.recover().await;
+            }
+        }
+        // What was held back by the previous image.
+        let mut effects = Vec::new();
+        self.gateway.hold(false, &mut effects);
+        self.carry_out(effects).await;
+        self.replay(stash).await;
+        self.raise_floor().await;
+    }
+
+    /// Takes up what a process that was killed left in the store.
+    async fn recover(&mut self) {
+        let open = match self.store.open_turns().await {
+            Ok(open) => open,
+            Err(error) => {
+                tracing::error!(error = %Chain(&error), "cannot read the open turns");
+                return;
+            }
+        };
+        for turn in open {
+            if let Ok(Some(row)) = self.store.session(&turn.inbound.conversation).await {
+                self.gateway.learn(row);
+            }
+            let mut effects = Vec::new();
+            self.gateway.recover(turn, &mut effects);
+            self.carry_out(effects).await;
+        }
+    }
+
+    /// Digests the image beside the loop; after a handoff the digest is known.
+    fn hash_image(&self) {
+        let steps = self.steps.clone();
+        tokio::task::spawn_blocking(move || {
+            let digest = File::open("/proc/self/exe").and_then(|mut file| update::sha256_hex(&mut file));
+            drop(steps.blocking_send(Step::Hashed(digest)));
+        });
+    }
+
+    /// Remembers the highest version that ever ran, so that no older release is accepted again.
+    async fn raise_floor(&self) {
+        let running = &self.image.id.version;
+        let known = match self.store.meta(HIGHEST_VERSION).await {
+            Ok(known) => known,
+            Err(error) => return tracing::error!(error = %Chain(&error), "cannot read the highest version that ran"),
+        };
+        let parse = |version: &str| semver::Version::parse(version).ok();
+        if known.as_deref().and_then(parse) >= parse(running) {
+            return;
+        }
+        if let Err(error) = self.store.set_meta(HIGHEST_VERSION, running.clone()).await {
+            tracing::error!(error = %Chain(&error), "cannot record the highest version that ran");
+        }
+    }
+
+    /// Stops an agent that the configuration no longer has.
+    fn dismiss(&mut self, (name, mut outlet): (AgentName, Outlet<AgentHandle>)) {
+        tracing::info!(agent = %name, "agent is no longer configured, stopping it");
+        outlet.put(AgentCommand::Stop);
+        self.agents.insert(name, outlet);
+    }
+}
+
+struct Ports {
+    agents: mpsc::Sender<AgentEvent>,
+    platforms: mpsc::Sender<PlatformEvent>,
+    control: mpsc::Sender<ControlEvent>,
+    steps: mpsc::Sender<Step>,
+}
+
+fn queues() -> (Ports, Events) {
+    let (agents, agent_events) = mpsc::channel(EVENTS);
+    let (platforms, platform_events) = mpsc::channel(EVENTS);
+    let (control, control_events) = mpsc::channel(EVENTS);
+    let (steps, step_events) = mpsc::channel(EVENTS);
+    let events =
+        Events { agents: agent_events, platforms: platform_events, control: control_events, steps: step_events };
+    (Ports { agents, platforms, control, steps }, events)
+}
+
+fn take<T: serde::de::DeserializeOwned>(inherited: &mut Inherited, section: &'static str) -> Result<T, DaemonError> {
+    inherited
+        .sections
+        .take(section)
+        .and_then(|found| found.ok_or(AdoptError::Missing { section }))
+        .map_err(DaemonError::Adopt)
+}
+
+fn optional<T: serde::de::DeserializeOwned + Default>(
+    inherited: Option<&mut Inherited>,
+    section: &'static str,
+) -> Result<T, DaemonError> {
+    match inherited {
+        Some(inherited) => Ok(inherited.sections.take(section).map_err(DaemonError::Adopt)?.unwrap_or_default()),
+        None => Ok(T::default()),
+    }
+}
+
+fn fd(inherited: &mut Inherited, name: &crate::handoff::FdName) -> Result<OwnedFd, DaemonError> {
+    inherited.take_fd(name).ok_or_else(|| DaemonError::AdoptPart {
+        part: format!("fd '{name}'"),
+        source: "it was not handed over".into(),
+    })
+}
+
+fn control(
+    home: &Home,
+    inherited: Option<&mut Inherited>,
+    events: mpsc::Sender<ControlEvent>,
+) -> Result<ControlHandle, DaemonError> {
+    let failed = |source| DaemonError::AdoptPart { part: "the control socket".into(), source };
+    let Some(inherited) = inherited else {
+        let listener = service::control_listener(home.control_sock()).map_err(DaemonError::Listen)?;
+        return server::spawn(listener, events).map_err(|source| failed(source.into()));
+    };
+    let entry: ControlEntry = take(inherited, CONTROL)?;
+    let listener = fd(inherited, &listener_fd())?;
+    let clients = entry
+        .clients
+        .into_iter()
+        .map(|client| Ok((client, fd(inherited, &client_fd(client))?)))
+        .collect::<Result<_, DaemonError>>()?;
+    let snapshot = ControlSnapshot { state: entry.state, listener, clients };
+    server::adopt(snapshot, events).map_err(|source| failed(source.into()))
+}
+
+type Agents = BTreeMap<AgentName, Outlet<AgentHandle>>;
+
+/// The configured agents, taken over where they run already, and those that run and are no longer configured.
+fn agents(
+    config: &Config,
+    mut inherited: Option<&mut Inherited>,
+    events: &mpsc::Sender<AgentEvent>,
+) -> Result<(Agents, Vec<(AgentName, Outlet<AgentHandle>)>), DaemonError> {
+    let mut agents = Agents::new();
+    let mut removed = Vec::new();
+    let entries: Vec<AgentEntry> = match inherited.as_deref_mut() {
+        Some(inherited) => take(inherited, AGENTS)?,
+        None => Vec::new(),
+    };
+    for AgentEntry { name, state, running, turns } in entries {
+        let Some(inherited) = inherited.as_deref_mut() else { break };
+        let fds = if running {
+            let [stdin, stdout, pidfd] = agent_fds(&name);
+            Some(AgentFds {
+                stdin: fd(inherited, &stdin)?,
+                stdout: fd(inherited, &stdout)?,
+                pidfd: fd(inherited, &pidfd)?,
+            })
+        } else {
+            None
+        };
+        let configured = config.agents.get(&name).map(|agent| spec(&name, agent));
+        let is_configured = configured.is_some();
+        if !running && !is_configured {
+            continue;
+        }
+        let snapshot = AgentSnapshot { state, fds, turns };
+        let handle = agent::adopt(configured, snapshot, events.clone()).map_err(|source| DaemonError::AdoptPart {
+            part: format!("agent '{name}'"),
+            source: source.into(),
+        })?;
+        let outlet = Outlet::new(handle);
+        if is_configured {
+            agents.insert(name, outlet);
+        } else {
+            removed.push((name, outlet));
+        }
+    }
+    for (name, agent) in &config.agents {
+        if !agents.contains_key(name) {
+            agents.insert(name.clone(), Outlet::new(agent::spawn(spec(name, agent), events.clone())));
+        }
+    }
+    Ok((agents, removed))
+}
+
+fn spec(name: &AgentName, agent: &crate::config::AgentConfig) -> AgentSpec {
+    AgentSpec {
+        name: name.clone(),
+        command: agent.command.clone(),
+        cwd: agent.cwd.clone(),
+        env: agent.env.clone(),
+    }
+}
+
+fn platforms(
+    config: &Config,
+    inherited: Option<&mut Inherited>,
+    store: &Store,
+    events: &mpsc::Sender<PlatformEvent>,
+) -> Result<BTreeMap<PlatformName, Outlet<PlatformHandle>>, DaemonError> {
+    let entries: Vec<PlatformEntry> = optional(inherited, PLATFORMS)?;
+    let mut states: BTreeMap<_, _> = entries.into_iter().map(|entry| (entry.name, entry.state)).collect();
+    let mut platforms = BTreeMap::new();
+    if let Some(telegram) = &config.telegram {
+        let name = PlatformName::from("telegram");
+        let handle = telegram::spawn(telegram.clone(), states.remove(&name), store.clone(), events.clone());
+        platforms.insert(name, Outlet::new(handle));
+    }
+    for platform in states.keys() {
+        tracing::info!(%platform, "platform is no longer configured, its open deliveries are dropped");
+    }
+    Ok(platforms)
+}
+
+fn access(config: &Config) -> Access {
+    let listed = |ids: &[String]| ids.iter().cloned().collect();
+    let telegram = config.telegram.as_ref().map(|telegram| {
+        let allowed =
+            Allowed::Listed { talk: listed(&telegram.allow_from), admin: listed(&telegram.allow_admin_from) };
+        (PlatformName::from("telegram"), allowed)
+    });
+    Access::new(telegram.into_iter().chain([(PlatformName::from(LOCAL_PLATFORM), Allowed::Everyone)]))
+}
+
+fn running_image(passport: Option<&Passport>) -> std::io::Result<RunningImage> {
+    let file = File::open("/proc/self/exe")?;
+    let version = crate::version::version().to_owned();
+    let sha256 = passport.map_or_else(String::new, |passport| passport.to.sha256.clone());
+    Ok(RunningImage { file, id: Image { version, sha256 } })
+}

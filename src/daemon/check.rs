@@ -1,0 +1,71 @@
+//! The preflight child: could this image take over that state?
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use super::state::{
+    AGENTS, AgentEntry, CONTROL, ControlEntry, GATEWAY, LOCAL, PASSPORT, PLATFORMS, Passport, PlatformEntry, SECTIONS,
+    STASH, Stash,
+};
+use crate::config::{Config, ConfigError, Environment, Home, HomeError};
+use crate::gateway::GatewayState;
+use crate::handoff::adopt::{AdoptError, Sections};
+use crate::handoff::preflight::{CheckReport, PRODUCT};
+use crate::platform::local::LocalState;
+use crate::store::{SCHEMA_VERSION, Store, StoreError};
+
+/// Why this image cannot take over.
+#[derive(Debug, Error)]
+pub enum CheckError {
+    /// The state is not there or cannot be read.
+    #[error("cannot read the state on standard input")]
+    State(#[source] AdoptError),
+    /// Standard input cannot be used.
+    #[error("cannot use standard input")]
+    Input(#[source] std::io::Error),
+    /// The home is not usable.
+    #[error("no usable home directory")]
+    Home(#[source] HomeError),
+    /// The configuration is wrong.
+    #[error("cannot use the configuration")]
+    Config(#[source] ConfigError),
+    /// The database cannot be used.
+    #[error("cannot use the database")]
+    Store(#[source] StoreError),
+}
+
+/// Reads the real configuration, the real database and, from the memfd on standard input, the real state. Changes
+/// nothing.
+///
+/// # Errors
+/// [`CheckError`]: this image must not be given the state.
+pub fn handoff_check(config: Option<PathBuf>) -> Result<CheckReport, CheckError> {
+    let input = std::io::stdin().as_fd().try_clone_to_owned().map_err(CheckError::Input)?;
+    let mut sections = Sections::read(&mut File::from(input), SECTIONS).map_err(CheckError::State)?;
+    read_everything(&mut sections).map_err(CheckError::State)?;
+    let environment = Environment::from_process();
+    let home = Home::resolve(&environment, config.as_deref()).map_err(CheckError::Home)?;
+    Config::load(home.config_file(), &environment).map_err(CheckError::Config)?;
+    let schema = Store::inspect(&home.state_db()).map_err(CheckError::Store)?;
+    Ok(CheckReport {
+        product: PRODUCT.to_owned(),
+        version: crate::version::version().to_owned(),
+        reads: SECTIONS.iter().map(|s| (s.name.to_owned(), *s.reads.start(), *s.reads.end())).collect(),
+        schema: (schema, SCHEMA_VERSION),
+    })
+}
+
+fn read_everything(sections: &mut Sections) -> Result<(), AdoptError> {
+    sections.fd_names()?;
+    sections.take::<Passport>(PASSPORT)?;
+    sections.take::<GatewayState>(GATEWAY)?;
+    sections.take::<Vec<AgentEntry>>(AGENTS)?;
+    sections.take::<ControlEntry>(CONTROL)?;
+    sections.take::<Vec<PlatformEntry>>(PLATFORMS)?;
+    sections.take::<LocalState>(LOCAL)?;
+    sections.take::<Stash>(STASH)?;
+    Ok(())
+}

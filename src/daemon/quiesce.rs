@@ -1,0 +1,173 @@
+//! Stopping all parts at a safe point, and letting them go on.
+//!
+//! The order is agents first, then platforms and the control socket: what an agent said before its marker has then
+//! been given to the chats before theirs, so nothing is under way between two parts when the last marker is back.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::time::Instant;
+
+use super::run::{Daemon, Event};
+use super::state::{
+    AGENTS, AgentEntry, CONTROL, ControlEntry, GATEWAY, LOCAL, PLATFORMS, PlatformEntry, STASH, Stash, VERSION,
+    agent_fds, client_fd, listener_fd, lock_fd,
+};
+use crate::agent::{AgentCommand, AgentEvent, AgentSnapshot};
+use crate::control::{ControlCommand, ControlEvent, ControlSnapshot};
+use crate::gateway::GatewayState;
+use crate::handoff::{Registry, SealError};
+use crate::id::{AgentName, PlatformName};
+use crate::platform::{PlatformCommand, PlatformEvent};
+use crate::sys::signals;
+
+/// The longest wait for a part to reach a safe point, beyond the drain that it was given. They need microseconds.
+const MARKER_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Why not everything came to a stop. Whatever did is let go again by [`Daemon::thaw`].
+#[derive(Debug, Error)]
+pub(super) enum FreezeError {
+    /// Parts that did not answer.
+    #[error("{} did not come to a safe point within {} s", holders.join(", "), after.as_secs())]
+    Stuck { holders: Vec<String>, after: Duration },
+    /// The gateway is to stop, which wins.
+    #[error("the gateway is to stop ({0})")]
+    Stop(&'static str),
+}
+
+/// What the frozen parts gave.
+pub(super) struct Frozen {
+    agents: Vec<(AgentName, AgentSnapshot)>,
+    platforms: Vec<PlatformEntry>,
+    control: Option<ControlSnapshot>,
+}
+
+impl Frozen {
+    pub(super) fn agents_running(&self) -> usize {
+        self.agents.iter().filter(|(_, snapshot)| snapshot.fds.is_some()).count()
+    }
+
+    pub(super) fn turns(&self) -> usize {
+        self.agents.iter().map(|(_, snapshot)| snapshot.turns).sum()
+    }
+}
+
+impl Daemon {
+    /// Brings every part to a safe point. From here to [`Daemon::thaw`] or execve nothing is acted upon.
+    pub(super) async fn freeze(&mut self, drain: Duration) -> Result<Frozen, FreezeError> {
+        self.gateway.hold(true, &mut Vec::new());
+        self.stash.get_or_insert_default();
+        let mut frozen = Frozen { agents: Vec::new(), platforms: Vec::new(), control: None };
+        let mut agents: BTreeSet<AgentName> = self.agents.keys().cloned().collect();
+        for outlet in self.agents.values_mut() {
+            outlet.put(AgentCommand::Freeze);
+        }
+        let started = Instant::now();
+        while !agents.is_empty() {
+            let holders = || agents.iter().map(|agent| format!("agent '{agent}'")).collect();
+            match self.event_until(started + MARKER_DEADLINE, MARKER_DEADLINE, holders).await? {
+                Event::Agent(AgentEvent::Frozen { agent, snapshot }) => {
+                    agents.remove(&agent);
+                    frozen.agents.push((agent, snapshot));
+                }
+                other => self.handle(other).await,
+            }
+        }
+        let mut platforms: BTreeSet<PlatformName> = self.platforms.keys().cloned().collect();
+        for outlet in self.platforms.values_mut() {
+            outlet.put(PlatformCommand::Freeze { drain });
+        }
+        self.control.put(ControlCommand::Freeze);
+        let limit = drain + MARKER_DEADLINE;
+        let deadline = Instant::now() + limit;
+        while !platforms.is_empty() || frozen.control.is_none() {
+            let holders = || {
+                let control = frozen.control.is_none().then(|| "the control socket".to_owned());
+                platforms.iter().map(|platform| format!("platform '{platform}'")).chain(control).collect()
+            };
+            match self.event_until(deadline, limit, holders).await? {
+                Event::Platform(PlatformEvent::Frozen { platform, state }) => {
+                    platforms.remove(&platform);
+                    frozen.platforms.push(PlatformEntry { name: platform, state });
+                }
+                Event::Control(ControlEvent::Frozen(snapshot)) => frozen.control = Some(snapshot),
+                other => self.handle(other).await,
+            }
+        }
+        Ok(frozen)
+    }
+
+    /// Lets every part go on, and handles what arrived meanwhile.
+    pub(super) async fn thaw(&mut self) {
+        for outlet in self.agents.values_mut() {
+            outlet.put(AgentCommand::Thaw);
+        }
+        for outlet in self.platforms.values_mut() {
+            outlet.put(PlatformCommand::Thaw);
+        }
+        self.control.put(ControlCommand::Thaw);
+        let mut effects = Vec::new();
+        self.gateway.hold(false, &mut effects);
+        self.carry_out(effects).await;
+        let stash = self.stash.take().unwrap_or_default();
+        self.replay(stash).await;
+    }
+
+    /// Handles what arrived while everything was held.
+    pub(super) async fn replay(&mut self, stash: Stash) {
+        for (turn, inbound) in stash.messages {
+            self.message(turn, inbound).await;
+        }
+        for request in stash.requests {
+            Box::pin(self.control_request(request)).await;
+        }
+    }
+
+    /// Puts everything but the passport into a registry.
+    pub(super) fn register(&mut self, frozen: Frozen) -> Result<Registry, SealError> {
+        let mut registry = Registry::default();
+        registry.put_section(GATEWAY, GatewayState::VERSION, &self.gateway.state())?;
+        let mut agents = Vec::new();
+        for (name, AgentSnapshot { state, fds, turns }) in frozen.agents {
+            let running = fds.is_some();
+            if let Some(fds) = fds {
+                for (fd_name, fd) in agent_fds(&name).into_iter().zip([fds.stdin, fds.stdout, fds.pidfd]) {
+                    registry.put_fd(fd_name, fd);
+                }
+            }
+            agents.push(AgentEntry { name, state, running, turns });
+        }
+        registry.put_section(AGENTS, AgentSnapshot::VERSION, &agents)?;
+        if let Some(ControlSnapshot { state, listener, clients }) = frozen.control {
+            let ids = clients.iter().map(|(client, _)| *client).collect();
+            registry.put_fd(listener_fd(), listener);
+            for (client, fd) in clients {
+                registry.put_fd(client_fd(client), fd);
+            }
+            registry.put_section(CONTROL, ControlSnapshot::VERSION, &ControlEntry { state, clients: ids })?;
+        }
+        registry.put_section(PLATFORMS, VERSION, &frozen.platforms)?;
+        registry.put_section(LOCAL, VERSION, &self.local.state())?;
+        registry.put_section(STASH, VERSION, self.stash.get_or_insert_default())?;
+        let lock = self.lock.as_fd().try_clone_to_owned();
+        registry.put_fd(lock_fd(), lock.map_err(|source| SealError::Duplicate { name: lock_fd(), source })?);
+        Ok(registry)
+    }
+
+    async fn event_until(
+        &mut self,
+        deadline: Instant,
+        limit: Duration,
+        holders: impl FnOnce() -> Vec<String>,
+    ) -> Result<Event, FreezeError> {
+        match tokio::time::timeout_at(deadline, self.next_event()).await {
+            Ok(Event::Signal(signals::Request::Stop(name))) => {
+                self.stopping = Some(name.to_owned());
+                Err(FreezeError::Stop(name))
+            }
+            Ok(event) => Ok(event),
+            Err(_) => Err(FreezeError::Stuck { holders: holders(), after: limit }),
+        }
+    }
+}

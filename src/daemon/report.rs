@@ -1,0 +1,250 @@
+//! What is told: to chats, to control clients, to systemd, in `gateway_state.json`.
+
+use serde_json::Value;
+
+use super::run::Daemon;
+use super::state::Origin;
+use super::swap::{Pending, Swap};
+use crate::chat::LinkState;
+use crate::clock::UnixMillis;
+use crate::control::ControlCommand;
+use crate::control::proto::{self, AgentStatus, HandoffKind, HandoffReport, PlatformStatus, Progress, Status, TurnStatus};
+use crate::gateway::{AgentView, Describe, notice, text};
+use crate::jsonrpc::ErrorObject;
+use crate::report::Chain;
+use crate::service::{GatewayState, PlatformState, StateName};
+use crate::update::StageProgress;
+
+impl Daemon {
+    pub(super) async fn tell_begin(&mut self, pending: &Pending) {
+        if let Origin::Chat(by) = &pending.origin {
+            let begins = text::handoff_begins(pending.kind_name());
+            self.carry_out(vec![notice(&by.conversation, begins)]).await;
+        }
+    }
+
+    /// Control clients see every step; a chat sees each phase once.
+    pub(super) async fn tell_progress(&mut self, progress: Progress) {
+        let Swap::Preparing(pending) = &self.swap else { return };
+        match &pending.origin {
+            Origin::Control { client, .. } => {
+                let (client, params) = (*client, serde_json::to_value(progress).expect("plain data serialises"));
+                self.control.put(ControlCommand::Notify { client, method: proto::PROGRESS, params });
+            }
+            Origin::Chat(by) if progress.done_bytes.is_none_or(|done| done == 0) => {
+                let told = notice(&by.conversation, progress.message);
+                self.carry_out(vec![told]).await;
+            }
+            Origin::Chat(_) | Origin::Signal { .. } => {}
+        }
+    }
+
+    pub(super) async fn tell_done(&mut self, origin: &Origin, report: &HandoffReport) {
+        match origin {
+            Origin::Control { client, id, .. } => {
+                let report = serde_json::to_value(report).expect("plain data serialises");
+                self.respond(*client, id.clone(), Ok(report));
+            }
+            Origin::Chat(by) => {
+                let done = text::handoff_done(report);
+                self.carry_out(vec![notice(&by.conversation, done)]).await;
+            }
+            Origin::Signal { .. } => {}
+        }
+    }
+
+    pub(super) async fn tell_failed(&mut self, pending: &Pending, reason: &str) {
+        match &pending.origin {
+            Origin::Control { client, id, .. } => {
+                let error = ErrorObject::new(proto::HANDOFF_FAILED, reason);
+                self.respond(*client, id.clone(), Err(error));
+            }
+            Origin::Chat(by) => {
+                let told = text::handoff_failed(pending.kind_name(), reason, &self.image.id);
+                self.carry_out(vec![notice(&by.conversation, told)]).await;
+            }
+            Origin::Signal { .. } => {}
+        }
+    }
+
+    /// A request that was not taken up at all.
+    pub(super) async fn refuse(&mut self, origin: &Origin, code: i64, why: String) {
+        tracing::warn!(who = origin.who(), via = origin.way(), why, "refused a handoff");
+        match origin {
+            Origin::Control { client, id, .. } => {
+                self.respond(*client, id.clone(), Err(ErrorObject::new(code, why)));
+            }
+            Origin::Chat(by) => self.carry_out(vec![notice(&by.conversation, format!("⏳ Not now: {why}."))]).await,
+            Origin::Signal { .. } => {}
+        }
+    }
+
+    pub(super) async fn status(&self, history: u32) -> Result<Value, ErrorObject> {
+        let handoffs = self.store.handoffs(history).await.unwrap_or_else(|error| {
+            tracing::error!(error = %Chain(&error), "cannot read the history");
+            Vec::new()
+        });
+        let status = Status {
+            gateway_state: self.state_name().as_str().to_owned(),
+            image: self.image.id.clone(),
+            pid: std::process::id(),
+            generation: self.generation.0,
+            started_at: self.process_started_at,
+            image_started_at: self.image_started_at,
+            phase: self.phase(),
+            home: self.home.path().display().to_string(),
+            platforms: self
+                .links
+                .iter()
+                .map(|(name, (link, updated_at))| PlatformStatus {
+                    name: name.to_string(),
+                    link: link.clone(),
+                    updated_at: *updated_at,
+                })
+                .collect(),
+            agents: self.agent_statuses(),
+            queued_turns: self.gateway.turns_queued(),
+            handoffs,
+        };
+        Ok(serde_json::to_value(status).expect("plain data serialises"))
+    }
+
+    fn agent_statuses(&self) -> Vec<AgentStatus> {
+        self.gateway
+            .agents()
+            .map(|(name, view, turns)| {
+                let (state, pid, title, error) = match view {
+                    AgentView::Starting => ("starting", None, None, None),
+                    AgentView::Ready { pid, title } => ("ready", Some(*pid), title.clone(), None),
+                    AgentView::Down { reason, .. } => ("down", None, None, Some(reason.clone())),
+                };
+                let turns = turns
+                    .into_iter()
+                    .map(|turn| TurnStatus {
+                        turn: turn.turn.0,
+                        conversation: turn.conversation.to_string(),
+                        started_at: turn.started_at,
+                        answer_bytes: turn.answer_bytes,
+                    })
+                    .collect();
+                AgentStatus { name: name.to_string(), state: state.to_owned(), pid, title, error, turns }
+            })
+            .collect()
+    }
+
+    /// The answer to `/status` and its relatives.
+    pub(super) fn describe(&self, what: Describe) -> String {
+        let version = format!("hermes {} (generation {})", self.image.id.version, self.generation);
+        let agents = || {
+            let lines = self.agent_statuses().into_iter().map(|agent| {
+                let title = agent.title.map_or(String::new(), |title| format!(" ({title})"));
+                let turns = text::counted(agent.turns.len(), "turn");
+                let error = agent.error.map_or(String::new(), |error| format!(": {error}"));
+                format!("agent {}{title}: {}, {turns}{error}", agent.name, agent.state)
+            });
+            lines.collect::<Vec<_>>().join("\n")
+        };
+        let platforms = || {
+            let lines = self.links.iter().map(|(name, (link, _))| format!("platform {name}: {}", link_words(link)));
+            lines.chain(["platform local: connected".to_owned()]).collect::<Vec<_>>().join("\n")
+        };
+        match what {
+            Describe::Version => {
+                let digest = self.image.id.sha256.get(..12).unwrap_or("not yet known");
+                format!("{version}\nsha256 {digest}")
+            }
+            Describe::Agents => agents(),
+            Describe::Platforms => platforms(),
+            Describe::Status => {
+                let up = UnixMillis::now().since(self.process_started_at).as_secs();
+                let queued = text::counted(self.gateway.turns_queued(), "message");
+                let phase = self.phase();
+                let pid = std::process::id();
+                format!("{version}, PID {pid}, up {up} s, {phase}\n{}\n{}\n{queued} waiting", platforms(), agents())
+            }
+        }
+    }
+
+    /// The text that `systemctl status` shows.
+    pub(super) fn status_line(&self) -> String {
+        let turns = text::counted(self.gateway.turns_in_flight(), "turn");
+        format!("{} generation {}, {}, {turns} running", self.image.id.version, self.generation, self.phase())
+    }
+
+    fn phase(&self) -> String {
+        match (&self.swap, &self.probation) {
+            (Swap::Preparing(pending), _) => pending.timeline.phase().to_string(),
+            (Swap::Idle, Some(_)) => "probation".to_owned(),
+            (Swap::Idle, None) => "serving".to_owned(),
+        }
+    }
+
+    fn state_name(&self) -> StateName {
+        let trouble = self.links.values().any(|(link, _)| !matches!(link, LinkState::Connected));
+        match &self.swap {
+            _ if self.stopping.is_some() => StateName::Draining,
+            Swap::Preparing(pending) if pending.timeline.phase() > crate::handoff::Phase::Preflight => {
+                StateName::Draining
+            }
+            _ if trouble => StateName::Degraded,
+            _ => StateName::Running,
+        }
+    }
+
+    /// Tells other programs what runs.
+    pub(super) fn write_state_file(&self) {
+        self.write_state(self.state_name(), None);
+    }
+
+    pub(super) fn write_state_file_stopped(&self, why: &str) {
+        self.write_state(StateName::Stopped, Some(why.to_owned()));
+    }
+
+    fn write_state(&self, state: StateName, exit_reason: Option<String>) {
+        let platforms = self.links.iter().map(|(name, (link, updated_at))| {
+            (name.to_string(), PlatformState { link: link.clone(), updated_at: *updated_at })
+        });
+        let written = GatewayState {
+            exit_reason,
+            restart_requested: matches!(
+                &self.swap,
+                Swap::Preparing(pending) if !matches!(pending.kind, HandoffKind::Update { dry_run: true, .. })
+            ),
+            active_agents: self.gateway.turns_in_flight(),
+            platforms: platforms.collect(),
+            version: self.image.id.version.clone(),
+            sha256: self.image.id.sha256.clone(),
+            generation: self.generation.0,
+            handoff: self.phase(),
+            ..GatewayState::new(state, self.process_started_at, self.home.control_sock())
+        }
+        .write(&self.home.state_json());
+        if let Err(error) = written {
+            tracing::warn!(error = %Chain(&error), "cannot write the state file");
+        }
+        self.notifier.status(&self.status_line());
+    }
+}
+
+fn link_words(link: &LinkState) -> String {
+    match link {
+        LinkState::Connecting => "connecting".to_owned(),
+        LinkState::Connected => "connected".to_owned(),
+        LinkState::Paused => "paused".to_owned(),
+        LinkState::Retrying { error_code, error_message, next_attempt_at } => {
+            let wait = next_attempt_at.since(UnixMillis::now()).as_secs();
+            format!("retrying in {wait} s ({error_code}: {error_message})")
+        }
+        LinkState::Fatal { error_code, error_message } => format!("given up ({error_code}: {error_message})"),
+    }
+}
+
+/// A step of staging, as clients and chats are told it.
+pub(super) fn progress(at: &StageProgress) -> Progress {
+    Progress {
+        phase: at.phase().to_owned(),
+        message: at.to_string(),
+        done_bytes: at.done_bytes(),
+        total_bytes: at.total_bytes(),
+    }
+}

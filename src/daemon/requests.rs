@@ -1,0 +1,157 @@
+//! Serving the control socket.
+
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::run::Daemon;
+use super::state::{ControlRequest, Origin};
+use super::swap::Step;
+use crate::chat::Conversation;
+use crate::control::proto::{self, ChatOpenParams, ChatSendParams, ChatSent, HandoffParams, UpdateCheck};
+use crate::control::{ClientId, ControlCommand};
+use crate::gateway::notice;
+use crate::jsonrpc::{ErrorObject, RequestId};
+use crate::report::Chain;
+use crate::store::Accepted;
+use crate::update::{self, UpdateError, UpdateRequest};
+
+/// Handoffs that `status` tells.
+const HISTORY: u32 = 10;
+
+/// Whom a look for newer releases is for.
+#[derive(Debug)]
+pub(super) enum CheckFor {
+    Client(ClientId, RequestId),
+    Chat(Conversation),
+}
+
+impl Daemon {
+    /// Serves one request. It is answered here, or later by whatever it set going.
+    pub(super) async fn control_request(&mut self, request: ControlRequest) {
+        let ControlRequest { client, peer, id, method, params } = request;
+        let outcome = match method.as_str() {
+            proto::STATUS => self.status(HISTORY).await,
+            proto::HANDOFF => {
+                let params: HandoffParams = match read(params) {
+                    Ok(params) => params,
+                    Err(error) => return self.respond(client, id, Err(error)),
+                };
+                let origin = Origin::Control { client, id, uid: peer.uid };
+                return self.request_handoff(params.kind, params.force, params.reason, origin).await;
+            }
+            proto::STOP => {
+                self.stopping = Some(format!("uid {} over the control socket", peer.uid));
+                Ok(Value::Null)
+            }
+            proto::UPDATE_CHECK => return self.check(CheckFor::Client(client, id)).await,
+            proto::CHAT_OPEN => read(params).map(|params: ChatOpenParams| {
+                let (opened, missed) = self.local.open(client, peer, params);
+                // The answer first, then what was said meanwhile.
+                let answer = serde_json::to_value(opened).expect("plain data serialises");
+                self.respond(client, id.clone(), Ok(answer));
+                self.notify_clients(missed);
+            })
+            .map(|()| Value::Null),
+            proto::CHAT_SEND => return self.chat_send(client, peer, id, params).await,
+            _ => Err(ErrorObject::new(ErrorObject::METHOD_NOT_FOUND, format!("there is no method '{method}'"))),
+        };
+        if method != proto::CHAT_OPEN || outcome.is_err() {
+            self.respond(client, id, outcome);
+        }
+    }
+
+    async fn chat_send(&mut self, client: ClientId, peer: crate::control::Peer, id: RequestId, params: Value) {
+        let inbound = match read(params).and_then(|params: ChatSendParams| self.local.inbound(client, peer, params)) {
+            Ok(inbound) => inbound,
+            Err(error) => return self.respond(client, id, Err(error)),
+        };
+        let turn = match self.store.accept(&inbound).await {
+            Ok(Accepted::New(turn)) => Some(turn),
+            Ok(Accepted::Duplicate) => None,
+            Err(error) => {
+                tracing::error!(error = %Chain(&error), "cannot store a message");
+                let told = ErrorObject::new(ErrorObject::INTERNAL, format!("not accepted: {}", Chain(&error)));
+                return self.respond(client, id, Err(told));
+            }
+        };
+        let sent = serde_json::to_value(ChatSent { turn: turn.map(|turn| turn.0) }).expect("plain data serialises");
+        self.respond(client, id, Ok(sent));
+        if let Some(turn) = turn {
+            self.message(turn, inbound).await;
+        }
+    }
+
+    pub(super) fn respond(&mut self, client: ClientId, id: RequestId, outcome: Result<Value, ErrorObject>) {
+        self.control.put(ControlCommand::Respond { client, id, outcome });
+    }
+
+    pub(super) async fn check_for_chat(&mut self, conversation: Conversation) {
+        self.check(CheckFor::Chat(conversation)).await;
+    }
+
+    /// Looks for newer releases beside the loop.
+    async fn check(&mut self, to: CheckFor) {
+        let request = match self.update_request(None).await {
+            Ok(request) => request,
+            Err(error) => return self.update_checked(to, Err(error)).await,
+        };
+        let steps = self.steps.clone();
+        tokio::spawn(async move {
+            let outcome = request.check().await;
+            drop(steps.send(Step::UpdateChecked(to, outcome)).await);
+        });
+    }
+
+    pub(super) async fn update_checked(&mut self, to: CheckFor, outcome: Result<update::Check, UpdateError>) {
+        let running = self.image.id.version.clone();
+        match to {
+            CheckFor::Client(client, id) => {
+                let outcome = match outcome {
+                    Ok(check) => {
+                        let found = UpdateCheck {
+                            running,
+                            available: check.available.as_ref().map(|release| release.version.to_string()),
+                            date: check.available.as_ref().and_then(|release| release.date.clone()),
+                            notes_url: check.available.and_then(|release| release.notes_url),
+                        };
+                        Ok(serde_json::to_value(found).expect("plain data serialises"))
+                    }
+                    Err(error) => Err(ErrorObject::new(ErrorObject::INTERNAL, Chain(&error).to_string())),
+                };
+                self.respond(client, id, outcome);
+            }
+            CheckFor::Chat(conversation) => {
+                let text = match outcome {
+                    Ok(update::Check { available: Some(release), .. }) => {
+                        format!("{} is available; {running} runs. /update installs it.", release.version)
+                    }
+                    Ok(update::Check { available: None, .. }) => format!("{running} is the newest release."),
+                    Err(error) => format!("❌ Cannot look for releases: {}", Chain(&error)),
+                };
+                self.carry_out(vec![notice(&conversation, text)]).await;
+            }
+        }
+    }
+
+    /// What a look for releases or an update needs to know.
+    pub(super) async fn update_request(&self, version: Option<&str>) -> Result<UpdateRequest, UpdateError> {
+        let floor = self.store.meta(super::boot::HIGHEST_VERSION).await;
+        let floor = floor.unwrap_or_else(|error| {
+            tracing::error!(error = %Chain(&error), "cannot read the highest version that ran");
+            None
+        });
+        UpdateRequest::new(&self.config.update, self.home.versions(), &self.image.id.version, floor.as_deref(), version)
+    }
+
+    /// The deadline of what the loop waits for itself.
+    pub(super) const SHORT: Duration = Duration::from_secs(10);
+}
+
+fn read<T: DeserializeOwned>(params: Value) -> Result<T, ErrorObject> {
+    // No parameters at all mean the defaults.
+    let params = if params.is_null() { Value::Object(serde_json::Map::new()) } else { params };
+    serde_json::from_value(params)
+        .map_err(|error| ErrorObject::new(ErrorObject::INVALID_PARAMS, format!("wrong parameters: {error}")))
+}

@@ -1,0 +1,275 @@
+//! The loop: one event at a time, and the orderly end.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
+
+use super::outlet::Outlet;
+use super::probation::Probation;
+use super::state::{ControlRequest, Stash};
+use super::swap::{RunningImage, Step, Swap};
+use super::{DaemonError, RunOptions, boot};
+use crate::agent::{AgentCommand, AgentEvent, AgentHandle};
+use crate::chat::LinkState;
+use crate::clock::UnixMillis;
+use crate::config::{Config, Home};
+use crate::control::server::ControlHandle;
+use crate::control::{ControlCommand, ControlEvent};
+use crate::gateway::Gateway;
+use crate::id::{AgentName, Generation, PlatformName};
+use crate::platform::local::Local;
+use crate::platform::{PlatformCommand, PlatformEvent, PlatformHandle};
+use crate::report::Chain;
+use crate::service::{Lock, Notifier};
+use crate::store::Store;
+use crate::sys::signals::{self, Signals};
+use crate::telemetry;
+
+/// The longest wait for agents at a stop, beyond what the platforms are given: stdin closed, SIGTERM, SIGKILL.
+const AGENT_STOP: Duration = Duration::from_secs(15);
+
+/// Everything that runs.
+pub(super) struct Daemon {
+    pub(super) options: RunOptions,
+    pub(super) home: Home,
+    pub(super) config: Config,
+    pub(super) store: Store,
+    pub(super) lock: Lock,
+    pub(super) notifier: Notifier,
+    pub(super) signals: Signals,
+    pub(super) image: RunningImage,
+    pub(super) generation: Generation,
+    pub(super) process_started_at: UnixMillis,
+    pub(super) image_started_at: UnixMillis,
+    pub(super) gateway: Gateway,
+    pub(super) local: Local,
+    pub(super) links: BTreeMap<PlatformName, (LinkState, UnixMillis)>,
+    pub(super) agents: BTreeMap<AgentName, Outlet<AgentHandle>>,
+    pub(super) platforms: BTreeMap<PlatformName, Outlet<PlatformHandle>>,
+    pub(super) control: Outlet<ControlHandle>,
+    pub(super) events: Events,
+    pub(super) steps: mpsc::Sender<Step>,
+    pub(super) swap: Swap,
+    pub(super) probation: Option<Probation>,
+    /// What arrived while everything is held; `None` while nothing is.
+    pub(super) stash: Option<Stash>,
+    pub(super) ticks: Interval,
+    /// Set once a stop was asked for; the loop ends.
+    pub(super) stopping: Option<String>,
+}
+
+/// Where events come from.
+pub(super) struct Events {
+    pub(super) agents: mpsc::Receiver<AgentEvent>,
+    pub(super) platforms: mpsc::Receiver<PlatformEvent>,
+    pub(super) control: mpsc::Receiver<ControlEvent>,
+    pub(super) steps: mpsc::Receiver<Step>,
+}
+
+/// What can happen.
+pub(super) enum Event {
+    Signal(signals::Request),
+    Agent(AgentEvent),
+    Platform(PlatformEvent),
+    Control(ControlEvent),
+    Step(Step),
+    Tick,
+}
+
+/// Runs the gateway until it is asked to stop. Replaces the image of the process any number of times meanwhile.
+///
+/// # Errors
+/// [`DaemonError`] when it cannot start.
+pub fn run(options: RunOptions) -> Result<(), DaemonError> {
+    signals::take_over().map_err(|source| DaemonError::System { what: "set up signals", source })?;
+    let ground = boot::ground(options)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| DaemonError::System { what: "start the event loop", source })?;
+    runtime.block_on(async {
+        let mut daemon = boot::boot(ground).await?;
+        daemon.serve().await;
+        daemon.wind_down().await;
+        Ok(())
+    })
+}
+
+impl Daemon {
+    async fn serve(&mut self) {
+        while self.stopping.is_none() {
+            let event = self.next_event().await;
+            self.handle(event).await;
+        }
+    }
+
+    /// Waits for the next event. Cancel-safe: an event is returned or stays where it is.
+    pub(super) async fn next_event(&mut self) -> Event {
+        self.flush();
+        let open = !self.is_backlogged();
+        tokio::select! {
+            request = self.signals.next() => Event::Signal(request),
+            Some(step) = self.events.steps.recv() => Event::Step(step),
+            Some(event) = self.events.control.recv() => Event::Control(event),
+            Some(event) = self.events.platforms.recv(), if open => Event::Platform(event),
+            Some(event) = self.events.agents.recv(), if open => Event::Agent(event),
+            // Room in a full queue is looked for again soon.
+            () = tokio::time::sleep(Duration::from_millis(2)), if !open => Event::Tick,
+            _ = self.ticks.tick() => Event::Tick,
+        }
+    }
+
+    pub(super) async fn handle(&mut self, event: Event) {
+        match event {
+            Event::Signal(request) => self.signal(request).await,
+            Event::Step(step) => self.step(step).await,
+            Event::Control(event) => self.control_event(event).await,
+            Event::Platform(event) => self.platform_event(event).await,
+            Event::Agent(event) => {
+                let mut effects = Vec::new();
+                log_agent(&event);
+                self.gateway.agent_event(event, &mut effects);
+                self.carry_out(effects).await;
+            }
+            Event::Tick => self.tick().await,
+        }
+    }
+
+    async fn signal(&mut self, request: signals::Request) {
+        match request {
+            signals::Request::Stop(name) => {
+                tracing::info!(signal = name, "asked to stop");
+                self.stopping = Some(name.to_owned());
+            }
+            signals::Request::Restart => self.request_by_signal("SIGUSR1").await,
+            signals::Request::Reload => self.request_by_signal("SIGHUP").await,
+        }
+    }
+
+    async fn control_event(&mut self, event: ControlEvent) {
+        match event {
+            ControlEvent::Request { client, peer, id, method, params } => {
+                let request = ControlRequest { client, peer, id, method, params };
+                match &mut self.stash {
+                    Some(stash) => stash.requests.push(request),
+                    None => self.control_request(request).await,
+                }
+            }
+            ControlEvent::Gone { client } => self.local.gone(client),
+            // Of a freeze that was given up.
+            ControlEvent::Frozen(_) | ControlEvent::Stopped => {}
+        }
+    }
+
+    async fn platform_event(&mut self, event: PlatformEvent) {
+        match event {
+            PlatformEvent::Inbound { turn, inbound } => match &mut self.stash {
+                Some(stash) => stash.messages.push((turn, inbound)),
+                None => self.message(turn, inbound).await,
+            },
+            PlatformEvent::Link { platform, state } => {
+                tracing::info!(%platform, ?state, "link changed");
+                self.links.insert(platform, (state, UnixMillis::now()));
+                self.write_state_file();
+            }
+            PlatformEvent::ReplyDelivered { turn } => {
+                let mut effects = Vec::new();
+                self.gateway.reply_delivered(turn, &mut effects);
+                self.carry_out(effects).await;
+            }
+            PlatformEvent::Frozen { .. } | PlatformEvent::Stopped { .. } => {}
+        }
+    }
+
+    async fn tick(&mut self) {
+        self.notifier.watchdog_ping();
+        self.watch_probation().await;
+    }
+
+    /// Stops everything in order, each wait with a deadline.
+    async fn wind_down(&mut self) {
+        let why = self.stopping.clone().unwrap_or_default();
+        tracing::info!(MESSAGE_ID = telemetry::message_id::STOPPING, why, "stopping");
+        self.notifier.stopping();
+        self.write_state_file();
+        let drain = self.config.gateway.restart_drain_timeout;
+        let mut effects = Vec::new();
+        self.gateway.hold(true, &mut effects);
+        self.gateway.stop(&mut effects);
+        self.carry_out(effects).await;
+        for outlet in self.agents.values_mut() {
+            outlet.put(AgentCommand::Stop);
+        }
+        for outlet in self.platforms.values_mut() {
+            outlet.put(PlatformCommand::Stop { drain });
+        }
+        self.control.put(ControlCommand::Stop { drain });
+        self.stash = Some(Stash::default());
+        self.await_stopped(Instant::now() + drain + AGENT_STOP).await;
+        if let Err(error) = self.store.flush().await {
+            tracing::error!(error = %Chain(&error), "the last writes may be lost");
+        }
+        self.write_state_file_stopped(&why);
+        tracing::info!(MESSAGE_ID = telemetry::message_id::STOPPED, why, "stopped");
+    }
+
+    async fn await_stopped(&mut self, deadline: Instant) {
+        let mut control_open = true;
+        while control_open || !self.agents.is_empty() || !self.platforms.is_empty() {
+            let Ok(event) = tokio::time::timeout_at(deadline, self.next_event()).await else {
+                let agents: Vec<_> = self.agents.keys().map(AgentName::as_str).collect();
+                let platforms: Vec<_> = self.platforms.keys().map(PlatformName::as_str).collect();
+                tracing::warn!(?agents, ?platforms, control_open, "did not stop in time and is left behind");
+                return;
+            };
+            match event {
+                Event::Agent(AgentEvent::Stopped { agent }) => drop(self.agents.remove(&agent)),
+                Event::Platform(PlatformEvent::Stopped { platform }) => drop(self.platforms.remove(&platform)),
+                Event::Control(ControlEvent::Stopped) => control_open = false,
+                Event::Platform(event) => self.platform_event(event).await,
+                Event::Agent(event) => {
+                    // Its turns were ended above; only what it says last is of interest.
+                    log_agent(&event);
+                }
+                Event::Control(_) | Event::Signal(_) | Event::Step(_) | Event::Tick => {}
+            }
+        }
+    }
+
+    pub(super) fn flush(&mut self) {
+        self.agents.values_mut().for_each(Outlet::flush);
+        self.platforms.values_mut().for_each(Outlet::flush);
+        self.control.flush();
+    }
+
+    fn is_backlogged(&self) -> bool {
+        self.agents.values().any(Outlet::is_backlogged)
+            || self.platforms.values().any(Outlet::is_backlogged)
+            || self.control.is_backlogged()
+    }
+}
+
+/// How often the loop shows that it is alive: twice per watchdog period, and at least once a second.
+pub(super) fn ticks(notifier: &Notifier) -> Interval {
+    let period = notifier.watchdog_interval().unwrap_or(Duration::from_secs(1)).min(Duration::from_secs(1));
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    ticks
+}
+
+fn log_agent(event: &AgentEvent) {
+    match event {
+        AgentEvent::Ready { agent, pid, title } => tracing::info!(%agent, pid, title, "agent is ready"),
+        AgentEvent::Died { agent, how, restart_in } => {
+            let restart_in_ms = u64::try_from(restart_in.as_millis()).unwrap_or(u64::MAX);
+            tracing::error!(MESSAGE_ID = telemetry::message_id::AGENT_DIED, %agent, how, restart_in_ms, "agent died");
+        }
+        AgentEvent::StartFailed { agent, reason, restart_in } => {
+            let restart_in_ms = u64::try_from(restart_in.as_millis()).unwrap_or(u64::MAX);
+            tracing::error!(MESSAGE_ID = telemetry::message_id::AGENT_DIED, %agent, reason, restart_in_ms, "agent does not start");
+        }
+        _ => {}
+    }
+}

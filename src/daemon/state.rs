@@ -1,0 +1,182 @@
+//! What crosses a handoff, by section.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::agent::AgentSnapshot;
+use crate::chat::Inbound;
+use crate::clock::{MonoNanos, UnixMillis};
+use crate::control::proto::{HandoffReport, Image};
+use crate::control::{ClientId, ControlSnapshot, Peer};
+use crate::gateway::{GatewayState, Requester};
+use crate::handoff::{FdName, Phase, SectionSpec, Timeline};
+use crate::id::{AgentName, Generation, PlatformName, TurnId};
+use crate::jsonrpc::RequestId;
+
+pub(super) const PASSPORT: &str = "passport";
+pub(super) const GATEWAY: &str = "gateway";
+pub(super) const AGENTS: &str = "agents";
+pub(super) const CONTROL: &str = "control";
+pub(super) const PLATFORMS: &str = "platforms";
+pub(super) const LOCAL: &str = "local";
+pub(super) const STASH: &str = "stash";
+
+/// The version of the sections that are this module's own.
+pub(super) const VERSION: u32 = 1;
+
+/// The sections that this image reads.
+pub(super) const SECTIONS: &[SectionSpec] = &[
+    SectionSpec { name: PASSPORT, reads: 1..=VERSION, required: true },
+    SectionSpec { name: GATEWAY, reads: 1..=GatewayState::VERSION, required: true },
+    SectionSpec { name: AGENTS, reads: 1..=AgentSnapshot::VERSION, required: true },
+    SectionSpec { name: CONTROL, reads: 1..=ControlSnapshot::VERSION, required: true },
+    SectionSpec { name: PLATFORMS, reads: 1..=VERSION, required: false },
+    SectionSpec { name: LOCAL, reads: 1..=VERSION, required: false },
+    SectionSpec { name: STASH, reads: 1..=VERSION, required: false },
+];
+
+/// Who asked for a handoff, and how to tell them how it went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Origin {
+    /// A signal; there is nobody to tell.
+    Signal {
+        /// Its name.
+        name: String,
+    },
+    /// A client of the control socket that waits for the answer.
+    Control {
+        /// The client.
+        client: ClientId,
+        /// Its request.
+        id: RequestId,
+        /// Its user.
+        uid: u32,
+    },
+    /// A message in a chat.
+    Chat(Requester),
+}
+
+impl Origin {
+    /// Who asked, for people.
+    pub(super) fn who(&self) -> String {
+        match self {
+            Self::Signal { name } => name.clone(),
+            Self::Control { uid, .. } => format!("uid {uid}"),
+            Self::Chat(by) => format!("{} (id {})", by.sender.name, by.sender.id),
+        }
+    }
+
+    /// Over which way.
+    pub(super) fn way(&self) -> String {
+        match self {
+            Self::Signal { .. } => "signal".to_owned(),
+            Self::Control { .. } => "control".to_owned(),
+            Self::Chat(by) => by.conversation.to_string(),
+        }
+    }
+}
+
+/// The handoff itself, as the old image tells the new one about it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Passport {
+    /// The generation of the new image.
+    pub(super) generation: Generation,
+    /// `restart`, `reload` or `update`.
+    pub(super) kind: String,
+    pub(super) origin: Origin,
+    #[serde(default)]
+    pub(super) reason: Option<String>,
+    pub(super) from: Image,
+    pub(super) to: Image,
+    pub(super) started_at: UnixMillis,
+    /// Ends with [`Phase::Seal`]; when execve was called comes by the environment.
+    pub(super) timeline: Timeline,
+    pub(super) process_started_at: UnixMillis,
+    pub(super) turns_carried: usize,
+    pub(super) agents_carried: usize,
+}
+
+impl Passport {
+    /// How it went, once the new image serves.
+    pub(super) fn report(&self, ready: MonoNanos) -> HandoffReport {
+        let micros = |from: Option<MonoNanos>| {
+            from.map_or(0, |from| u64::try_from(ready.since(from).as_micros()).unwrap_or(u64::MAX))
+        };
+        HandoffReport {
+            kind: self.kind.clone(),
+            from: self.from.clone(),
+            to: self.to.clone(),
+            pid: std::process::id(),
+            generation: self.generation.0,
+            agents_carried: self.agents_carried,
+            turns_carried: self.turns_carried,
+            blackout_us: micros(self.timeline.entered(Phase::Quiesce)),
+            duration_us: micros(self.timeline.entered(Phase::Preflight)),
+            phases_us: self.timeline.durations_us(),
+            dry_run: false,
+        }
+    }
+}
+
+/// One agent in the section [`AGENTS`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct AgentEntry {
+    pub(super) name: AgentName,
+    pub(super) state: Value,
+    /// Whether its three fds come along, under [`agent_fds`].
+    pub(super) running: bool,
+    pub(super) turns: usize,
+}
+
+/// The control socket in the section [`CONTROL`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct ControlEntry {
+    pub(super) state: Value,
+    /// The clients whose sockets come along, under [`client_fd`].
+    pub(super) clients: Vec<ClientId>,
+}
+
+/// One platform in the section [`PLATFORMS`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct PlatformEntry {
+    pub(super) name: PlatformName,
+    pub(super) state: Value,
+}
+
+/// What arrived while everything was held, to be handled by whoever serves next.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Stash {
+    pub(super) messages: Vec<(TurnId, Inbound)>,
+    pub(super) requests: Vec<ControlRequest>,
+}
+
+/// A request of a control client.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct ControlRequest {
+    pub(super) client: ClientId,
+    pub(super) peer: Peer,
+    pub(super) id: RequestId,
+    pub(super) method: String,
+    pub(super) params: Value,
+}
+
+/// The lock on the home.
+pub(super) fn lock_fd() -> FdName {
+    FdName::new("lock")
+}
+
+/// The listening control socket.
+pub(super) fn listener_fd() -> FdName {
+    FdName::new("listen.control")
+}
+
+/// The socket of a control client.
+pub(super) fn client_fd(client: ClientId) -> FdName {
+    FdName::new(&format!("control.client.{client}"))
+}
+
+/// The stdin, stdout and pidfd of an agent.
+pub(super) fn agent_fds(agent: &AgentName) -> [FdName; 3] {
+    ["stdin", "stdout", "pidfd"].map(|end| FdName::new(&format!("agent.{agent}.{end}")))
+}

@@ -1,0 +1,345 @@
+//! A handoff from request to execve: the one way for `/restart`, `/update`, the CLI and signals.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::time::Duration;
+
+use super::quiesce::FreezeError;
+use super::run::Daemon;
+use super::state::{Origin, PASSPORT, Passport, VERSION};
+use crate::clock::UnixMillis;
+use crate::control::proto::{self, HandoffKind, HandoffReport, Image, Progress};
+use crate::handoff::preflight::{self, CheckReport, PreflightError};
+use crate::handoff::reexec::reexec;
+use crate::handoff::{Phase, Sealed, Timeline};
+use crate::id::Generation;
+use crate::report::Chain;
+use crate::store::HandoffRecord;
+use crate::telemetry;
+use crate::update::{self, StageProgress, Staged, UpdateError};
+
+/// The image that runs, opened when the process or this image started.
+pub(super) struct RunningImage {
+    pub(super) file: File,
+    pub(super) id: Image,
+}
+
+/// Whether a handoff is under way.
+pub(super) enum Swap {
+    Idle,
+    Preparing(Box<Pending>),
+}
+
+/// A handoff that has not come to the execve yet.
+pub(super) struct Pending {
+    pub(super) kind: HandoffKind,
+    pub(super) force: bool,
+    pub(super) reason: Option<String>,
+    pub(super) origin: Origin,
+    pub(super) started_at: UnixMillis,
+    pub(super) timeline: Timeline,
+    /// What is to run next, once that is known.
+    pub(super) to: Option<Image>,
+}
+
+/// Bytes that may be run: verified, or those that run already.
+#[derive(Debug)]
+pub(super) struct Candidate {
+    pub(super) file: File,
+    pub(super) id: Image,
+}
+
+/// What tasks beside the loop report.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// A download goes on.
+    Progress(Progress),
+    /// A release is staged and verified, or was refused.
+    Staged(Result<Staged, UpdateError>),
+    /// The preflight is over.
+    Checked(Candidate, Result<CheckReport, PreflightError>),
+    /// The digest of the running image is known.
+    Hashed(std::io::Result<String>),
+    /// A look for newer releases is over.
+    UpdateChecked(super::requests::CheckFor, Result<update::Check, UpdateError>),
+}
+
+impl Pending {
+    pub(super) fn kind_name(&self) -> &'static str {
+        match self.kind {
+            HandoffKind::Restart => "restart",
+            HandoffKind::Reload => "reload",
+            HandoffKind::Update { .. } => "update",
+        }
+    }
+
+    fn is_dry_run(&self) -> bool {
+        matches!(self.kind, HandoffKind::Update { dry_run: true, .. })
+    }
+}
+
+impl Daemon {
+    pub(super) async fn request_by_signal(&mut self, name: &str) {
+        let kind = if name == "SIGHUP" { HandoffKind::Reload } else { HandoffKind::Restart };
+        self.request_handoff(kind, false, None, Origin::Signal { name: name.to_owned() }).await;
+    }
+
+    /// Begins a handoff, unless one is under way.
+    pub(super) async fn request_handoff(
+        &mut self,
+        kind: HandoffKind,
+        force: bool,
+        reason: Option<String>,
+        origin: Origin,
+    ) {
+        if let Swap::Preparing(pending) = &self.swap {
+            let told = format!(
+                "a {} asked for by {} is under way ({}, {} s)",
+                pending.kind_name(),
+                pending.origin.who(),
+                pending.timeline.phase(),
+                UnixMillis::now().since(pending.started_at).as_secs(),
+            );
+            self.refuse(&origin, proto::BUSY, told).await;
+            return;
+        }
+        if let Err(why) = self.settle_probation().await {
+            self.refuse(&origin, proto::BUSY, why).await;
+            return;
+        }
+        let is_update = matches!(kind, HandoffKind::Update { .. });
+        let first = if is_update { Phase::Stage } else { Phase::Preflight };
+        let timeline = Timeline::start(first);
+        let started_at = UnixMillis::now();
+        let pending = Pending { kind, force, reason, origin, started_at, timeline, to: None };
+        tracing::info!(
+            MESSAGE_ID = telemetry::message_id::HANDOFF_BEGIN,
+            kind = pending.kind_name(),
+            who = pending.origin.who(),
+            via = pending.origin.way(),
+            reason = pending.reason,
+            generation = self.generation.0,
+            "handoff begins"
+        );
+        self.tell_begin(&pending).await;
+        self.swap = Swap::Preparing(Box::new(pending));
+        if is_update {
+            self.stage().await;
+        } else {
+            match self.image.file.try_clone() {
+                Ok(file) => self.preflight(Candidate { file, id: self.image.id.clone() }).await,
+                Err(error) => self.fail(format!("cannot open the running image: {error}")).await,
+            }
+        }
+    }
+
+    pub(super) async fn step(&mut self, step: Step) {
+        match step {
+            Step::Progress(progress) => self.tell_progress(progress).await,
+            Step::Staged(Ok(Staged { version, sha256, file, .. })) => {
+                let id = Image { version: version.to_string(), sha256 };
+                if let Swap::Preparing(pending) = &mut self.swap {
+                    pending.to = Some(id.clone());
+                    pending.timeline.enter(Phase::Preflight);
+                }
+                self.preflight(Candidate { file, id }).await;
+            }
+            Step::Staged(Err(error)) => {
+                tracing::error!(error = %Chain(&error), "a release was refused");
+                self.fail(Chain(&error).to_string()).await;
+            }
+            Step::Checked(candidate, Ok(report)) => {
+                tracing::debug!(?report, "preflight passed");
+                self.swap(candidate).await;
+            }
+            Step::Checked(_, Err(error)) => self.fail(Chain(&error).to_string()).await,
+            Step::Hashed(Ok(sha256)) => {
+                self.image.id.sha256 = sha256;
+                self.write_state_file();
+            }
+            Step::Hashed(Err(error)) => tracing::warn!(%error, "cannot hash the running image"),
+            Step::UpdateChecked(to, outcome) => self.update_checked(to, outcome).await,
+        }
+    }
+
+    /// Downloads and verifies a release beside the loop.
+    async fn stage(&mut self) {
+        let Swap::Preparing(pending) = &self.swap else { return };
+        let HandoffKind::Update { version, .. } = &pending.kind else { return };
+        let request = match self.update_request(version.as_deref()).await {
+            Ok(request) => request,
+            Err(error) => return self.fail(Chain(&error).to_string()).await,
+        };
+        let steps = self.steps.clone();
+        tokio::spawn(async move {
+            let progress = steps.clone();
+            // A report that finds no room is superseded by the next one.
+            let tell = |at: StageProgress| drop(progress.try_send(Step::Progress(super::report::progress(&at))));
+            let staged = request.stage(tell).await;
+            drop(steps.send(Step::Staged(staged)).await);
+        });
+    }
+
+    /// Lets the candidate read the real state as a child, beside the loop. All parts are brought to a safe point for
+    /// the moment that it takes to write their state down, which also shows that the real thing will work.
+    async fn preflight(&mut self, candidate: Candidate) {
+        let frozen = match self.freeze(Duration::ZERO).await {
+            Ok(frozen) => frozen,
+            Err(error) => {
+                self.thaw().await;
+                return self.fail(Chain(&error).to_string()).await;
+            }
+        };
+        let passport = self.passport(&candidate.id, frozen.turns(), frozen.agents_running());
+        let sealed = self.register(frozen).and_then(|mut registry| {
+            registry.put_section(PASSPORT, VERSION, &passport)?;
+            registry.seal_for_preflight()
+        });
+        self.stash.get_or_insert_default();
+        self.thaw().await;
+        let sealed = match sealed {
+            Ok(sealed) => sealed,
+            Err(error) => return self.fail(Chain(&error).to_string()).await,
+        };
+        let arguments: Vec<OsString> = match &self.options.config {
+            Some(config) => vec!["--config".into(), config.clone().into()],
+            None => Vec::new(),
+        };
+        let steps = self.steps.clone();
+        tokio::spawn(async move {
+            let version = &candidate.id.version;
+            let outcome = preflight::run(&candidate.file, &sealed, &arguments, version, preflight::DEADLINE).await;
+            drop(steps.send(Step::Checked(candidate, outcome)).await);
+        });
+    }
+
+    /// The point of no return, but for a kernel that refuses: quiesce, seal, execve.
+    async fn swap(&mut self, candidate: Candidate) {
+        let drain = match &mut self.swap {
+            Swap::Preparing(pending) if pending.is_dry_run() => return self.end_dry_run(candidate.id).await,
+            Swap::Preparing(pending) => {
+                pending.timeline.enter(Phase::Quiesce);
+                if pending.force { Duration::ZERO } else { self.config.gateway.restart_drain_timeout }
+            }
+            Swap::Idle => return,
+        };
+        match self.freeze_and_seal(&candidate.id, drain).await {
+            Ok(sealed) => {
+                tracing::info!(
+                    version = candidate.id.version,
+                    state_bytes = sealed.size_bytes(),
+                    fds = sealed.fd_count(),
+                    "replacing the image"
+                );
+                self.write_state_file();
+                self.notifier.reloading();
+                self.notifier.watchdog_ping();
+                let error = reexec(&candidate.file, sealed);
+                self.notifier.ready(&self.status_line());
+                self.thaw().await;
+                self.fail(Chain(&error).to_string()).await;
+            }
+            Err(reason) => {
+                self.thaw().await;
+                self.fail(reason).await;
+            }
+        }
+        self.write_state_file();
+    }
+
+    async fn freeze_and_seal(&mut self, to: &Image, drain: Duration) -> Result<Sealed, String> {
+        let frozen = self.freeze(drain).await.map_err(|error: FreezeError| Chain(&error).to_string())?;
+        self.store.flush().await.map_err(|error| Chain(&error).to_string())?;
+        if let Swap::Preparing(pending) = &mut self.swap {
+            pending.timeline.enter(Phase::Seal);
+        }
+        let passport = self.passport(to, frozen.turns(), frozen.agents_running());
+        let sealed = self.register(frozen).and_then(|mut registry| {
+            registry.put_section(PASSPORT, VERSION, &passport)?;
+            registry.seal()
+        });
+        // A stop that is pending wins; one that comes from here on is read by the next image.
+        if let Some(crate::sys::signals::Request::Stop(name)) = self.signals.stop_pending() {
+            self.stopping = Some(name.to_owned());
+            return Err(Chain(&FreezeError::Stop(name)).to_string());
+        }
+        sealed.map_err(|error| Chain(&error).to_string())
+    }
+
+    fn passport(&self, to: &Image, turns_carried: usize, agents_carried: usize) -> Passport {
+        let Swap::Preparing(pending) = &self.swap else {
+            unreachable!("a passport is made for a handoff that is being prepared")
+        };
+        Passport {
+            generation: self.generation.next(),
+            kind: pending.kind_name().to_owned(),
+            origin: pending.origin.clone(),
+            reason: pending.reason.clone(),
+            from: self.image.id.clone(),
+            to: to.clone(),
+            started_at: pending.started_at,
+            timeline: pending.timeline.clone(),
+            process_started_at: self.process_started_at,
+            turns_carried,
+            agents_carried,
+        }
+    }
+
+    /// A handoff that did not come about: everything goes on, and it is told.
+    async fn fail(&mut self, reason: String) {
+        let Swap::Preparing(pending) = std::mem::replace(&mut self.swap, Swap::Idle) else { return };
+        tracing::error!(
+            MESSAGE_ID = telemetry::message_id::HANDOFF_FAILED,
+            kind = pending.kind_name(),
+            phase = %pending.timeline.phase(),
+            reason,
+            "handoff failed, the running image goes on"
+        );
+        self.record(&pending, format!("failed in {}: {reason}", pending.timeline.phase())).await;
+        self.tell_failed(&pending, &reason).await;
+    }
+
+    async fn end_dry_run(&mut self, to: Image) {
+        let Swap::Preparing(pending) = std::mem::replace(&mut self.swap, Swap::Idle) else { return };
+        let report = HandoffReport {
+            kind: pending.kind_name().to_owned(),
+            from: self.image.id.clone(),
+            to,
+            pid: std::process::id(),
+            generation: self.generation.0,
+            agents_carried: 0,
+            turns_carried: 0,
+            blackout_us: 0,
+            duration_us: 0,
+            phases_us: pending.timeline.durations_us(),
+            dry_run: true,
+        };
+        self.tell_done(&pending.origin, &report).await;
+    }
+
+    async fn record(&self, pending: &Pending, outcome: String) {
+        let to = pending.to.clone().unwrap_or_else(|| self.image.id.clone());
+        let record = HandoffRecord {
+            kind: pending.kind_name().to_owned(),
+            requested_by: pending.origin.who(),
+            requested_via: pending.origin.way(),
+            reason: pending.reason.clone(),
+            from_version: self.image.id.version.clone(),
+            from_sha256: self.image.id.sha256.clone(),
+            to_version: to.version,
+            to_sha256: to.sha256,
+            generation: self.generation.0,
+            turns_carried: 0,
+            agents_carried: 0,
+            started_at: pending.started_at,
+            phases_us: pending.timeline.durations_us(),
+            outcome,
+        };
+        if let Err(error) = self.store.record_handoff(&record).await {
+            tracing::error!(error = %Chain(&error), "cannot record a handoff");
+        }
+    }
+}
+
+/// The generation of an image that no other one made.
+pub(super) const FIRST: Generation = Generation(0);
