@@ -1,1 +1,2 @@
 //! Harnesses and test servers.
+pub mod systemd;

@@ -1,0 +1,356 @@
+//! `gateway.toml`: what is accepted, and what the messages say.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use hermes_gateway::config::{Config, ConfigError, Environment, Secret};
+use hermes_gateway::id::AgentName;
+use insta::assert_snapshot;
+use proptest::prelude::*;
+
+fn environment() -> Environment {
+    Environment::from_iter([("HOME", "/u/kim")])
+}
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::from_text(text, Path::new("gateway.toml"), &environment())
+}
+
+fn accepted(text: &str) -> Config {
+    parse(text).unwrap_or_else(|error| panic!("refused:\n{error}"))
+}
+
+fn refused(text: &str) -> String {
+    parse(text).expect_err("accepted").to_string()
+}
+
+#[test]
+fn a_missing_file_means_the_defaults() {
+    let config = Config::load(Path::new("/no/such/gateway.toml"), &environment()).expect("defaults");
+    assert_eq!(config, Config::defaults(&environment()));
+    assert_eq!(config.gateway.restart_drain_timeout, Duration::from_secs(5));
+    assert_eq!(config.gateway.probation, Duration::from_secs(60));
+    let agent = &config.agents[&AgentName::from("default")];
+    assert_eq!(agent.command, ["hermes", "agent", "echo"]);
+    assert_eq!(agent.cwd, Path::new("/u/kim"));
+    assert_eq!(config.telegram, None);
+    assert_eq!(config, accepted(""));
+}
+
+#[test]
+fn every_key_is_read() {
+    let config = accepted(
+        r#"
+        [gateway]
+        restart_drain_timeout = "500ms"
+        probation = "1h30m"
+        [agents.default]
+        command = ["/usr/bin/agent", "--acp"]
+        cwd = "/srv/work"
+        env = { LANG = "C" }
+        [agents.second]
+        command = ["other"]
+        [platforms.telegram]
+        token = "1:abc"
+        api_url = "http://127.0.0.1:8081/"
+        allow_from = ["1001", 1002]
+        allow_admin_from = [1003, "1001"]
+        gateway_restart_notification = false
+        [update]
+        manifest_url = "file:///srv/releases/manifest.json"
+        verifying_keys = ["AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="]
+        auto = "off"
+        "#,
+    );
+    assert_eq!(config.gateway.restart_drain_timeout, Duration::from_millis(500));
+    assert_eq!(config.gateway.probation, Duration::from_secs(5400));
+    let default = &config.agents[&AgentName::from("default")];
+    assert_eq!(default.command, ["/usr/bin/agent", "--acp"]);
+    assert_eq!(default.cwd, Path::new("/srv/work"));
+    assert_eq!(default.env["LANG"], "C");
+    assert_eq!(config.agents[&AgentName::from("second")].cwd, Path::new("/u/kim"));
+    let telegram = config.telegram.expect("there");
+    assert_eq!(telegram.token, Secret::new("1:abc"));
+    assert_eq!(telegram.api_url, "http://127.0.0.1:8081");
+    assert_eq!(telegram.allow_from, ["1001", "1002", "1003"], "an admin may also talk");
+    assert_eq!(telegram.allow_admin_from, ["1003", "1001"]);
+    assert!(!telegram.gateway_restart_notification);
+    assert_eq!(config.update.manifest_url.as_deref(), Some("file:///srv/releases/manifest.json"));
+    assert_eq!(config.update.verifying_keys.len(), 1);
+}
+
+#[test]
+fn without_agents_there_is_still_the_default_one() {
+    let config = accepted("[agents.other]\ncommand = [\"x\"]");
+    assert_eq!(config.agents.len(), 2);
+    assert_eq!(config.agents[&AgentName::from("default")].command, ["hermes", "agent", "echo"]);
+}
+
+#[test]
+fn nobody_may_talk_unless_named() {
+    let telegram = accepted("[platforms.telegram]\ntoken = 'x'").telegram.expect("there");
+    assert_eq!(telegram.allow_from, Vec::<String>::new());
+    assert_eq!(telegram.allow_admin_from, Vec::<String>::new());
+    assert_eq!(telegram.api_url, "https://api.telegram.org");
+    assert!(telegram.gateway_restart_notification);
+}
+
+#[test]
+fn unknown_names_are_told_with_the_nearest_known_one() {
+    let text = r#"
+[gateway]
+restart_drain_timout = "5s"
+zzz = 1
+[agents.default]
+comand = ["x"]
+[platforms.telegarm]
+[platforms.dingtalk]
+client_id = "x"
+[udpate]
+"#;
+    assert_snapshot!(refused(text), @r#"
+    gateway.toml:3:1: unknown key 'restart_drain_timout' in [gateway]; did you mean 'restart_drain_timeout'?
+    gateway.toml:4:1: unknown key 'zzz' in [gateway]; known are restart_drain_timeout, probation
+    gateway.toml:5:9: [agents.default] needs 'command'; for example command = ["hermes", "agent", "echo"]
+    gateway.toml:6:1: unknown key 'comand' in [agents.default]; did you mean 'command'?
+    gateway.toml:7:12: unknown platform 'telegarm' in [platforms]; did you mean 'telegram'?
+    gateway.toml:8:12: the platform 'dingtalk' is not in this version; remove the section
+    gateway.toml:10:2: unknown section 'udpate' in the file; did you mean 'update'?
+    "#);
+}
+
+#[test]
+fn wrong_types_are_told_with_an_example() {
+    let text = r#"
+platforms = 3
+[gateway]
+restart_drain_timeout = 5
+probation = "60"
+[agents.a]
+command = "hermes agent echo"
+[agents.b]
+command = ["x", 7]
+cwd = "work"
+env = { A = 1 }
+[agents.c]
+command = []
+[agents.d]
+[agents."e:f"]
+command = ["x"]
+"#;
+    assert_snapshot!(refused(text), @r#"
+    gateway.toml:2:13: 'platforms' must be a section, not an integer; write [platforms] on its own line
+    gateway.toml:4:25: 'restart_drain_timeout' must be a duration in quotes, not an integer; for example restart_drain_timeout = "5s"
+    gateway.toml:5:13: 'probation' is not a duration: a number needs one of the units ms, s, m, h; for example probation = "60s"
+    gateway.toml:7:11: 'command' must be a list of strings, not a string; for example command = ["hermes", "agent", "echo"]
+    gateway.toml:9:17: 'command' is a list of strings, and this is an integer; for example command = ["hermes", "agent", "echo"]
+    gateway.toml:10:7: 'cwd' must be an absolute path; for example cwd = "/srv/work"
+    gateway.toml:11:13: 'A' must be a string; for example env = { NAME = "value" }
+    gateway.toml:13:11: 'command' names no program; for example command = ["hermes", "agent", "echo"]
+    gateway.toml:14:9: [agents.d] needs 'command'; for example command = ["hermes", "agent", "echo"]
+    gateway.toml:15:9: 'e:f' cannot be the name of an agent; use up to 64 of a-z, A-Z, 0-9, - and _
+    "#);
+}
+
+#[test]
+fn telegram_and_update_values_are_checked() {
+    let text = r#"
+[gateway]
+restart_drain_timeout = "11m"
+[platforms.telegram]
+api_url = "ftp://example.org"
+allow_from = ["@kim", 1.5]
+allow_admin_from = "1001"
+gateway_restart_notification = "yes"
+[update]
+manifest_url = "http://example.org/manifest.json"
+verifying_keys = ["short"]
+auto = "apply"
+github = "owner/repo"
+"#;
+    assert_snapshot!(refused(text), @r#"
+    gateway.toml:3:25: 'restart_drain_timeout' is 11m, and the most is 10m; for example restart_drain_timeout = "5s"
+    gateway.toml:4:12: [platforms.telegram] needs one of 'token', 'token_file', 'token_credential'
+    gateway.toml:5:11: 'api_url' must be an http or https address without '?' and '#'; for example api_url = "https://api.telegram.org"
+    gateway.toml:6:23: 'allow_from' is a list of user ids, and this is a float; for example allow_from = ["1001"]
+    gateway.toml:7:20: 'allow_admin_from' must be a list of user ids, not a string; for example allow_admin_from = ["1001"]
+    gateway.toml:8:32: 'gateway_restart_notification' must be true or false, not a string; for example gateway_restart_notification = true
+    gateway.toml:10:16: 'manifest_url' must be an https or file address (http only on this machine); for example manifest_url = "https://example.org/hermes/manifest.json"
+    gateway.toml:11:19: this is not an ed25519 public key: 32 bytes as base64, 44 characters with the '=' at the end
+    gateway.toml:12:8: 'auto' can only be "off" in this version
+    gateway.toml:13:1: 'github' is not in this version; use manifest_url
+    "#);
+}
+
+#[test]
+fn a_syntax_error_does_not_quote_the_line() {
+    let message = refused("[platforms.telegram]\ntoken = \"123:hidden\nallow_from = []\n");
+    assert!(!message.contains("hidden"), "{message}");
+    assert_snapshot!(message, @r#"gateway.toml:2:20: invalid basic string, expected `"`"#);
+}
+
+#[test]
+fn columns_count_characters() {
+    assert_snapshot!(refused("[agents.default]\ncommand = [\"é\"]\nenv = { \"ä\" = \"ö\", B = 2 }"), @r#"gateway.toml:3:24: 'B' must be a string; for example env = { NAME = "value" }"#);
+}
+
+#[test]
+fn addresses_of_releases() {
+    for url in
+        ["https://example.org/m.json", "http://127.0.0.1:8/m", "http://[::1]/m", "http://localhost/m", "file:///m"]
+    {
+        assert_eq!(accepted(&format!("[update]\nmanifest_url = '{url}'")).update.manifest_url.as_deref(), Some(url));
+    }
+    for url in
+        ["http://example.org/m", "http://127.0.0.1.example.org/m", "/m.json", "ftp://127.0.0.1/m", "", "file://host/m"]
+    {
+        let message = refused(&format!("[update]\nmanifest_url = '{url}'"));
+        assert!(message.contains("'manifest_url' must be"), "{url}: {message}");
+    }
+}
+
+/// A directory with a configuration file and secrets beside it.
+struct Files {
+    dir: tempfile::TempDir,
+}
+
+impl Files {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().expect("a directory") }
+    }
+
+    fn with(self, name: &str, content: impl AsRef<[u8]>) -> Self {
+        let path = self.dir.path().join(name);
+        fs::write(&path, content).expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("private");
+        self
+    }
+
+    fn token(&self, keys: &str) -> Result<String, String> {
+        let path = self.dir.path().join("gateway.toml");
+        fs::write(&path, format!("[platforms.telegram]\n{keys}\n")).expect("written");
+        let credentials = self.dir.path().as_os_str().to_owned();
+        let env = Environment::from_iter([("CREDENTIALS_DIRECTORY", credentials)]);
+        match Config::load(&path, &env) {
+            Ok(config) => Ok(config.telegram.expect("there").token.expose().to_owned()),
+            Err(error) => Err(error.to_string().replace(&format!("{}/", self.dir.path().display()), "")),
+        }
+    }
+}
+
+#[test]
+fn a_secret_is_written_out_or_in_a_file_or_a_credential() {
+    let files =
+        Files::new().with("secret", "from-file\n").with("crlf", "x\r\n").with("two", "x\n\n").with("empty", "\n");
+    assert_eq!(files.token("token = 'inline'").as_deref(), Ok("inline"));
+    assert_eq!(files.token("token_file = 'secret'").as_deref(), Ok("from-file"), "relative to gateway.toml");
+    assert_eq!(files.token("token_credential = 'secret'").as_deref(), Ok("from-file"));
+    assert_eq!(files.token("token_file = 'crlf'").as_deref(), Ok("x"));
+    let refusals = [
+        "",
+        "token = ''",
+        "token = 5",
+        "token = 'a'\ntoken_file = 'secret'",
+        "token_file = 'secret'\ntoken_credential = 'secret'",
+        "token_file = 'missing'",
+        "token_file = '.'",
+        "token_file = 'empty'",
+        "token_file = 'two'",
+        "token_credential = '../secret'",
+    ]
+    .map(|keys| files.token(keys).expect_err("refused"));
+    assert_snapshot!(refusals.join("\n"), @r#"
+    gateway.toml:1:12: [platforms.telegram] needs one of 'token', 'token_file', 'token_credential'
+    gateway.toml:2:9: 'token' cannot be used: it is empty
+    gateway.toml:2:9: 'token' must be a string, not an integer; for example token = "…"
+    gateway.toml:3:14: 'token' and 'token_file' are both set in [platforms.telegram]; keep one of them
+    gateway.toml:3:20: 'token_file' and 'token_credential' are both set in [platforms.telegram]; keep one of them
+    gateway.toml:2:14: 'token_file' cannot be used: cannot read missing: No such file or directory (os error 2)
+    gateway.toml:2:14: 'token_file' cannot be used: . is not a regular file
+    gateway.toml:2:14: 'token_file' cannot be used: it is empty
+    gateway.toml:2:14: 'token_file' cannot be used: it has a character that no secret has (a line break, another control character, or not UTF-8)
+    gateway.toml:2:20: 'token_credential' cannot be used: the name of a credential is a plain file name
+    "#);
+}
+
+#[test]
+fn without_systemd_there_are_no_credentials() {
+    assert_snapshot!(refused("[platforms.telegram]\ntoken_credential = 'x'"), @r#"gateway.toml:2:20: 'token_credential' cannot be used: there are no credentials: CREDENTIALS_DIRECTORY is not set; add LoadCredential= to the unit"#);
+}
+
+#[test]
+fn a_secret_is_not_shown() {
+    let config = accepted("[platforms.telegram]\ntoken = '123:hidden'");
+    let shown = format!("{config:?}");
+    assert!(shown.contains("[secret]") && !shown.contains("hidden"), "{shown}");
+}
+
+#[test]
+fn a_file_that_is_no_configuration() {
+    let files = Files::new().with("long", vec![b'#'; 2 * 1024 * 1024]).with("bytes", [0xff, 0xfe]);
+    let told = |name: &str| {
+        let error = Config::load(&files.dir.path().join(name), &environment()).expect_err("refused");
+        hermes_gateway::report::Chain(&error).to_string().replace(&format!("{}", files.dir.path().display()), "DIR")
+    };
+    assert_snapshot!([told("long"), told("bytes"), told("")].join("\n"), @r#"
+    DIR/long is longer than 1048576 bytes; is it the right file?
+    DIR/bytes is not UTF-8 text; is it the right file?
+    cannot read DIR/: Is a directory (os error 21)
+    "#);
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_judged_without_a_panic(text in "\\PC*") {
+        let _ = parse(&text);
+    }
+
+    /// Texts that are nearly right reach further than arbitrary ones.
+    #[test]
+    fn any_order_of_known_pieces_is_judged_without_a_panic(pieces in proptest::collection::vec(piece(), 0..24)) {
+        if let Err(error) = parse(&pieces.concat()) {
+            let ConfigError::Invalid { problems, .. } = error else { panic!("not about the text: {error}") };
+            prop_assert!(!problems.is_empty());
+            prop_assert!(problems.iter().all(|problem| problem.line >= 1 && problem.column >= 1));
+            prop_assert!(problems.is_sorted_by_key(|problem| (problem.line, problem.column)));
+        }
+    }
+}
+
+fn piece() -> impl Strategy<Value = String> {
+    let words = [
+        "[gateway]\n",
+        "[agents.default]\n",
+        "[agents.é]\n",
+        "[platforms.telegram]\n",
+        "[update]\n",
+        "[platforms]\n",
+        "probation",
+        "command",
+        "cwd",
+        "env",
+        "token",
+        "token_file",
+        "allow_from",
+        "api_url",
+        "verifying_keys",
+        " = ",
+        "\"60s\"",
+        "\"/\"",
+        "[\"x\"]",
+        "[1, \"2\"]",
+        "{ A = \"b\" }",
+        "true",
+        "1",
+        "0x10",
+        "\n",
+        "\n",
+        "'",
+        "\"",
+        "é",
+        ".",
+    ];
+    proptest::sample::select(words.to_vec()).prop_map(str::to_owned)
+}
