@@ -12,10 +12,12 @@
 //! - A client that does not read is disconnected once its unsent bytes pass a limit; it never holds up the others.
 
 pub mod client;
+mod connection;
 pub mod proto;
 pub mod server;
 
 use std::fmt;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -101,6 +103,9 @@ pub enum ControlEvent {
     },
     /// The answer to [`ControlCommand::Freeze`].
     Frozen(ControlSnapshot),
+    /// The answer to [`ControlCommand::Freeze`] when a socket could not be duplicated, for want of fds: the task goes on
+    /// serving and the handoff must not happen.
+    FreezeFailed(io::Error),
     /// The answer to [`ControlCommand::Stop`].
     Stopped,
 }

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::chat::LinkState;
+use crate::chat::{LinkState, OutboundContent};
 use crate::clock::UnixMillis;
 use crate::store::HandoffRecord;
 
@@ -23,7 +23,7 @@ pub const CHAT_OPEN: &str = "chat_open";
 pub const CHAT_SEND: &str = "chat_send";
 /// Notification to the client of a running `handoff` request: [`Progress`].
 pub const PROGRESS: &str = "progress";
-/// Notification to the subscribers of a conversation: [`crate::chat::OutboundContent`].
+/// Notification to the subscribers of a conversation: [`ChatOutput`].
 pub const CHAT_OUTPUT: &str = "chat_output";
 
 /// Error code: another handoff is under way.
@@ -224,6 +224,18 @@ pub struct ChatOpenParams {
 pub struct ChatOpened {
     /// The conversation, as other commands name it: `local:main`.
     pub conversation: String,
+    /// What was said there while no client had it open, oldest first.
+    #[serde(default)]
+    pub backlog: Vec<OutboundContent>,
+}
+
+/// Parameters of [`CHAT_OUTPUT`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChatOutput {
+    /// Where it is said, as in [`ChatOpened::conversation`].
+    pub conversation: String,
+    /// What is said.
+    pub content: OutboundContent,
 }
 
 /// Parameters of [`CHAT_SEND`].

@@ -1,7 +1,10 @@
 //! The integration tests, one binary. What goes where:
 //!
+//! - `cli`: every command against a scripted gateway.
 //! - `config`: gateway.toml, accepted and refused.
+//! - `control`: the control socket, its limits, and clients over freezes and adoptions.
 //! - `support`: harnesses and test servers; no tests of its own beyond those that keep them honest.
 
 mod config;
+mod control;
 mod support;
