@@ -25,7 +25,7 @@ use crate::gateway::{Access, Allowed, Gateway, GatewayState};
 use crate::handoff::adopt::{AdoptError, EXEC_AT_VARIABLE, STATE_FD_VARIABLE};
 use crate::handoff::{Inherited, Phase};
 use crate::id::{AgentName, PlatformName};
-use crate::platform::local::{LOCAL as LOCAL_PLATFORM, Local, LocalState};
+use crate::platform::local::{Local, PLATFORM as LOCAL_PLATFORM};
 use crate::platform::{PlatformEvent, PlatformHandle, telegram};
 use crate::report::Chain;
 use crate::service::{self, Lock, Notifier};
@@ -92,7 +92,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     let control = control(&home, inherited.as_mut(), ports.control)?;
     let (agents, removed) = agents(&config, inherited.as_mut(), &ports.agents)?;
     let platforms = platforms(&config, inherited.as_mut(), &store, &ports.platforms)?;
-    let local = Local::restore(optional::<LocalState>(inherited.as_mut(), LOCAL)?);
+    let local = optional::<Local>(inherited.as_mut(), LOCAL)?;
     let state = optional::<GatewayState>(inherited.as_mut(), GATEWAY)?;
     let gateway = Gateway::restore(access(&config), agents.keys().cloned(), state);
     let stash = optional::<Stash>(inherited.as_mut(), STASH)?;

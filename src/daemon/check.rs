@@ -14,7 +14,7 @@ use crate::config::{Config, ConfigError, Environment, Home, HomeError};
 use crate::gateway::GatewayState;
 use crate::handoff::adopt::{AdoptError, Sections};
 use crate::handoff::preflight::{CheckReport, PRODUCT};
-use crate::platform::local::LocalState;
+use crate::platform::local::Local;
 use crate::store::{SCHEMA_VERSION, Store, StoreError};
 
 /// Why this image cannot take over.
@@ -65,7 +65,7 @@ fn read_everything(sections: &mut Sections) -> Result<(), AdoptError> {
     sections.take::<Vec<AgentEntry>>(AGENTS)?;
     sections.take::<ControlEntry>(CONTROL)?;
     sections.take::<Vec<PlatformEntry>>(PLATFORMS)?;
-    sections.take::<LocalState>(LOCAL)?;
+    sections.take::<Local>(LOCAL)?;
     sections.take::<Stash>(STASH)?;
     Ok(())
 }

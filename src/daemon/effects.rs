@@ -8,7 +8,7 @@ use crate::control::{ClientId, ControlCommand};
 use crate::gateway::{Effect, notice};
 use crate::id::{PlatformName, TurnId};
 use crate::platform::PlatformCommand;
-use crate::platform::local::LOCAL;
+use crate::platform::local::PLATFORM as LOCAL;
 use crate::report::Chain;
 
 impl Daemon {

@@ -31,6 +31,9 @@ pub(super) enum FreezeError {
     /// Parts that did not answer.
     #[error("{} did not come to a safe point within {} s", holders.join(", "), after.as_secs())]
     Stuck { holders: Vec<String>, after: Duration },
+    /// An fd could not be duplicated.
+    #[error("the sockets of the control clients cannot be duplicated")]
+    Duplicate(#[source] std::io::Error),
     /// The gateway is to stop, which wins.
     #[error("the gateway is to stop ({0})")]
     Stop(&'static str),
@@ -92,6 +95,7 @@ impl Daemon {
                     frozen.platforms.push(PlatformEntry { name: platform, state });
                 }
                 Event::Control(ControlEvent::Frozen(snapshot)) => frozen.control = Some(snapshot),
+                Event::Control(ControlEvent::FreezeFailed(source)) => return Err(FreezeError::Duplicate(source)),
                 other => self.handle(other).await,
             }
         }
@@ -148,7 +152,7 @@ impl Daemon {
             registry.put_section(CONTROL, ControlSnapshot::VERSION, &ControlEntry { state, clients: ids })?;
         }
         registry.put_section(PLATFORMS, VERSION, &frozen.platforms)?;
-        registry.put_section(LOCAL, VERSION, &self.local.state())?;
+        registry.put_section(LOCAL, VERSION, &self.local)?;
         registry.put_section(STASH, VERSION, self.stash.get_or_insert_default())?;
         let lock = self.lock.as_fd().try_clone_to_owned();
         registry.put_fd(lock_fd(), lock.map_err(|source| SealError::Duplicate { name: lock_fd(), source })?);

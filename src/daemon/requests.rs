@@ -46,20 +46,13 @@ impl Daemon {
                 Ok(Value::Null)
             }
             proto::UPDATE_CHECK => return self.check(CheckFor::Client(client, id)).await,
-            proto::CHAT_OPEN => read(params).map(|params: ChatOpenParams| {
-                let (opened, missed) = self.local.open(client, peer, params);
-                // The answer first, then what was said meanwhile.
-                let answer = serde_json::to_value(opened).expect("plain data serialises");
-                self.respond(client, id.clone(), Ok(answer));
-                self.notify_clients(missed);
-            })
-            .map(|()| Value::Null),
+            proto::CHAT_OPEN => read(params)
+                .and_then(|params: ChatOpenParams| self.local.open(client, peer, params))
+                .map(|opened| serde_json::to_value(opened).expect("plain data serialises")),
             proto::CHAT_SEND => return self.chat_send(client, peer, id, params).await,
             _ => Err(ErrorObject::new(ErrorObject::METHOD_NOT_FOUND, format!("there is no method '{method}'"))),
         };
-        if method != proto::CHAT_OPEN || outcome.is_err() {
-            self.respond(client, id, outcome);
-        }
+        self.respond(client, id, outcome);
     }
 
     async fn chat_send(&mut self, client: ClientId, peer: crate::control::Peer, id: RequestId, params: Value) {

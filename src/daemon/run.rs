@@ -159,7 +159,7 @@ impl Daemon {
             }
             ControlEvent::Gone { client } => self.local.gone(client),
             // Of a freeze that was given up.
-            ControlEvent::Frozen(_) | ControlEvent::Stopped => {}
+            ControlEvent::Frozen(_) | ControlEvent::FreezeFailed(_) | ControlEvent::Stopped => {}
         }
     }
 

@@ -30,4 +30,4 @@ mod registry;
 
 pub use adopt::Inherited;
 pub use phase::{Phase, Timeline};
-pub use registry::{FdName, Registry, SectionSpec};
+pub use registry::{FdName, Registry, SealError, Sealed, SectionSpec};

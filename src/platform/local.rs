@@ -68,19 +68,6 @@ struct Backlog {
 }
 
 impl Local {
-    /// Goes on with what [`Local::state`] returned.
-    ///
-    /// # Errors
-    /// The value is no such state.
-    pub fn restore(state: Value) -> Result<Self, serde_json::Error> {
-        serde_json::from_value(state)
-    }
-
-    /// Everything the next image needs; the clients keep their ids over a handoff.
-    pub fn state(&self) -> Value {
-        serde_json::to_value(self).expect("plain data serialises")
-    }
-
     /// Puts a client into a chat and gives it what was said there while nobody listened.
     ///
     /// # Errors
@@ -216,6 +203,13 @@ fn invalid(message: &str) -> ErrorObject {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What the next image makes of it.
+    fn carried(local: &Local) -> Local {
+        let state = serde_json::to_string(local).expect("plain data serialises");
+        serde_json::from_str(&state).expect("what was written is read")
+    }
+
     use crate::id::TurnId;
     use proptest::prelude::*;
 
@@ -288,7 +282,7 @@ mod tests {
             local.deliver(reply("main", 1, ReplyStep::Activity("reads".into())));
         }
         local.deliver(reply("main", 1, ReplyStep::End(ReplyEnd::Complete)));
-        let mut local = Local::restore(local.state()).expect("what was written is read");
+        let mut local = carried(&local);
         let given = open(&mut local, 2, "main");
         assert_eq!((given.len(), text_of(&given).as_str()), (3, "ab"));
         assert_eq!(open(&mut local, 3, "main"), []);
@@ -318,7 +312,7 @@ mod tests {
                 local.deliver(delta("main", &text));
                 said.push_str(&text);
                 if n % carry_every == 0 {
-                    let carried = Local::restore(local.state()).expect("what was written is read");
+                    let carried = carried(&local);
                     prop_assert_eq!(&carried, &local);
                     local = carried;
                 }
