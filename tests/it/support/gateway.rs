@@ -1,0 +1,226 @@
+//! A gateway of its own as a plain process: a home, a configuration, a log, and clients.
+//!
+//! Shared with `scripts/demo` and `scripts/bench`, which run the same thing for people to see.
+
+use std::fs::File;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use hermes_gateway::agent::builtin::echo;
+use hermes_gateway::chat::{OutboundContent, ReplyEnd, ReplyStep};
+use hermes_gateway::control::client::{Client, ClientError};
+use hermes_gateway::control::proto::{
+    self, ChatOpenParams, ChatOpened, ChatOutput, ChatSendParams, ChatSent, HandoffKind, HandoffParams, HandoffReport,
+    Status,
+};
+use hermes_gateway::jsonrpc::Message;
+
+/// The longest wait for anything that should happen soon.
+pub const SOON: Duration = Duration::from_secs(30);
+
+/// A running gateway; dropping it ends it.
+pub struct Gateway {
+    home: tempfile::TempDir,
+    process: Child,
+}
+
+impl Gateway {
+    /// Starts `binary` on a new home with `config` as gateway.toml, and waits until it serves.
+    pub async fn start(binary: &Path, config: &str) -> Self {
+        let home = tempfile::Builder::new().prefix("hermes-").tempdir().expect("a temporary directory");
+        Self::start_in(home, binary, config).await
+    }
+
+    /// As [`Gateway::start`], in a home that has something in it.
+    pub async fn start_in(home: tempfile::TempDir, binary: &Path, config: &str) -> Self {
+        std::fs::write(home.path().join("gateway.toml"), config).expect("writes the configuration");
+        let log = File::create(home.path().join("gateway.log")).expect("creates the log");
+        let process = Command::new(binary)
+            .args(["gateway", "run"])
+            .env("HERMES_HOME", home.path())
+            .env_remove("NOTIFY_SOCKET")
+            .env_remove("RUNTIME_DIRECTORY")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .process_group(0)
+            .spawn()
+            .expect("the gateway starts");
+        let gateway = Self { home, process };
+        gateway.wait_until("it serves", async |status| status.agents.iter().all(|agent| agent.state == "ready")).await;
+        gateway
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Its home directory.
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// Its control socket.
+    pub fn socket(&self) -> PathBuf {
+        self.home.path().join("control.sock")
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.home.path().join("gateway.log")).unwrap_or_default()
+    }
+
+    /// A new connection.
+    pub async fn client(&self) -> Client {
+        Client::connect(&self.socket()).await.expect("the gateway listens")
+    }
+
+    /// What it says about itself.
+    pub async fn status(&self) -> Status {
+        let mut client = self.client().await;
+        client.request(proto::STATUS, &(), SOON, |_, _| {}).await.expect("status answers")
+    }
+
+    /// Asks for a handoff and waits for its end.
+    pub async fn handoff(&self, kind: HandoffKind) -> Result<HandoffReport, ClientError> {
+        let params = HandoffParams { kind, force: false, reason: None };
+        self.client().await.request(proto::HANDOFF, &params, SOON, |_, _| {}).await
+    }
+
+    /// Looks at the status until it is as wanted; panics at the deadline, with the log.
+    pub async fn wait_until(&self, what: &str, mut reached: impl AsyncFnMut(&Status) -> bool) {
+        let start = Instant::now();
+        loop {
+            if let Ok(mut client) = Client::connect(&self.socket()).await
+                && let Ok(status) = client.request::<Status>(proto::STATUS, &(), SOON, |_, _| {}).await
+                && reached(&status).await
+            {
+                return;
+            }
+            assert!(start.elapsed() < SOON, "not within {SOON:?}: {what}\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Opens a local chat.
+    pub async fn chat(&self, name: &str) -> Chat {
+        let mut client = self.client().await;
+        let params = ChatOpenParams { chat: Some(name.to_owned()) };
+        let opened: ChatOpened =
+            client.request(proto::CHAT_OPEN, &params, SOON, |_, _| {}).await.expect("a chat opens");
+        Chat { client, prefix: opened.conversation, sent: 0, early: Vec::new() }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.process.id()).expect("a pid"));
+        let _gone_already = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        let start = Instant::now();
+        while matches!(self.process.try_wait(), Ok(None)) {
+            if start.elapsed() > SOON {
+                let _gone_already = nix::sys::signal::killpg(pid, nix::sys::signal::Signal::SIGKILL);
+            }
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+}
+
+/// A local chat that is open.
+pub struct Chat {
+    client: Client,
+    prefix: String,
+    sent: u64,
+    /// What came while an answer to a request was awaited.
+    early: Vec<OutboundContent>,
+}
+
+/// An answer as it came: each piece and when.
+pub struct Answer {
+    /// The text.
+    pub text: String,
+    /// The longest time between two pieces.
+    pub longest_gap: Duration,
+    /// Notices that came in between.
+    pub notices: Vec<String>,
+    /// How it ended.
+    pub end: ReplyEnd,
+}
+
+impl Chat {
+    /// Says something; returns when it is durable.
+    pub async fn say(&mut self, text: &str) -> ChatSent {
+        self.sent += 1;
+        let params = ChatSendParams { text: text.to_owned(), message_id: format!("{}-{}", self.prefix, self.sent) };
+        let early = &mut self.early;
+        self.client
+            .request(proto::CHAT_SEND, &params, SOON, |_, params| early.push(output(params)))
+            .await
+            .expect("a message is accepted")
+    }
+
+    /// The next thing that is shown.
+    pub async fn next(&mut self) -> OutboundContent {
+        if !self.early.is_empty() {
+            return self.early.remove(0);
+        }
+        loop {
+            let received = tokio::time::timeout(SOON, self.client.receive()).await.expect("something is shown in time");
+            if let Message::Notification { params, .. } = received.expect("the connection stays") {
+                return output(params);
+            }
+        }
+    }
+
+    /// Reads until the running answer ends. `on_piece` is called with the bytes so far after each piece.
+    pub async fn answer(&mut self, mut on_piece: impl AsyncFnMut(&mut Self, usize)) -> Answer {
+        let mut text = String::new();
+        let mut notices = Vec::new();
+        let mut longest_gap = Duration::ZERO;
+        let mut last: Option<Instant> = None;
+        loop {
+            match self.next().await {
+                OutboundContent::Notice { text } => notices.push(text),
+                OutboundContent::Reply { step: ReplyStep::Delta(piece), .. } => {
+                    let now = Instant::now();
+                    longest_gap = longest_gap.max(last.map_or(Duration::ZERO, |last| now - last));
+                    last = Some(now);
+                    text.push_str(&piece);
+                    on_piece(self, text.len()).await;
+                }
+                OutboundContent::Reply { step: ReplyStep::End(end), .. } => {
+                    return Answer { text, longest_gap, notices, end };
+                }
+                OutboundContent::Reply { .. } => {}
+            }
+        }
+    }
+
+    /// Reads until a notice that contains `part`.
+    pub async fn notice(&mut self, part: &str) -> String {
+        loop {
+            if let OutboundContent::Notice { text } = self.next().await
+                && text.contains(part)
+            {
+                return text;
+            }
+        }
+    }
+}
+
+/// What the echo agent streams for [`stream_prompt`].
+pub fn expected_stream(chunks: usize, bytes: usize) -> String {
+    echo::expected_output(chunks, bytes)
+}
+
+/// Asks the echo agent for a stream.
+pub fn stream_prompt(chunks: usize, bytes: usize, delay_ms: u64) -> String {
+    format!("stream chunks={chunks} bytes={bytes} delay={delay_ms}ms")
+}
+
+fn output(params: serde_json::Value) -> OutboundContent {
+    serde_json::from_value::<ChatOutput>(params).expect("a chat output").content
+}
