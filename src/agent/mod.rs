@@ -11,6 +11,16 @@
 //!   handoff that does not happen costs nothing.
 //! - This module knows no chat platform.
 
+mod acp;
+pub mod builtin;
+mod connection;
+mod handle;
+mod limits;
+mod process;
+mod running;
+mod snapshot;
+mod task;
+
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -19,6 +29,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{AgentName, SessionId, TurnId};
+pub use handle::AgentHandle;
+pub use limits::Limits;
+pub use snapshot::AdoptError;
+pub use task::{adopt, adopt_with, spawn, spawn_with};
 
 /// How to start an agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,7 +2,25 @@
 
 use std::process::ExitCode;
 
+use clap::Parser;
+
+use crate::agent::builtin;
+
+#[derive(Parser)]
+enum Command {
+    #[command(subcommand)]
+    Agent(Agent),
+}
+
+#[derive(clap::Subcommand)]
+enum Agent {
+    /// An agent that answers with the prompt
+    Echo(builtin::echo::EchoArgs),
+}
+
 /// Parses the command line and runs it.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    match Command::parse() {
+        Command::Agent(Agent::Echo(args)) => builtin::echo::run(args),
+    }
 }

@@ -7,4 +7,8 @@
 
 mod config;
 mod control;
+//! - `agent`: agent processes, real ones and hostile ones.
+//! - `support`: harnesses and test servers; no tests of its own beyond those that keep them honest.
+
+mod agent;
 mod support;

@@ -1,0 +1,387 @@
+//! The client's side of one ACP connection, without any I/O: lines and commands in, bytes and events out.
+//!
+//! ```text
+//! turn:  Waiting ──initialize──► Opening ──session/new | session/load──► Running ──────────► ended
+//!           │                       │                                      │ cancel            ▲
+//!           └── cancel, no process ─┴────────────► ended                   └► Cancelling ──────┘
+//! ```
+//!
+//! **Invariants**
+//! - All state between two calls is plain data: it can be serialised at any such moment and go on elsewhere, given the
+//!   same stream of bytes.
+//! - A turn that was opened ends with exactly one [`AgentEvent::TurnEnded`].
+//! - Nothing an agent sends panics or grows the state without a limit.
+//!
+//! Deliberately absent: retries. A prompt that was sent may be in the agent's history already.
+
+mod inbound;
+mod outgoing;
+mod permission;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::limits::after;
+use super::{AgentEvent, AgentSpec, Limits, TurnOutcome, acp};
+use crate::clock::MonoNanos;
+use crate::id::{AgentName, SessionId, TurnId};
+use crate::jsonrpc::{Message, RequestId};
+pub(super) use outgoing::{Outgoing, bytes_as_base64};
+use permission::Permissions;
+
+/// How far the connection has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Phase {
+    /// No process.
+    #[default]
+    Closed,
+    /// `initialize` was sent.
+    Initialising,
+    /// `initialize` was answered.
+    Ready { can_load: bool, title: Option<String> },
+}
+
+/// A request of ours that was not answered yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Call {
+    Initialize { deadline: MonoNanos },
+    NewSession { turn: TurnId, kept: bool, deadline: MonoNanos },
+    LoadSession { turn: TurnId, session: SessionId, replayed: bool, deadline: MonoNanos },
+    Prompt { turn: TurnId },
+}
+
+/// How far a turn has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Stage {
+    /// For the process to be ready.
+    Waiting { session: Option<SessionId>, text: String },
+    /// For its session.
+    Opening { text: String },
+    /// For the answer to `session/prompt`.
+    Running { session: SessionId },
+    /// For the same, after `session/cancel`.
+    Cancelling { session: SessionId, deadline: MonoNanos },
+}
+
+/// What was last said of a tool call.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Tool {
+    title: String,
+    status: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Turn {
+    stage: Stage,
+    /// By `toolCallId`.
+    #[serde(default)]
+    tools: BTreeMap<String, Tool>,
+}
+
+impl Turn {
+    /// The session, once the turn's prompt was sent.
+    fn session(&self) -> Option<&SessionId> {
+        match &self.stage {
+            Stage::Running { session } | Stage::Cancelling { session, .. } => Some(session),
+            Stage::Waiting { .. } | Stage::Opening { .. } => None,
+        }
+    }
+}
+
+/// One connection; it outlives the processes it is connected to.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Connection {
+    agent: AgentName,
+    #[serde(default)]
+    pid: i32,
+    #[serde(default)]
+    cwd: PathBuf,
+    #[serde(default)]
+    phase: Phase,
+    #[serde(default)]
+    auth_methods: Vec<String>,
+    #[serde(default)]
+    next_call: i64,
+    #[serde(default)]
+    calls: BTreeMap<i64, Call>,
+    /// Those that the present process knows.
+    #[serde(default)]
+    sessions: BTreeSet<SessionId>,
+    #[serde(default)]
+    turns: BTreeMap<TurnId, Turn>,
+    #[serde(default)]
+    permissions: Permissions,
+    /// What waits to be written.
+    #[serde(default)]
+    pub(super) outgoing: Outgoing,
+    #[serde(skip)]
+    limits: Limits,
+    #[serde(skip)]
+    events: VecDeque<AgentEvent>,
+    /// Why the process must be ended.
+    #[serde(default)]
+    fault: Option<String>,
+    /// Lines that were no use; for the log only.
+    #[serde(skip)]
+    skipped: u64,
+}
+
+impl Connection {
+    /// A connection that waits for its first process.
+    pub(super) fn new(agent: AgentName, limits: Limits) -> Self {
+        Self {
+            agent,
+            pid: 0,
+            cwd: PathBuf::new(),
+            phase: Phase::Closed,
+            auth_methods: Vec::new(),
+            next_call: 0,
+            calls: BTreeMap::new(),
+            sessions: BTreeSet::new(),
+            turns: BTreeMap::new(),
+            permissions: Permissions::default(),
+            outgoing: Outgoing::default(),
+            limits,
+            events: VecDeque::new(),
+            fault: None,
+            skipped: 0,
+        }
+    }
+
+    /// Goes on after it was deserialised: limits are not carried, and who adopts has not heard of a ready agent yet.
+    pub(super) fn adopted(&mut self, limits: Limits) {
+        self.limits = limits;
+        if matches!(self.phase, Phase::Ready { .. }) {
+            self.tell_ready();
+        }
+    }
+
+    /// A process was started: introduces itself to it.
+    pub(super) fn start(&mut self, now: MonoNanos, pid: i32, spec: &AgentSpec) {
+        self.pid = pid;
+        self.cwd.clone_from(&spec.cwd);
+        self.phase = Phase::Initialising;
+        let deadline = after(now, self.limits.initialize_timeout);
+        self.call(acp::INITIALIZE, acp::initialize_params(), Call::Initialize { deadline });
+    }
+
+    /// The process has ended and said its last: ends every turn with `reason` and waits for the next process.
+    pub(super) fn close(&mut self, reason: &str) {
+        for turn in self.turns.keys().copied().collect::<Vec<_>>() {
+            self.end_turn(turn, TurnOutcome::Failed { reason: reason.to_owned() });
+        }
+        self.phase = Phase::Closed;
+        self.pid = 0;
+        self.calls.clear();
+        self.sessions.clear();
+        self.permissions.clear();
+        self.outgoing.clear();
+        self.auth_methods.clear();
+        self.fault = None;
+    }
+
+    /// Whether the process has answered `initialize`.
+    pub(super) fn is_ready(&self) -> bool {
+        matches!(self.phase, Phase::Ready { .. })
+    }
+
+    /// Turns in flight.
+    pub(super) fn turns(&self) -> usize {
+        self.turns.len()
+    }
+
+    /// The next event to tell.
+    pub(super) fn next_event(&mut self) -> Option<AgentEvent> {
+        self.events.pop_front()
+    }
+
+    /// Adds an event after those that wait.
+    pub(super) fn push_event(&mut self, event: AgentEvent) {
+        self.events.push_back(event);
+    }
+
+    /// Why the process must be ended, once.
+    pub(super) fn take_fault(&mut self) -> Option<String> {
+        self.fault.take()
+    }
+
+    /// Starts a turn, now or when the process is ready.
+    pub(super) fn prompt(&mut self, now: MonoNanos, turn: TurnId, session: Option<SessionId>, text: String) {
+        if self.turns.contains_key(&turn) {
+            tracing::warn!(agent = %self.agent, %turn, "a turn was asked for twice");
+            return;
+        }
+        // The rest of the room is for the messages that keep the connection going.
+        if text.len() > self.limits.outgoing_bytes_max / 4 {
+            self.turns.insert(turn, Turn::new(Stage::Opening { text: String::new() }));
+            self.end_turn(turn, TurnOutcome::Failed { reason: "the message is too long for an agent".to_owned() });
+            return;
+        }
+        self.turns.insert(turn, Turn::new(Stage::Waiting { session, text }));
+        self.open(now, turn);
+    }
+
+    /// Ends a turn early.
+    pub(super) fn cancel(&mut self, now: MonoNanos, turn: TurnId) {
+        let Some(open) = self.turns.get_mut(&turn) else { return };
+        match &open.stage {
+            Stage::Waiting { .. } | Stage::Opening { .. } => self.end_turn(turn, TurnOutcome::Cancelled),
+            Stage::Running { session } => {
+                let session = session.clone();
+                let deadline = after(now, self.limits.cancel_timeout);
+                open.stage = Stage::Cancelling { session: session.clone(), deadline };
+                self.cancel_permissions(turn);
+                self.notify(acp::SESSION_CANCEL, acp::cancel_params(&session));
+            }
+            Stage::Cancelling { .. } => {}
+        }
+    }
+
+    /// The moment at which [`Connection::expire`] has something to do.
+    pub(super) fn next_deadline(&self) -> Option<MonoNanos> {
+        let calls = self.calls.values().filter_map(Call::deadline);
+        let turns = self.turns.values().filter_map(|turn| match turn.stage {
+            Stage::Cancelling { deadline, .. } => Some(deadline),
+            _ => None,
+        });
+        calls.chain(turns).min()
+    }
+
+    /// Gives up what has taken too long.
+    pub(super) fn expire(&mut self, now: MonoNanos) {
+        let late = |call: &Call| call.deadline().is_some_and(|deadline| deadline <= now);
+        for (_, call) in self.calls.extract_if(.., |_, call| late(call)).collect::<Vec<_>>() {
+            match call {
+                Call::Initialize { .. } => {
+                    let waited = self.limits.initialize_timeout.as_secs_f32();
+                    self.fault = Some(format!("it did not answer initialize within {waited} s"));
+                }
+                Call::NewSession { turn, .. } | Call::LoadSession { turn, .. } => {
+                    let reason = "the agent did not open the session in time".to_owned();
+                    self.end_turn(turn, TurnOutcome::Failed { reason });
+                }
+                Call::Prompt { .. } => {}
+            }
+        }
+        let late = |turn: &Turn| matches!(turn.stage, Stage::Cancelling { deadline, .. } if deadline <= now);
+        let turns: Vec<TurnId> = self.turns.iter().filter(|(_, turn)| late(turn)).map(|(id, _)| *id).collect();
+        for turn in turns {
+            tracing::warn!(agent = %self.agent, %turn, "the agent did not end a cancelled turn");
+            self.calls.retain(|_, call| *call != Call::Prompt { turn });
+            self.end_turn(turn, TurnOutcome::Cancelled);
+        }
+    }
+
+    /// Takes a waiting turn as far as the connection allows.
+    fn open(&mut self, now: MonoNanos, turn: TurnId) {
+        let Phase::Ready { can_load, .. } = self.phase else { return };
+        let Some(open) = self.turns.get_mut(&turn) else { return };
+        let Stage::Waiting { session, text } = &mut open.stage else { return };
+        let (session, text) = (session.take(), std::mem::take(text));
+        let deadline = after(now, self.limits.session_timeout);
+        match session {
+            Some(session) if self.turns.values().any(|turn| turn.session() == Some(&session)) => {
+                let reason = "the session is busy with another turn".to_owned();
+                self.end_turn(turn, TurnOutcome::Failed { reason });
+            }
+            Some(session) if self.sessions.contains(&session) => self.send_prompt(turn, session, text),
+            Some(session) if can_load => {
+                self.set_stage(turn, Stage::Opening { text });
+                let params = acp::load_session_params(&session, &self.cwd);
+                let call = Call::LoadSession { turn, session, replayed: false, deadline };
+                self.call(acp::SESSION_LOAD, params, call);
+            }
+            session => {
+                self.set_stage(turn, Stage::Opening { text });
+                self.new_session(now, turn, session.is_none());
+            }
+        }
+    }
+
+    fn new_session(&mut self, now: MonoNanos, turn: TurnId, kept: bool) {
+        let deadline = after(now, self.limits.session_timeout);
+        let params = acp::new_session_params(&self.cwd);
+        self.call(acp::SESSION_NEW, params, Call::NewSession { turn, kept, deadline });
+    }
+
+    /// The session of an opening turn is there: tells so and prompts. A turn that was cancelled meanwhile is not there.
+    fn opened(&mut self, turn: TurnId, session: SessionId, kept: bool) {
+        self.sessions.insert(session.clone());
+        let Some(Turn { stage: Stage::Opening { text }, .. }) = self.turns.get_mut(&turn) else { return };
+        let text = std::mem::take(text);
+        self.events.push_back(AgentEvent::Session { turn, session: session.clone(), kept });
+        self.send_prompt(turn, session, text);
+    }
+
+    fn send_prompt(&mut self, turn: TurnId, session: SessionId, text: String) {
+        let params = acp::prompt_params(&session, text);
+        self.set_stage(turn, Stage::Running { session });
+        self.call(acp::SESSION_PROMPT, params, Call::Prompt { turn });
+    }
+
+    fn set_stage(&mut self, turn: TurnId, stage: Stage) {
+        if let Some(open) = self.turns.get_mut(&turn) {
+            open.stage = stage;
+        }
+    }
+
+    /// Ends a turn, if it is open still, with what belongs to it.
+    fn end_turn(&mut self, turn: TurnId, outcome: TurnOutcome) {
+        if self.turns.contains_key(&turn) {
+            self.cancel_permissions(turn);
+            self.turns.remove(&turn);
+            self.events.push_back(AgentEvent::TurnEnded { turn, outcome });
+        }
+    }
+
+    fn tell_ready(&mut self) {
+        if let Phase::Ready { title, .. } = &self.phase {
+            let (agent, title) = (self.agent.clone(), title.clone());
+            self.events.push_back(AgentEvent::Ready { agent, pid: self.pid, title });
+        }
+    }
+
+    fn call(&mut self, method: &str, params: Value, call: Call) {
+        let id = self.next_call;
+        self.next_call = self.next_call.wrapping_add(1);
+        self.calls.insert(id, call);
+        self.send(&Message::Request { id: RequestId::Number(id), method: method.to_owned(), params });
+    }
+
+    fn notify(&mut self, method: &str, params: Value) {
+        self.send(&Message::Notification { method: method.to_owned(), params });
+    }
+
+    fn send(&mut self, message: &Message) {
+        let line = message.to_line();
+        if self.outgoing.len() + line.len() > self.limits.outgoing_bytes_max {
+            self.fault = Some("it does not read its input".to_owned());
+        } else {
+            self.outgoing.push(&line);
+        }
+    }
+}
+
+impl Turn {
+    fn new(stage: Stage) -> Self {
+        Self { stage, tools: BTreeMap::new() }
+    }
+}
+
+impl Call {
+    fn deadline(&self) -> Option<MonoNanos> {
+        match self {
+            Self::Initialize { deadline } | Self::NewSession { deadline, .. } | Self::LoadSession { deadline, .. } => {
+                Some(*deadline)
+            }
+            // A turn takes as long as it takes; its user can cancel it.
+            Self::Prompt { .. } => None,
+        }
+    }
+}

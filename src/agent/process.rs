@@ -1,0 +1,203 @@
+//! One agent process: start it, watch it, signal it, reap it.
+//!
+//! **Invariants**
+//! - The process leads its own process group, so that what it started can be ended with it.
+//! - It is reaped through its pidfd and nowhere else. Until then its PID cannot name anything else, so the group is
+//!   signalled before.
+//! - The fds kept here are close-on-exec; a handoff carries duplicates.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus, Stdio};
+
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use thiserror::Error;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe;
+
+use super::{AgentFds, AgentSpec};
+
+/// Variables by which systemd speaks to the daemon alone (sd_notify(3), sd_listen_fds(3)).
+const DAEMON_VARIABLES: [&str; 8] = [
+    "NOTIFY_SOCKET",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "CREDENTIALS_DIRECTORY",
+    "FDSTORE",
+];
+
+/// Why an agent process could not be started.
+#[derive(Debug, Error)]
+pub(super) enum SpawnError {
+    #[error("its command is empty; set `command` in [agents.{0}]")]
+    NoCommand(String),
+    #[error("its working directory {cwd} is not there; check `cwd` in [agents.{agent}]")]
+    NoCwd { cwd: PathBuf, agent: String },
+    #[error("cannot start {program}; check `command` in [agents.{agent}]")]
+    Start {
+        program: PathBuf,
+        agent: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot watch the process")]
+    Watch(#[source] io::Error),
+}
+
+impl AgentSpec {
+    /// The program to execute. `hermes` is the running image; its file may have been replaced since it was started,
+    /// and then only `/proc/self/exe` still leads to it (proc_pid_exe(5)).
+    pub fn program(&self) -> PathBuf {
+        match self.command.first().map(String::as_str) {
+            Some("hermes") => match std::env::current_exe() {
+                Ok(path) if !path.to_string_lossy().ends_with(" (deleted)") => path,
+                _ => PathBuf::from("/proc/self/exe"),
+            },
+            program => PathBuf::from(program.unwrap_or_default()),
+        }
+    }
+}
+
+/// A running agent process with its pipes.
+#[derive(Debug)]
+pub(super) struct Process {
+    pid: Pid,
+    /// `None` once it was closed to end the process.
+    pub(super) stdin: Option<pipe::Sender>,
+    pub(super) stdout: pipe::Receiver,
+    pidfd: AsyncFd<OwnedFd>,
+}
+
+impl Process {
+    /// Starts `spec`'s program. Its stderr is the daemon's.
+    pub(super) fn spawn(spec: &AgentSpec) -> Result<Self, SpawnError> {
+        let agent = spec.name.to_string();
+        let Some(name) = spec.command.first() else { return Err(SpawnError::NoCommand(agent)) };
+        // The kernel reports both as ENOENT; only this tells them apart.
+        if !spec.cwd.is_dir() {
+            return Err(SpawnError::NoCwd { cwd: spec.cwd.clone(), agent });
+        }
+        let program = spec.program();
+        let mut command = Command::new(&program);
+        command.arg0(name).args(&spec.command[1..]).current_dir(&spec.cwd).process_group(0);
+        DAEMON_VARIABLES.iter().for_each(|name| {
+            command.env_remove(name);
+        });
+        command.envs(&spec.env).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let mut child = command.spawn().map_err(|source| SpawnError::Start { program, agent, source })?;
+        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+        let pid = Pid::from_child(&child);
+        // Neither waits nor kills when dropped: the pidfd does the one and this module the other.
+        drop(child);
+        let watched = || -> io::Result<Self> {
+            let fds = AgentFds {
+                stdin: stdin.expect("stdin was asked for as a pipe").into(),
+                stdout: stdout.expect("stdout was asked for as a pipe").into(),
+                pidfd: rustix::process::pidfd_open(pid, PidfdFlags::empty())?,
+            };
+            Self::from_fds(pid, fds)
+        };
+        watched().map_err(|error| {
+            kill_unwatched(pid);
+            SpawnError::Watch(error)
+        })
+    }
+
+    /// Takes over a process that the previous image started. Its pipes must be pipes.
+    pub(super) fn adopt(pid: i32, fds: AgentFds) -> io::Result<Self> {
+        let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
+        Self::from_fds(pid, fds)
+    }
+
+    fn from_fds(pid: Pid, fds: AgentFds) -> io::Result<Self> {
+        let AgentFds { stdin, stdout, pidfd } = fds;
+        for fd in [&stdin, &stdout, &pidfd] {
+            rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC)?;
+        }
+        Ok(Self {
+            pid,
+            stdin: Some(pipe::Sender::from_owned_fd(stdin)?),
+            stdout: pipe::Receiver::from_owned_fd(stdout)?,
+            pidfd: watch(pidfd)?,
+        })
+    }
+
+    /// The process id.
+    pub(super) fn pid(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
+    }
+
+    /// Duplicates of the fds, for the next image. `None` if stdin was closed: then the process is being stopped.
+    pub(super) fn duplicate(&self) -> io::Result<Option<AgentFds>> {
+        let Some(stdin) = &self.stdin else { return Ok(None) };
+        Ok(Some(AgentFds {
+            stdin: stdin.as_fd().try_clone_to_owned()?,
+            stdout: self.stdout.as_fd().try_clone_to_owned()?,
+            pidfd: self.pidfd.get_ref().try_clone()?,
+        }))
+    }
+
+    /// Waits until stdin takes something.
+    pub(super) async fn writable(&self) {
+        match &self.stdin {
+            // What is wrong with it shows in the write that follows.
+            Some(stdin) => drop(stdin.writable().await),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Waits until the process has ended.
+    pub(super) async fn exited(&self) {
+        // An error would mean that the runtime is shutting down; then nothing is waited for any more.
+        let _ready = self.pidfd.readable().await;
+    }
+
+    /// Signals the whole process group.
+    pub(super) fn signal(&self, signal: Signal) {
+        if let Err(error) = rustix::process::kill_process_group(self.pid, signal)
+            && error != rustix::io::Errno::SRCH
+        {
+            tracing::warn!(pid = self.pid(), %error, "cannot signal an agent's process group");
+        }
+    }
+
+    /// Ends what is left of the process group and reaps the process. `None` if it was not a child any more (after a
+    /// crash of the daemon its agents belong to init) or has not ended.
+    pub(super) fn reap(self) -> Option<ExitStatus> {
+        self.signal(Signal::KILL);
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        let status = rustix::process::waitid(WaitId::PidFd(self.pidfd.get_ref().as_fd()), options).ok()??;
+        let raw = match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => (code & 0xff) << 8,
+            (None, Some(signal)) => signal,
+            (None, None) => return None,
+        };
+        Some(ExitStatus::from_raw(raw))
+    }
+}
+
+#[expect(deprecated, reason = "its successor is unsafe for types that may change their fd; an OwnedFd does not")]
+fn watch(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(pidfd, Interest::READABLE)
+}
+
+/// Says how a process ended: `exit code 1`, `killed by signal 9`.
+pub(super) fn describe(status: Option<ExitStatus>) -> String {
+    match status.map(|status| (status.code(), status.signal())) {
+        Some((Some(code), _)) => format!("exit code {code}"),
+        Some((None, Some(signal))) => format!("killed by signal {signal}"),
+        Some((None, None)) | None => "exit status unknown".to_owned(),
+    }
+}
+
+/// Ends a process that was started and cannot be watched. It is killed, so the wait is short.
+fn kill_unwatched(pid: Pid) {
+    let _gone = rustix::process::kill_process_group(pid, Signal::KILL);
+    let _status = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED);
+}

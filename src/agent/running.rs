@@ -1,0 +1,184 @@
+//! A process that runs: reading it, writing to it, and ending it step by step.
+
+use std::io::ErrorKind;
+
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+
+use super::Limits;
+use super::connection::Connection;
+use super::limits::after;
+use super::process::Process;
+use crate::clock::MonoNanos;
+use crate::jsonrpc::LineBuffer;
+use crate::report::Chain;
+
+/// Bytes per read: what a pipe holds, and little enough that commands are taken often.
+const READ_BYTES: usize = 64 << 10;
+
+/// Whether there is a process.
+#[derive(Debug)]
+pub(super) enum Life {
+    /// There is none.
+    Down {
+        /// When the next is started.
+        start_at: MonoNanos,
+    },
+    /// There is one.
+    Up(Box<Running>),
+}
+
+/// Why a process is being ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Cause {
+    /// It was asked for.
+    Stop,
+    /// It broke the rules in this way.
+    Fault(String),
+}
+
+/// What is done next to end a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum EndingStep {
+    /// SIGTERM to its group.
+    Terminate,
+    /// SIGKILL to its group.
+    Kill,
+    /// It cannot be ended (it hangs in the kernel): it is left behind.
+    Abandon,
+}
+
+/// How the ending of a process goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Ending {
+    pub(super) cause: Cause,
+    next: EndingStep,
+    at: MonoNanos,
+}
+
+/// A process and how far it has come.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) process: Process,
+    pub(super) started: MonoNanos,
+    pub(super) lines: LineBuffer,
+    /// It is being ended.
+    pub(super) ending: Option<Ending>,
+    /// No more output is wanted or to be had.
+    pub(super) output_over: bool,
+    /// It has ended, and its output is read until then at the longest.
+    pub(super) drain_until: Option<MonoNanos>,
+}
+
+impl Running {
+    pub(super) fn new(process: Process, started: MonoNanos, limits: &Limits) -> Self {
+        let lines = LineBuffer::new(limits.line_bytes_max);
+        Self { process, started, lines, ending: None, output_over: false, drain_until: None }
+    }
+
+    /// Whether nothing more is to come of it.
+    pub(super) fn is_over(&self, now: MonoNanos) -> bool {
+        let abandoned = matches!(&self.ending, Some(Ending { next: EndingStep::Abandon, at, .. }) if *at <= now);
+        let drained = self.drain_until.is_some_and(|until| self.output_over || until <= now);
+        abandoned || drained
+    }
+
+    /// Whether it is being ended because that was asked for.
+    pub(super) fn is_stopping(&self) -> bool {
+        matches!(&self.ending, Some(Ending { cause: Cause::Stop, .. }))
+    }
+
+    /// When there is something to do.
+    pub(super) fn next_deadline(&self) -> Option<MonoNanos> {
+        // A process that has ended needs no signal.
+        self.drain_until.or_else(|| self.ending.as_ref().map(|ending| ending.at))
+    }
+
+    /// Closes its stdin and ends it harder from `at` on.
+    pub(super) fn stop(&mut self, at: MonoNanos) {
+        self.process.stdin = None;
+        match &mut self.ending {
+            Some(ending) => ending.cause = Cause::Stop,
+            None => self.ending = Some(Ending { cause: Cause::Stop, next: EndingStep::Terminate, at }),
+        }
+    }
+
+    /// Ends it because of `fault`, from `step` on, at `at`. It is not ended twice.
+    pub(super) fn end(&mut self, step: EndingStep, at: MonoNanos, fault: String) {
+        if self.ending.is_none() {
+            self.ending = Some(Ending { cause: Cause::Fault(fault), next: step, at });
+        }
+    }
+
+    /// Takes the next step of its ending if that is due.
+    pub(super) fn advance_ending(&mut self, now: MonoNanos, limits: &Limits) {
+        let Some(ending) = &mut self.ending else { return };
+        if ending.at > now || self.drain_until.is_some() {
+            return;
+        }
+        (ending.next, ending.at) = match ending.next {
+            EndingStep::Terminate => {
+                self.process.signal(Signal::TERM);
+                (EndingStep::Kill, after(now, limits.stop_grace))
+            }
+            EndingStep::Kill => {
+                self.process.signal(Signal::KILL);
+                (EndingStep::Abandon, after(now, limits.stop_grace))
+            }
+            EndingStep::Abandon => (EndingStep::Abandon, ending.at),
+        };
+    }
+
+    /// Reads once and passes the whole lines on.
+    pub(super) fn read(&mut self, now: MonoNanos, limits: &Limits, connection: &mut Connection) {
+        let mut bytes = vec![0; READ_BYTES];
+        match self.process.stdout.try_read(&mut bytes) {
+            Ok(0) => self.end_of_output(now, limits),
+            Ok(count) => {
+                self.lines.push(&bytes[..count]);
+                self.take_lines(now, limits, connection);
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => {
+                tracing::warn!(error = %Chain(&error), "cannot read an agent's output");
+                self.end_of_output(now, limits);
+            }
+        }
+    }
+
+    /// Without its output an agent is of no use; mostly it is about to exit.
+    fn end_of_output(&mut self, now: MonoNanos, limits: &Limits) {
+        self.output_over = true;
+        if self.drain_until.is_none() {
+            self.end(EndingStep::Terminate, after(now, limits.stop_grace), "it closed its output".to_owned());
+        }
+    }
+
+    fn take_lines(&mut self, now: MonoNanos, limits: &Limits, connection: &mut Connection) {
+        loop {
+            match self.lines.next_line() {
+                Ok(Some(line)) => connection.line(now, &line),
+                Ok(None) => return,
+                Err(error) => {
+                    // Nothing after it can be understood, and the memory is wanted back at once.
+                    self.lines = LineBuffer::new(limits.line_bytes_max);
+                    self.output_over = true;
+                    return self.end(EndingStep::Kill, now, format!("it sent {error}"));
+                }
+            }
+        }
+    }
+
+    /// Writes once.
+    pub(super) fn write(&mut self, now: MonoNanos, limits: &Limits, connection: &mut Connection) {
+        let Some(stdin) = &self.process.stdin else { return };
+        match stdin.try_write(connection.outgoing.front()) {
+            Ok(count) => connection.outgoing.written(count),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            // Its output may still hold the end of a turn.
+            Err(_) => self.end(EndingStep::Terminate, after(now, limits.stop_grace), "it closed its input".to_owned()),
+        }
+    }
+}

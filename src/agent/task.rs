@@ -1,0 +1,302 @@
+//! The task that drives one agent: it moves bytes between the pipes and the [`Connection`], and processes between
+//! their births and deaths.
+//!
+//! **Invariants**
+//! - Between two awaits everything is in [`Task`]: that is the safe point at which it can be frozen.
+//! - Events are sent before the next command is taken, so a freeze finds none waiting.
+//! - The output of a process is read to its end before its death is told.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::connection::Connection;
+use super::handle::{AgentHandle, Mailbox};
+use super::limits::{Backoff, after};
+use super::process::{self, Process};
+use super::running::{Cause, EndingStep, Life, Running};
+use super::snapshot::{self, AdoptError};
+use super::{AgentCommand, AgentEvent, AgentSnapshot, AgentSpec, Limits};
+use crate::clock::MonoNanos;
+use crate::report::Chain;
+
+/// Starts the agent and the task that drives it, with the default limits. Needs a tokio runtime.
+pub fn spawn(spec: AgentSpec, events: mpsc::Sender<AgentEvent>) -> AgentHandle {
+    spawn_with(spec, Limits::default(), events)
+}
+
+/// As [`spawn`], with other limits.
+pub fn spawn_with(spec: AgentSpec, limits: Limits, events: mpsc::Sender<AgentEvent>) -> AgentHandle {
+    let connection = Connection::new(spec.name.clone(), limits);
+    let life = Life::Down { start_at: MonoNanos::now() };
+    run(spec, limits, events, connection, life, Backoff::default())
+}
+
+/// Goes on with an agent where the previous image froze it, with the default limits. Tells [`AgentEvent::Ready`] again
+/// if the agent was ready. `spec` counts for the next start of the process. Needs a tokio runtime.
+///
+/// # Errors
+/// When the snapshot does not hold together; its fds are closed then, which ends the agent.
+pub fn adopt(
+    spec: AgentSpec,
+    snapshot: AgentSnapshot,
+    events: mpsc::Sender<AgentEvent>,
+) -> Result<AgentHandle, AdoptError> {
+    adopt_with(spec, Limits::default(), snapshot, events)
+}
+
+/// As [`adopt`], with other limits.
+///
+/// # Errors
+/// As [`adopt`].
+pub fn adopt_with(
+    spec: AgentSpec,
+    limits: Limits,
+    snapshot: AgentSnapshot,
+    events: mpsc::Sender<AgentEvent>,
+) -> Result<AgentHandle, AdoptError> {
+    let (mut connection, backoff, life) = snapshot::restore(snapshot, &limits)?;
+    connection.adopted(limits);
+    Ok(run(spec, limits, events, connection, life, backoff))
+}
+
+fn run(
+    spec: AgentSpec,
+    limits: Limits,
+    events: mpsc::Sender<AgentEvent>,
+    connection: Connection,
+    life: Life,
+    backoff: Backoff,
+) -> AgentHandle {
+    let (handle, mailbox) = AgentHandle::new(spec.name.clone());
+    let task = Task { spec, limits, events, mailbox, connection, life, backoff };
+    // Nothing waits for the task: it tells its end as an event, and an execve replaces it.
+    drop(tokio::spawn(task.run()));
+    handle
+}
+
+/// What the task has woken up for.
+enum Wake {
+    /// `None`: nobody is left who could command.
+    Command(Option<AgentCommand>),
+    Readable,
+    Writable,
+    Exited,
+    Deadline,
+}
+
+/// Whether the task goes on.
+#[derive(PartialEq, Eq)]
+enum Flow {
+    Continue,
+    End,
+}
+
+struct Task {
+    spec: AgentSpec,
+    limits: Limits,
+    events: mpsc::Sender<AgentEvent>,
+    mailbox: Mailbox,
+    connection: Connection,
+    life: Life,
+    backoff: Backoff,
+}
+
+impl Task {
+    async fn run(mut self) {
+        let mut flow = Flow::Continue;
+        // The events are told before the task ends, too.
+        while self.tell().await == Flow::Continue && flow == Flow::Continue {
+            let now = MonoNanos::now();
+            flow = match &self.life {
+                Life::Down { start_at } if *start_at <= now => self.start(now),
+                Life::Up(running) if running.is_over(now) => self.finish(now),
+                Life::Down { .. } | Life::Up(_) => {
+                    let wake = self.wake(now).await;
+                    self.handle(wake).await
+                }
+            };
+        }
+    }
+
+    /// Tells all events. Ends if nobody listens any more.
+    async fn tell(&mut self) -> Flow {
+        while let Some(event) = self.connection.next_event() {
+            if self.events.send(event).await.is_err() {
+                return Flow::End;
+            }
+        }
+        Flow::Continue
+    }
+
+    /// Waits until there is something to do. Takes nothing but a command, so nothing is lost if it is dropped.
+    async fn wake(&mut self, now: MonoNanos) -> Wake {
+        let deadline = self.next_deadline();
+        let timer = async {
+            match deadline {
+                Some(deadline) => tokio::time::sleep(deadline.since(now)).await,
+                None => std::future::pending().await,
+            }
+        };
+        let commands = &mut self.mailbox.commands;
+        let running = match &self.life {
+            Life::Down { .. } => {
+                return tokio::select! {
+                    command = commands.recv() => Wake::Command(command),
+                    () = timer => Wake::Deadline,
+                };
+            }
+            Life::Up(running) => running,
+        };
+        tokio::select! {
+            command = commands.recv(), if !running.is_stopping() => Wake::Command(command),
+            _ = running.process.stdout.readable(), if !running.output_over => Wake::Readable,
+            () = running.process.writable(), if running.ending.is_none() && !self.connection.outgoing.is_empty() => {
+                Wake::Writable
+            }
+            () = running.process.exited(), if running.drain_until.is_none() => Wake::Exited,
+            () = timer => Wake::Deadline,
+        }
+    }
+
+    fn next_deadline(&self) -> Option<MonoNanos> {
+        let of_life = match &self.life {
+            Life::Down { start_at } => Some(*start_at),
+            Life::Up(running) => running.next_deadline(),
+        };
+        of_life.into_iter().chain(self.connection.next_deadline()).min()
+    }
+
+    async fn handle(&mut self, wake: Wake) -> Flow {
+        let now = MonoNanos::now();
+        match wake {
+            Wake::Command(Some(AgentCommand::Freeze)) => return self.freeze().await,
+            Wake::Command(command) => return self.command(now, command),
+            Wake::Deadline => self.connection.expire(now),
+            Wake::Readable | Wake::Writable | Wake::Exited => {}
+        }
+        if let Life::Up(running) = &mut self.life {
+            match wake {
+                Wake::Readable => running.read(now, &self.limits, &mut self.connection),
+                Wake::Writable => running.write(now, &self.limits, &mut self.connection),
+                Wake::Exited => running.drain_until = Some(after(now, self.limits.drain_timeout)),
+                Wake::Deadline | Wake::Command(_) => {}
+            }
+            running.advance_ending(now, &self.limits);
+        }
+        self.heed_fault(now);
+        Flow::Continue
+    }
+
+    fn command(&mut self, now: MonoNanos, command: Option<AgentCommand>) -> Flow {
+        match command {
+            Some(AgentCommand::Prompt { turn, session, text }) => self.connection.prompt(now, turn, session, text),
+            Some(AgentCommand::Cancel { turn }) => self.connection.cancel(now, turn),
+            Some(AgentCommand::Permission { request, option }) => self.connection.answer(request, option),
+            // A freeze is taken by the caller, and a thaw does not come this way.
+            Some(AgentCommand::Freeze | AgentCommand::Thaw) => {}
+            Some(AgentCommand::Stop) | None => return self.stop(now),
+        }
+        self.heed_fault(now);
+        Flow::Continue
+    }
+
+    fn stop(&mut self, now: MonoNanos) -> Flow {
+        match &mut self.life {
+            Life::Down { .. } => {
+                self.stopped();
+                Flow::End
+            }
+            Life::Up(running) => {
+                running.stop(after(now, self.limits.stop_grace));
+                Flow::Continue
+            }
+        }
+    }
+
+    fn stopped(&mut self) {
+        self.connection.close("the agent was stopped");
+        self.connection.push_event(AgentEvent::Stopped { agent: self.spec.name.clone() });
+    }
+
+    /// Ends the process if it has broken the rules.
+    fn heed_fault(&mut self, now: MonoNanos) {
+        if let Some(fault) = self.connection.take_fault()
+            && let Life::Up(running) = &mut self.life
+        {
+            running.end(EndingStep::Terminate, now, fault);
+            running.advance_ending(now, &self.limits);
+        }
+    }
+
+    /// Tells the state and touches nothing until it is thawed or replaced.
+    async fn freeze(&mut self) -> Flow {
+        match snapshot::take(&self.spec, &self.connection, self.backoff, &self.life) {
+            Ok(snapshot) => {
+                let frozen = AgentEvent::Frozen { agent: self.spec.name.clone(), snapshot };
+                if self.events.send(frozen).await.is_err() {
+                    return Flow::End;
+                }
+            }
+            // Not told: who asked gives up at its deadline and thaws. A snapshot without fds would end the agent.
+            Err(error) => {
+                tracing::error!(agent = %self.spec.name, error = %Chain(&error), "cannot freeze the agent");
+            }
+        }
+        if self.mailbox.thaw().await { Flow::Continue } else { Flow::End }
+    }
+
+    fn start(&mut self, now: MonoNanos) -> Flow {
+        match Process::spawn(&self.spec) {
+            Ok(process) => {
+                tracing::info!(agent = %self.spec.name, pid = process.pid(), "agent started");
+                self.connection.start(now, process.pid(), &self.spec);
+                self.life = Life::Up(Box::new(Running::new(process, now, &self.limits)));
+            }
+            Err(error) => {
+                let reason = Chain(&error).to_string();
+                self.fail_start(now, Duration::ZERO, reason);
+            }
+        }
+        Flow::Continue
+    }
+
+    /// The process is gone and its output is read: tells so and plans the next.
+    fn finish(&mut self, now: MonoNanos) -> Flow {
+        let Life::Up(running) = std::mem::replace(&mut self.life, Life::Down { start_at: now }) else {
+            return Flow::Continue;
+        };
+        let lived = now.since(running.started);
+        let how = process::describe(running.process.reap());
+        let how = match running.ending.map(|ending| ending.cause) {
+            Some(Cause::Stop) => {
+                self.stopped();
+                return Flow::End;
+            }
+            Some(Cause::Fault(fault)) => format!("{how}; the gateway ended it because {fault}"),
+            None => how,
+        };
+        if !self.connection.is_ready() {
+            self.fail_start(now, lived, format!("it ended before it answered initialize: {how}"));
+            return Flow::Continue;
+        }
+        self.connection.close(&format!("the agent ended before the turn did: {how}"));
+        let restart_in = self.plan_restart(now, lived);
+        tracing::warn!(agent = %self.spec.name, how, ?restart_in, "agent died");
+        self.connection.push_event(AgentEvent::Died { agent: self.spec.name.clone(), how, restart_in });
+        Flow::Continue
+    }
+
+    fn fail_start(&mut self, now: MonoNanos, lived: Duration, reason: String) {
+        self.connection.close(&format!("the agent could not be started: {reason}"));
+        let restart_in = self.plan_restart(now, lived);
+        tracing::warn!(agent = %self.spec.name, reason, ?restart_in, "agent did not start");
+        self.connection.push_event(AgentEvent::StartFailed { agent: self.spec.name.clone(), reason, restart_in });
+    }
+
+    fn plan_restart(&mut self, now: MonoNanos, lived: Duration) -> Duration {
+        let wait = self.backoff.next(lived, &self.limits);
+        self.life = Life::Down { start_at: after(now, wait) };
+        wait
+    }
+}
