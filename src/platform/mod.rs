@@ -16,6 +16,9 @@ pub mod telegram;
 
 use std::time::Duration;
 
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::{SendError, TrySendError};
+
 use crate::chat::{Inbound, LinkState, Outbound};
 use crate::id::{PlatformName, TurnId};
 
@@ -73,4 +76,40 @@ pub enum PlatformEvent {
         /// Which platform.
         platform: PlatformName,
     },
+}
+
+/// The way to the task of a platform.
+#[derive(Clone, Debug)]
+pub struct PlatformHandle {
+    name: PlatformName,
+    commands: mpsc::Sender<PlatformCommand>,
+}
+
+impl PlatformHandle {
+    /// The handle of the platform `name`, whose task takes its commands from the other end of `commands`.
+    pub fn new(name: PlatformName, commands: mpsc::Sender<PlatformCommand>) -> Self {
+        Self { name, commands }
+    }
+
+    /// Which platform.
+    pub fn name(&self) -> &PlatformName {
+        &self.name
+    }
+
+    /// Queues a command, and waits for room in the queue.
+    ///
+    /// # Errors
+    /// The command, if the task is gone.
+    pub async fn send(&self, command: PlatformCommand) -> Result<(), SendError<PlatformCommand>> {
+        self.commands.send(command).await
+    }
+
+    /// Queues a command if there is room.
+    ///
+    /// # Errors
+    /// The command, if the queue is full or the task is gone.
+    // The command comes back so that it is not lost; boxing it would cost every send an allocation.
+    pub fn try_send(&self, command: PlatformCommand) -> Result<(), TrySendError<PlatformCommand>> {
+        self.commands.try_send(command)
+    }
 }

@@ -1,0 +1,411 @@
+//! Delivery against a chat service that fails in every way, and across images.
+
+use proptest::prelude::*;
+
+use super::super::item::RECOVERED;
+use super::super::split::{MESSAGE_UNITS_MAX, units};
+use super::*;
+use crate::chat::{Conversation, ReplyEnd};
+
+const TURNS: usize = 4;
+
+fn outbound(chat: &str, content: OutboundContent) -> Outbound {
+    Outbound { conversation: Conversation::new("telegram", chat), content }
+}
+
+fn notice(chat: &str, text: &str) -> Outbound {
+    outbound(chat, OutboundContent::Notice { text: text.to_owned() })
+}
+
+fn step(chat: &str, turn: i64, step: ReplyStep) -> Outbound {
+    outbound(chat, OutboundContent::Reply { turn: TurnId(turn), step })
+}
+
+fn refused(code: i64, description: &str) -> TelegramError {
+    TelegramError::Refused {
+        method: "sendMessage",
+        code,
+        description: description.to_owned(),
+        retry_after: None,
+        migrate_to: None,
+    }
+}
+
+/// A delivery, its clock, and the chats as their members see them.
+#[derive(Default)]
+struct World {
+    delivery: Delivery,
+    now: MonoNanos,
+    in_flight: Vec<Request>,
+    /// By chat: message id and text.
+    chats: BTreeMap<String, Vec<(i64, String)>>,
+    over: Vec<TurnId>,
+    doubted: bool,
+}
+
+impl World {
+    fn new() -> Self {
+        Self { now: MonoNanos(3_600_000_000_000), ..Self::default() }
+    }
+
+    fn push(&mut self, outbound: Outbound) {
+        self.over.extend(self.delivery.push(outbound, self.now));
+    }
+
+    fn pass(&mut self, wait: Duration) {
+        self.now = after(self.now, wait);
+    }
+
+    /// Starts what may start now, and returns when more may.
+    fn start(&mut self, pace: Pace) -> Option<MonoNanos> {
+        loop {
+            match self.delivery.next(self.now, pace) {
+                Next::Start(request) => {
+                    if let Action::Send { text } | Action::Edit { text, .. } = &request.action {
+                        assert!(!text.trim().is_empty() && units(text) <= MESSAGE_UNITS_MAX);
+                    }
+                    assert!(self.in_flight.iter().all(|other| other.chat != request.chat), "two at once in a chat");
+                    self.in_flight.push(request);
+                }
+                Next::At(at) => return Some(at),
+                Next::Idle => return None,
+            }
+        }
+    }
+
+    /// Carries a request out as Telegram would.
+    fn perform(&mut self, request: &Request) -> Result<Option<i64>, TelegramError> {
+        let messages = self.chats.entry(request.chat.clone()).or_default();
+        match &request.action {
+            Action::Typing => Ok(None),
+            Action::Send { text } => {
+                let id = i64::try_from(messages.len()).expect("few messages") + 1;
+                messages.push((id, text.clone()));
+                Ok(Some(id))
+            }
+            Action::Edit { message_id, text } => {
+                let message = messages.iter_mut().find(|message| message.0 == *message_id).expect("an edited message");
+                if message.1 == *text {
+                    return Err(refused(400, "Bad Request: message is not modified"));
+                }
+                message.1.clone_from(text);
+                Ok(None)
+            }
+        }
+    }
+
+    fn finish(&mut self, at: usize, failure: Option<TelegramError>) {
+        let request = self.in_flight.remove(at % self.in_flight.len());
+        let outcome = match failure {
+            Some(error) => Err(error),
+            None => self.perform(&request),
+        };
+        let outcome = outcome.as_ref().map(|id| *id);
+        self.over.extend(self.delivery.done(&request.chat, outcome, self.now));
+    }
+
+    /// Replaces the image. What is in flight may have been carried out, or not.
+    fn hand_off(&mut self, carried_out: bool) {
+        let saved = serde_json::to_value(&self.delivery).expect("plain data");
+        for request in std::mem::take(&mut self.in_flight) {
+            self.doubted |= matches!(request.action, Action::Send { .. });
+            if carried_out {
+                drop(self.perform(&request));
+            }
+        }
+        self.delivery = serde_json::from_value::<Delivery>(saved).expect("reads back").adopt();
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..10_000 {
+            let wait = self.start(Pace::Streaming);
+            if !self.in_flight.is_empty() {
+                self.finish(0, None);
+            } else if let Some(at) = wait {
+                assert!(at > self.now, "a wait that is over");
+                self.now = at;
+            } else {
+                return;
+            }
+        }
+        panic!("delivery never comes to rest");
+    }
+
+    fn shown(&self, chat: &str) -> Vec<&str> {
+        self.chats.get(chat).map(|all| all.iter().map(|message| message.1.as_str()).collect()).unwrap_or_default()
+    }
+}
+
+#[test]
+fn a_reply_is_sent_once_and_then_edited_about_once_a_second() {
+    let mut world = World::new();
+    world.push(step("1", 7, ReplyStep::Begin));
+    let mut edits = Vec::new();
+    for _ in 0..100 {
+        world.push(step("1", 7, ReplyStep::Delta("word ".into())));
+        world.start(Pace::Streaming);
+        if let Some(request) = world.in_flight.first() {
+            if matches!(request.action, Action::Edit { .. }) {
+                edits.push(world.now);
+            }
+            world.finish(0, None);
+        }
+        world.pass(Duration::from_millis(50));
+    }
+    world.push(step("1", 7, ReplyStep::End(ReplyEnd::Complete)));
+    world.settle();
+    assert_eq!(world.shown("1"), ["word ".repeat(100)]);
+    assert!((3..=5).contains(&edits.len()), "{} edits in 5 s", edits.len());
+    assert!(edits.windows(2).all(|pair| pair[1].since(pair[0]) >= Duration::from_secs(1)));
+    assert_eq!(world.over, [TurnId(7)]);
+}
+
+#[test]
+fn a_notice_overtakes_a_growing_reply_and_not_a_complete_one() {
+    let mut world = World::new();
+    world.push(step("1", 7, ReplyStep::Delta("x".repeat(300))));
+    world.start(Pace::Streaming);
+    world.finish(0, None);
+    world.push(notice("1", "status"));
+    world.settle();
+    world.push(step("1", 7, ReplyStep::Delta("y".repeat(5000))));
+    world.push(step("1", 7, ReplyStep::End(ReplyEnd::Complete)));
+    world.push(notice("1", "after"));
+    world.settle();
+    let shown = world.shown("1");
+    assert_eq!((shown.len(), shown[1], shown[3]), (4, "status", "after"));
+    assert_eq!(units(shown[0]) + units(shown[2]), 5300);
+}
+
+#[test]
+fn an_activity_edit_in_flight_at_the_end_is_edited_away() {
+    let mut world = World::new();
+    world.push(step("1", 7, ReplyStep::Delta("text".repeat(60))));
+    world.start(Pace::Streaming);
+    world.finish(0, None);
+    world.push(step("1", 7, ReplyStep::Activity("tool".into())));
+    world.pass(Duration::from_secs(2));
+    world.start(Pace::Streaming);
+    world.push(step("1", 7, ReplyStep::End(ReplyEnd::Complete)));
+    world.settle();
+    assert_eq!(world.shown("1"), ["text".repeat(60)]);
+    assert_eq!(world.over, [TurnId(7)]);
+}
+
+#[test]
+fn a_chat_out_of_reach_gives_up_and_the_turn_is_still_over_once() {
+    let mut world = World::new();
+    world.push(notice("1", "first"));
+    world.push(step("1", 7, ReplyStep::Delta("text".into())));
+    world.start(Pace::Streaming);
+    world.finish(0, Some(refused(403, "Forbidden: bot was blocked by the user")));
+    world.push(step("1", 7, ReplyStep::Delta("more".into())));
+    world.settle();
+    assert_eq!(world.over, []);
+    world.push(step("1", 7, ReplyStep::End(ReplyEnd::Complete)));
+    assert_eq!(world.over, [TurnId(7)]);
+    assert!(world.shown("1").is_empty());
+    world.push(notice("1", "again"));
+    world.settle();
+    assert_eq!(world.shown("1"), ["again"], "a chat that comes back is served");
+}
+
+#[test]
+fn a_group_that_moved_is_followed_also_by_what_comes_later() {
+    let mut world = World::new();
+    world.push(notice("-1", "first"));
+    world.push(notice("-1", "second"));
+    world.start(Pace::Streaming);
+    let mut moved = refused(400, "Bad Request: group chat was upgraded to a supergroup chat");
+    if let TelegramError::Refused { migrate_to, .. } = &mut moved {
+        *migrate_to = Some(-100);
+    }
+    world.finish(0, Some(moved));
+    world.push(notice("-1", "third"));
+    world.settle();
+    assert_eq!(world.shown("-100"), ["first", "second", "third"]);
+}
+
+#[test]
+fn a_message_that_cannot_be_edited_is_sent_anew() {
+    let mut world = World::new();
+    world.push(step("1", 7, ReplyStep::Delta("text".into())));
+    world.pass(Duration::from_secs(1));
+    world.start(Pace::Streaming);
+    world.finish(0, None);
+    world.push(step("1", 7, ReplyStep::Delta(" more".into())));
+    world.push(step("1", 7, ReplyStep::End(ReplyEnd::Complete)));
+    world.start(Pace::Streaming);
+    world.finish(0, Some(refused(400, "Bad Request: message to edit not found")));
+    world.settle();
+    assert_eq!(world.shown("1"), ["text", "text more"]);
+}
+
+#[test]
+fn a_wait_that_telegram_asks_for_holds_that_chat_only() {
+    let mut world = World::new();
+    world.push(notice("1", "first"));
+    world.push(notice("2", "other"));
+    world.start(Pace::Streaming);
+    let mut flood = refused(429, "Too Many Requests: retry after 70000");
+    if let TelegramError::Refused { retry_after, .. } = &mut flood {
+        *retry_after = Some(Duration::from_secs(70_000));
+    }
+    let began = world.now;
+    world.finish(0, Some(flood));
+    world.finish(0, None);
+    assert_eq!(world.shown("2"), ["other"]);
+    world.settle();
+    assert_eq!(world.shown("1"), ["first"]);
+    assert!(world.now.since(began) >= Duration::from_secs(70_000));
+}
+
+#[test]
+fn notices_beyond_the_bound_run_together_in_order() {
+    let mut world = World::new();
+    let texts: Vec<String> = (0..200).map(|n| format!("notice {n}")).collect();
+    texts.iter().for_each(|text| world.push(notice("1", text)));
+    assert_eq!(world.delivery.chats["1"].items.len(), CHAT_ITEMS_MAX);
+    world.settle();
+    let lines: Vec<&str> = world.shown("1").iter().flat_map(|text| text.split("\n\n")).collect();
+    assert_eq!(lines, texts);
+}
+
+#[test]
+fn one_slow_chat_does_not_starve_the_others() {
+    let mut world = World::new();
+    for n in 0..60 {
+        world.push(notice(&n.to_string(), "a"));
+        world.push(notice(&n.to_string(), "b"));
+    }
+    let mut served = std::collections::BTreeSet::new();
+    for _ in 0..60 {
+        while world.in_flight.is_empty() {
+            if let Some(at) = world.start(Pace::Streaming) {
+                world.now = world.now.max(at);
+            }
+        }
+        served.insert(world.in_flight[0].chat.clone());
+        world.finish(0, None);
+    }
+    assert!(served.len() >= 50, "{} of 60 chats were served by 60 messages", served.len());
+}
+
+#[test]
+fn flushing_shows_what_a_growing_reply_has() {
+    let mut world = World::new();
+    world.push(step("1", 7, ReplyStep::Delta("so far".into())));
+    world.start(Pace::Flushing);
+    assert!(matches!(&world.in_flight[0].action, Action::Send { text } if text == "so far"));
+}
+
+#[test]
+fn a_state_of_a_later_version_is_read() {
+    let later = r#"{"chats":{"1":{"items":[{"id":3,"tail":"x","ended":true,"colour":1}],"mood":2}},"extra":[]}"#;
+    let mut world = World { delivery: serde_json::from_str(later).expect("reads"), ..World::new() };
+    world.settle();
+    assert_eq!(world.shown("1"), ["x"]);
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Notice(usize),
+    Begin(usize),
+    Delta(usize, usize),
+    Activity(usize),
+    End(usize),
+    Pass(u64),
+    Finish(usize, usize),
+    HandOff(bool),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        2 => (0..2usize).prop_map(Op::Notice),
+        1 => (0..TURNS).prop_map(Op::Begin),
+        6 => (0..TURNS, prop_oneof![1..300usize, 4000..9000usize]).prop_map(|(turn, length)| Op::Delta(turn, length)),
+        1 => (0..TURNS).prop_map(Op::Activity),
+        1 => (0..TURNS).prop_map(Op::End),
+        4 => (0..3000u64).prop_map(Op::Pass),
+        6 => (0..4usize, 0..8usize).prop_map(|(at, how)| Op::Finish(at, how)),
+        1 => any::<bool>().prop_map(Op::HandOff),
+    ]
+}
+
+/// A failure after which the message is not in the chat and is tried again.
+fn failure(how: usize) -> Option<TelegramError> {
+    match how {
+        0 => Some(refused(500, "Internal Server Error")),
+        1 => Some(TelegramError::Timeout { method: "sendMessage", after: Duration::from_secs(30) }),
+        2 => Some(refused(429, "Too Many Requests")),
+        _ => None,
+    }
+}
+
+fn run(ops: Vec<Op>) -> Result<(), TestCaseError> {
+    let mut world = World::new();
+    let chat = |turn: usize| ["1", "-2"][turn % 2];
+    let letter = |turn: usize| ["a", "b", "c", "d"][turn];
+    let (mut ended, mut length, mut notices) = ([false; TURNS], [0; TURNS], [0, 0]);
+    let all_end = (0..TURNS).flat_map(|turn| [Op::Begin(turn), Op::End(turn)]);
+    for op in ops.into_iter().chain(all_end) {
+        let turn_id = |turn: usize| i64::try_from(turn).expect("small");
+        match op {
+            Op::Notice(at) => {
+                notices[at] += 1;
+                world.push(notice(chat(at), &format!("<{}>", notices[at])));
+            }
+            Op::Begin(turn) | Op::Delta(turn, _) | Op::Activity(turn) | Op::End(turn) if ended[turn] => {}
+            Op::Begin(turn) => world.push(step(chat(turn), turn_id(turn), ReplyStep::Begin)),
+            Op::Delta(turn, more) => {
+                length[turn] += more;
+                world.push(step(chat(turn), turn_id(turn), ReplyStep::Delta(letter(turn).repeat(more))));
+            }
+            Op::Activity(turn) => world.push(step(chat(turn), turn_id(turn), ReplyStep::Activity("T".into()))),
+            Op::End(turn) => {
+                ended[turn] = true;
+                world.push(step(chat(turn), turn_id(turn), ReplyStep::End(ReplyEnd::Complete)));
+            }
+            Op::Pass(millis) => world.pass(Duration::from_millis(millis)),
+            Op::Finish(at, how) if !world.in_flight.is_empty() => world.finish(at, failure(how)),
+            Op::Finish(..) => {}
+            Op::HandOff(carried_out) => world.hand_off(carried_out),
+        }
+        world.start(Pace::Streaming);
+    }
+    world.settle();
+    check(&world, &length, notices)?;
+    world.over.sort();
+    let every: Vec<TurnId> = (0..TURNS).map(|turn| TurnId(i64::try_from(turn).expect("small"))).collect();
+    prop_assert_eq!(world.over, every);
+    Ok(())
+}
+
+/// All text is in its chat, in order; nothing twice without the mark.
+fn check(world: &World, length: &[usize; TURNS], notices: [usize; 2]) -> Result<(), TestCaseError> {
+    for (at, count) in notices.into_iter().enumerate() {
+        let shown: Vec<String> = (world.shown(["1", "-2"][at]).into_iter())
+            .filter(|text| text.contains('<'))
+            .map(|text| text.trim_start_matches(RECOVERED).to_owned())
+            .collect();
+        let mut once = shown.clone();
+        once.dedup();
+        prop_assert_eq!(&once, &(1..=count).map(|n| format!("<{n}>")).collect::<Vec<_>>());
+        prop_assert!(world.doubted || shown == once);
+    }
+    for (turn, &wanted) in length.iter().enumerate() {
+        let letter = ['a', 'b', 'c', 'd'][turn];
+        let of_turn = world.shown(["1", "-2"][turn % 2]).into_iter().filter(|text| text.ends_with(letter));
+        let shown: usize = of_turn.map(|text| text.trim_start_matches(RECOVERED).len()).sum();
+        prop_assert!(shown == wanted || (world.doubted && shown > wanted), "turn {} has {} of {}", turn, shown, wanted);
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+    #[test]
+    fn whatever_fails_all_is_shown_and_every_turn_is_over_once(ops in proptest::collection::vec(op(), 1..120)) {
+        run(ops)?;
+    }
+}

@@ -1,0 +1,445 @@
+//! One thing to show in a chat: a notice, or the reply to a turn that grows while it is shown.
+//!
+//! Its text is shown as a row of messages. Only the last of them, the *page*, can still change: what stands in the
+//! messages before it is final, and is no longer held here.
+//!
+//! **Invariants**
+//! - The final messages of an item, joined, are its text (but for messages of white space only, which Telegram
+//!   refuses, and for what was cut off at [`TEXT_BYTES_MAX`]).
+//! - An item that is done has shown everything, or was given up.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::pace::after;
+use super::split::{MESSAGE_UNITS_MAX, head, units};
+use crate::chat::ReplyEnd;
+use crate::clock::MonoNanos;
+use crate::id::TurnId;
+
+/// Goes before a message that may have been delivered already.
+pub(super) const RECOVERED: &str =
+    "♻️ Recovered reply — the gateway restarted during delivery, so this may be a duplicate:\n";
+/// Said where a turn ended without a word.
+pub(super) const NO_ANSWER: &str = "(no answer)";
+/// The longest text of one item, in bytes: at least 64 messages.
+pub(super) const TEXT_BYTES_MAX: usize = 256 * 1024;
+
+const CUT: &str = "\n… (the rest was cut off: this is too long for a chat)";
+/// A reply is first shown when it has this many UTF-16 code units or has waited [`FIRST_WAIT`], so that the message
+/// that notifies people is more than a word.
+const FIRST_UNITS: usize = 200;
+const FIRST_WAIT: Duration = Duration::from_millis(300);
+/// A client shows "typing" for 5 s.
+const TYPING_PERIOD: Duration = Duration::from_secs(4);
+const ACTIVITY_CHARS_MAX: usize = 200;
+
+/// A message that is shown and may still be edited.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Shown {
+    message_id: i64,
+    /// What it says; empty if that is unknown.
+    text: String,
+}
+
+/// What an item wants next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Want {
+    /// Nothing until it changes.
+    Nothing,
+    /// To show that the agent works, from `due` on.
+    Typing {
+        /// When.
+        due: MonoNanos,
+    },
+    /// To show `text` from `due` on.
+    Show {
+        /// The message to edit; a new one if there is none.
+        edit: Option<i64>,
+        /// The whole text of the message.
+        text: String,
+        /// How much of the item's text this shows, in bytes.
+        body: usize,
+        /// Whether the message is final with it. Then nothing later may overtake it.
+        settled: bool,
+        /// When.
+        due: MonoNanos,
+    },
+}
+
+/// A notice or a streamed reply.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Item {
+    /// Names the item in its [`super::delivery::Delivery`].
+    pub(super) id: u64,
+    /// The turn that is answered; none for a notice.
+    #[serde(default)]
+    pub(super) turn: Option<TurnId>,
+    /// The forum topic.
+    #[serde(default)]
+    pub(super) thread: Option<String>,
+    /// When it was queued.
+    #[serde(default)]
+    pub(super) queued_at: MonoNanos,
+    /// The text from the start of the page on.
+    #[serde(default)]
+    tail: String,
+    /// The message of the page.
+    #[serde(default)]
+    shown: Option<Shown>,
+    /// The page is redelivered: it may be in the chat already.
+    #[serde(default)]
+    doubtful: bool,
+    #[serde(default)]
+    activity: Option<String>,
+    /// Text taken so far, in bytes.
+    #[serde(default)]
+    taken: usize,
+    /// Whether any of it was more than white space.
+    #[serde(default)]
+    said: bool,
+    /// When the first text came.
+    #[serde(default)]
+    text_since: Option<MonoNanos>,
+    /// When typing was last shown.
+    #[serde(default)]
+    typed_at: Option<MonoNanos>,
+    /// Whether some message of it was shown.
+    #[serde(default)]
+    seen: bool,
+    /// No more text comes.
+    #[serde(default)]
+    ended: bool,
+    /// Its text is dropped, because the chat is gone.
+    #[serde(default)]
+    given_up: bool,
+}
+
+/// The message that should be shown now.
+struct Page {
+    text: String,
+    body: usize,
+    settled: bool,
+}
+
+impl Item {
+    /// A reply without text yet.
+    pub(super) fn reply(id: u64, turn: TurnId, thread: Option<String>, now: MonoNanos) -> Self {
+        Self {
+            id,
+            turn: Some(turn),
+            thread,
+            queued_at: now,
+            tail: String::new(),
+            shown: None,
+            doubtful: false,
+            activity: None,
+            taken: 0,
+            said: false,
+            text_since: None,
+            typed_at: None,
+            seen: false,
+            ended: false,
+            given_up: false,
+        }
+    }
+
+    /// A complete text.
+    pub(super) fn notice(id: u64, text: &str, thread: Option<String>, now: MonoNanos) -> Self {
+        let mut item = Self { turn: None, ..Self::reply(id, TurnId(0), thread, now) };
+        item.push(text, now);
+        item.ended = true;
+        item.advance();
+        item
+    }
+
+    /// Appends text.
+    pub(super) fn push(&mut self, text: &str, now: MonoNanos) {
+        if self.ended || self.given_up || self.taken > TEXT_BYTES_MAX {
+            return;
+        }
+        let room = TEXT_BYTES_MAX - self.taken;
+        self.taken += text.len();
+        self.said |= !text.trim().is_empty();
+        if text.len() <= room {
+            self.tail.push_str(text);
+        } else {
+            self.tail.push_str(&text[..text.floor_char_boundary(room)]);
+            self.tail.push_str(CUT);
+            tracing::warn!(item = self.id, "a reply is too long and was cut off");
+        }
+        if self.said {
+            self.text_since.get_or_insert(now);
+            self.activity = None;
+        }
+        self.advance();
+    }
+
+    /// Shows what the agent does below the text, until more text comes.
+    pub(super) fn set_activity(&mut self, title: &str) {
+        let line = title.split_whitespace().collect::<Vec<_>>().join(" ");
+        self.activity = Some(line.chars().take(ACTIVITY_CHARS_MAX).collect()).filter(|line: &String| !line.is_empty());
+    }
+
+    /// Takes the end of the reply.
+    pub(super) fn end(&mut self, end: &ReplyEnd, now: MonoNanos) {
+        if self.ended {
+            return;
+        }
+        let trailer = match end {
+            ReplyEnd::Complete if self.said => String::new(),
+            ReplyEnd::Complete => NO_ANSWER.to_owned(),
+            ReplyEnd::Stopped => "⚡ Stopped.".to_owned(),
+            ReplyEnd::Failed(reason) => format!("❌ {reason}"),
+        };
+        if !trailer.is_empty() {
+            let gap = if self.said { "\n\n" } else { "" };
+            // The end is told even where the text was cut off.
+            self.taken = self.taken.min(TEXT_BYTES_MAX);
+            if !self.given_up {
+                self.tail.push_str(gap);
+                self.tail.push_str(&trailer);
+            }
+            self.text_since.get_or_insert(now);
+        }
+        self.activity = None;
+        self.ended = true;
+        self.advance();
+    }
+
+    /// Appends another notice to this one, unless that made it too long or it is shown already.
+    pub(super) fn merge(&mut self, text: &str) -> bool {
+        let fits = self.taken + text.len() + 2 <= TEXT_BYTES_MAX;
+        if self.turn.is_some() || self.seen || self.given_up || !fits {
+            return false;
+        }
+        self.taken += text.len() + 2;
+        self.tail.push_str("\n\n");
+        self.tail.push_str(text);
+        true
+    }
+
+    /// Drops its text. It is done as soon as it has ended.
+    pub(super) fn give_up(&mut self) {
+        self.given_up = true;
+        self.tail.clear();
+        self.shown = None;
+    }
+
+    /// Whether everything was shown or given up.
+    pub(super) fn is_done(&self) -> bool {
+        self.ended && self.tail.is_empty()
+    }
+
+    /// What it wants next.
+    pub(super) fn want(&self) -> Want {
+        if self.given_up || self.is_done() {
+            return Want::Nothing;
+        }
+        let page = self.page();
+        if page.body == 0 || self.tail[..page.body].trim().is_empty() {
+            // Open, as an ended item whose rest is blank is done.
+            return if self.seen { Want::Nothing } else { self.typing() };
+        }
+        match &self.shown {
+            Some(shown) if same(&shown.text, &page.text) => Want::Nothing,
+            shown => Want::Show {
+                edit: shown.as_ref().map(|shown| shown.message_id),
+                due: self.due(&page),
+                text: page.text,
+                body: page.body,
+                settled: page.settled,
+            },
+        }
+    }
+
+    fn typing(&self) -> Want {
+        Want::Typing { due: self.typed_at.map_or(self.queued_at, |last| after(last, TYPING_PERIOD)) }
+    }
+
+    fn due(&self, page: &Page) -> MonoNanos {
+        let long_enough = page.settled || self.seen || units(&page.text) >= FIRST_UNITS;
+        let since = self.text_since.unwrap_or(self.queued_at);
+        if long_enough { since } else { after(since, FIRST_WAIT) }
+    }
+
+    fn page(&self) -> Page {
+        let prefix = if self.doubtful { RECOVERED } else { "" };
+        let limit = MESSAGE_UNITS_MAX - units(prefix);
+        if let Some(full) = head(&self.tail, limit) {
+            return Page { text: format!("{prefix}{full}"), body: full.len(), settled: true };
+        }
+        let mut text = format!("{prefix}{}", self.tail);
+        if let Some(activity) = &self.activity
+            && !self.ended
+        {
+            let line = format!("\n\n… {activity}");
+            if units(&text) + units(&line) <= MESSAGE_UNITS_MAX {
+                text.push_str(&line);
+            }
+        }
+        Page { text, body: self.tail.len(), settled: self.ended }
+    }
+
+    /// Lets go of every page that is final and shown, or blank.
+    fn advance(&mut self) {
+        loop {
+            let page = self.page();
+            let blank = self.tail[..page.body].trim().is_empty();
+            let shown = self.shown.as_ref().is_some_and(|shown| same(&shown.text, &page.text));
+            if page.body == 0 || !page.settled || !(blank || shown) {
+                return;
+            }
+            self.next_page(page.body);
+        }
+    }
+
+    fn next_page(&mut self, body: usize) {
+        self.tail.drain(..body);
+        self.shown = None;
+        self.doubtful = false;
+    }
+
+    /// `text` is shown as `message_id` now.
+    pub(super) fn showed(&mut self, message_id: i64, text: String) {
+        if self.given_up {
+            return;
+        }
+        self.seen = true;
+        self.shown = Some(Shown { message_id, text });
+        self.advance();
+    }
+
+    /// The message of the page cannot be edited any more: it is sent anew.
+    pub(super) fn lost_message(&mut self) {
+        self.shown = None;
+    }
+
+    /// Telegram refuses this part of the text: it goes on behind it.
+    pub(super) fn skip(&mut self, body: usize) {
+        self.next_page(body.min(self.tail.len()));
+        self.advance();
+    }
+
+    /// An edit of the page is on its way: until it is known to have arrived, nobody knows what is shown.
+    pub(super) fn editing(&mut self) {
+        if let Some(shown) = &mut self.shown {
+            shown.text.clear();
+        }
+    }
+
+    /// Typing was asked for.
+    pub(super) fn typed(&mut self, now: MonoNanos) {
+        self.typed_at = Some(now);
+    }
+
+    /// The page was being sent when the image was replaced: nobody knows whether it arrived.
+    pub(super) fn doubt(&mut self) {
+        self.doubtful = true;
+    }
+}
+
+/// Telegram trims what it shows.
+fn same(a: &str, b: &str) -> bool {
+    a.trim() == b.trim()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: MonoNanos = MonoNanos(1_000_000_000);
+
+    fn reply() -> Item {
+        Item::reply(1, TurnId(7), None, NOW)
+    }
+
+    fn text_of(item: &Item) -> String {
+        match item.want() {
+            Want::Show { text, .. } => text,
+            other => panic!("wants {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_first_word_waits_for_more_and_a_paragraph_does_not() {
+        let mut item = reply();
+        item.push("Hi", NOW);
+        assert!(matches!(item.want(), Want::Show { due, edit: None, .. } if due == after(NOW, FIRST_WAIT)));
+        item.push(&"x".repeat(FIRST_UNITS), NOW);
+        assert!(matches!(item.want(), Want::Show { due: NOW, .. }));
+    }
+
+    #[test]
+    fn typing_is_shown_until_there_is_text() {
+        let mut item = reply();
+        assert_eq!(item.want(), Want::Typing { due: NOW });
+        item.typed(NOW);
+        item.push("\n", NOW);
+        assert_eq!(item.want(), Want::Typing { due: after(NOW, TYPING_PERIOD) });
+        item.push("text", NOW);
+        item.showed(5, text_of(&item));
+        assert_eq!(item.want(), Want::Nothing);
+    }
+
+    #[test]
+    fn an_activity_is_shown_below_the_text_and_never_in_the_final_one() {
+        let mut item = reply();
+        item.set_activity("Read\n a file");
+        assert!(matches!(item.want(), Want::Typing { .. }));
+        item.push("Let me see.", NOW);
+        item.set_activity("Read\n a file");
+        assert_eq!(text_of(&item), "Let me see.\n\n… Read a file");
+        item.showed(5, text_of(&item));
+        item.end(&ReplyEnd::Complete, NOW);
+        assert_eq!(text_of(&item), "Let me see.");
+        item.showed(5, text_of(&item));
+        assert!(item.is_done());
+    }
+
+    #[test]
+    fn each_end_is_told() {
+        let table = [
+            ("", ReplyEnd::Complete, NO_ANSWER),
+            (" \n", ReplyEnd::Complete, " \n(no answer)"),
+            ("so", ReplyEnd::Complete, "so"),
+            ("", ReplyEnd::Stopped, "⚡ Stopped."),
+            ("so", ReplyEnd::Stopped, "so\n\n⚡ Stopped."),
+            ("so", ReplyEnd::Failed("agent died".into()), "so\n\n❌ agent died"),
+        ];
+        for (text, end, wanted) in table {
+            let mut item = reply();
+            item.push(text, NOW);
+            item.end(&end, NOW);
+            assert_eq!(text_of(&item), wanted);
+        }
+    }
+
+    #[test]
+    fn a_doubtful_page_is_marked_once_and_still_fits() {
+        let mut item = Item::notice(1, &"word ".repeat(1000), None, NOW);
+        item.doubt();
+        let first = text_of(&item);
+        assert!(first.starts_with(RECOVERED) && units(&first) <= MESSAGE_UNITS_MAX);
+        item.showed(1, first.clone());
+        let rest = text_of(&item);
+        assert_eq!(format!("{}{rest}", &first[RECOVERED.len()..]), "word ".repeat(1000));
+    }
+
+    #[test]
+    fn an_endless_text_is_cut_off_and_its_end_still_told() {
+        let mut item = reply();
+        for _ in 0..5000 {
+            item.push(&"é".repeat(50), NOW);
+        }
+        item.end(&ReplyEnd::Stopped, NOW);
+        assert!(item.tail.len() < TEXT_BYTES_MAX + 200);
+        assert!(item.tail.contains("cut off") && item.tail.ends_with("⚡ Stopped."));
+    }
+
+    #[test]
+    fn a_blank_text_is_nothing_to_show() {
+        assert!(Item::notice(1, " \n ", None, NOW).is_done());
+    }
+}

@@ -1,0 +1,515 @@
+//! The task that drives the platform: one loop over commands, the poll, the requests in flight and the clock.
+//!
+//! **Invariants**
+//! - Whatever happens, a command is taken promptly: nothing in the loop waits but for the store, to make a batch of
+//!   messages durable.
+//! - After a freeze no request is started, and [`PlatformEvent::Frozen`] is the last event until the thaw. Requests
+//!   that end later still change the state here, so a thaw goes on as if nothing had been.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::PLATFORM;
+use super::api::{Api, Disposition, Me, TelegramError};
+use super::delivery::{Action, Delivery, Next, Pace, Request};
+use super::intake::{self, Account};
+use super::pace::{after, back_off};
+use crate::chat::LinkState;
+use crate::clock::{MonoNanos, UnixMillis};
+use crate::config::TelegramConfig;
+use crate::platform::{PlatformCommand, PlatformEvent};
+use crate::report::Chain;
+use crate::store::Store;
+
+/// Requests in flight at once, in as many chats.
+const SENDS_MAX: usize = 16;
+/// How long the server holds a poll; Telegram's own limit.
+const HOLD: Duration = Duration::from_secs(50);
+/// A held poll that is answered sooner with nothing is not repeated at once: something between does not hold it.
+const HOLD_MIN: Duration = Duration::from_secs(1);
+/// What the last events may take after the deadline of a stop.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// A longer sleep is taken in parts.
+const SLEEP_MAX: Duration = Duration::from_secs(3600);
+/// The version of [`Saved`] written here. Additions with a default do not change it.
+const STATE_VERSION: u32 = 1;
+
+/// What the next image needs. Where the updates stand is in the store.
+#[derive(Debug, Serialize, Deserialize)]
+struct Saved {
+    version: u32,
+    /// The bot that the rest is about.
+    account: String,
+    #[serde(default)]
+    username: Option<String>,
+    /// Polls that failed in a row.
+    #[serde(default)]
+    poll_failures: u32,
+    /// Telegram asked not to be polled before.
+    #[serde(default)]
+    poll_asked_until: MonoNanos,
+    #[serde(default)]
+    delivery: Delivery,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Running,
+    /// Waits for the requests in flight.
+    Freezing {
+        until: MonoNanos,
+    },
+    /// `Frozen` is sent or is the last of the queued events.
+    Frozen,
+    /// Shows what it can.
+    Stopping {
+        until: MonoNanos,
+    },
+    /// Only the last events are left to be taken.
+    Leaving {
+        until: MonoNanos,
+    },
+}
+
+/// How a poll ended.
+enum Polled {
+    Me(Result<Me, TelegramError>),
+    Updates(Result<Vec<Box<RawValue>>, TelegramError>),
+    /// 409, with whether a webhook is set, if that could be found out.
+    Conflict(TelegramError, Option<bool>),
+}
+
+type PollFuture = Pin<Box<dyn Future<Output = Polled> + Send>>;
+
+struct Poll {
+    future: Option<PollFuture>,
+    opened_at: MonoNanos,
+    held: bool,
+    offset: Option<i64>,
+    failures: u32,
+    not_before: MonoNanos,
+    /// The part of `not_before` that Telegram asked for.
+    asked_until: MonoNanos,
+}
+
+enum Client {
+    Building(JoinHandle<Result<Api, TelegramError>>),
+    Broken { again_at: MonoNanos },
+    Ready(Api),
+}
+
+/// What one turn of the loop saw.
+enum Step {
+    EventTaken,
+    ReceiverGone,
+    Command(Option<PlatformCommand>),
+    Built(Result<Api, TelegramError>),
+    Polled(Polled),
+    Sent(String, Result<Option<i64>, TelegramError>),
+    Woke,
+}
+
+/// The state of the platform.
+pub(super) struct Task {
+    config: TelegramConfig,
+    store: Store,
+    commands: mpsc::Receiver<PlatformCommand>,
+    events: mpsc::Sender<PlatformEvent>,
+    /// Events that wait to be taken.
+    outbox: VecDeque<PlatformEvent>,
+    account: Account,
+    client: Client,
+    poll: Poll,
+    delivery: Delivery,
+    sends: JoinSet<(String, Result<Option<i64>, TelegramError>)>,
+    link: LinkState,
+    phase: Phase,
+}
+
+impl Task {
+    /// A task that has not run yet.
+    pub(super) fn new(
+        config: TelegramConfig,
+        restored: Option<Value>,
+        store: Store,
+        commands: mpsc::Receiver<PlatformCommand>,
+        events: mpsc::Sender<PlatformEvent>,
+    ) -> Self {
+        let token = config.token.expose();
+        let id = token.split_once(':').map_or(token.len().to_string(), |(id, _)| id.to_owned());
+        let saved = restore(restored, &id);
+        Self {
+            client: Client::build(&config),
+            config,
+            store,
+            commands,
+            events,
+            outbox: VecDeque::new(),
+            account: Account { id, username: saved.username },
+            poll: Poll {
+                future: None,
+                opened_at: MonoNanos::default(),
+                held: false,
+                offset: None,
+                failures: saved.poll_failures,
+                not_before: saved.poll_asked_until,
+                asked_until: saved.poll_asked_until,
+            },
+            delivery: saved.delivery.adopt(),
+            sends: JoinSet::new(),
+            link: LinkState::Connecting,
+            phase: Phase::Running,
+        }
+    }
+
+    /// Runs until it is told to stop.
+    pub(super) async fn run(mut self) {
+        self.outbox.push_back(PlatformEvent::Link { platform: PLATFORM.into(), state: LinkState::Connecting });
+        self.load_offset().await;
+        loop {
+            let wake = self.advance();
+            if matches!(self.phase, Phase::Leaving { until } if self.outbox.is_empty() || MonoNanos::now() >= until) {
+                return;
+            }
+            match self.step(wake).await {
+                Step::EventTaken | Step::Woke => {}
+                Step::ReceiverGone | Step::Command(None) => return,
+                Step::Command(Some(command)) => self.obey(command),
+                Step::Built(outcome) => self.built(outcome),
+                Step::Polled(polled) => self.polled(polled).await,
+                Step::Sent(chat, outcome) => self.sent(&chat, &outcome),
+            }
+        }
+    }
+
+    /// Without a stored offset Telegram sends again what was never confirmed, and the store drops what it has.
+    async fn load_offset(&mut self) {
+        match self.store.cursor(PLATFORM, &self.account.id).await {
+            Ok(cursor) => self.poll.offset = cursor.and_then(|cursor| cursor.parse().ok()),
+            Err(error) => tracing::warn!(error = %Chain(&error), "the position in the updates cannot be read"),
+        }
+    }
+
+    async fn step(&mut self, wake: Duration) -> Step {
+        tokio::select! {
+            permit = self.events.reserve(), if !self.outbox.is_empty() => {
+                let Ok(permit) = permit else { return Step::ReceiverGone };
+                permit.send(self.outbox.pop_front().expect("the branch is open only with an event"));
+                Step::EventTaken
+            }
+            command = self.commands.recv() => Step::Command(command),
+            outcome = self.client.built() => Step::Built(outcome),
+            polled = next_poll(&mut self.poll.future) => {
+                self.poll.future = None;
+                Step::Polled(polled)
+            }
+            Some(done) = self.sends.join_next() => match done {
+                Ok((chat, outcome)) => Step::Sent(chat, outcome),
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            },
+            () = tokio::time::sleep(wake) => Step::Woke,
+        }
+    }
+
+    /// Starts whatever is due, and says how long nothing else is.
+    fn advance(&mut self) -> Duration {
+        let now = MonoNanos::now();
+        let mut wake = after(now, SLEEP_MAX);
+        if let Client::Broken { again_at } = self.client {
+            if again_at <= now {
+                self.client = Client::build(&self.config);
+            }
+            wake = wake.min(again_at.max(now));
+        }
+        match self.phase {
+            Phase::Running => {
+                wake = wake.min(self.start_sends(now, Pace::Streaming).unwrap_or(wake));
+                wake = wake.min(self.open_poll(now).unwrap_or(wake));
+            }
+            Phase::Freezing { until } => {
+                if self.sends.is_empty() || until <= now {
+                    self.freeze();
+                }
+                wake = wake.min(until);
+            }
+            Phase::Frozen => {}
+            Phase::Stopping { until } => {
+                let due = self.start_sends(now, Pace::Flushing);
+                if until <= now || (due.is_none() && self.sends.is_empty()) {
+                    self.outbox.push_back(PlatformEvent::Stopped { platform: PLATFORM.into() });
+                    self.phase = Phase::Leaving { until: after(now, FAREWELL) };
+                }
+                wake = wake.min(due.unwrap_or(until)).min(until);
+            }
+            Phase::Leaving { until } => wake = wake.min(until),
+        }
+        wake.since(now)
+    }
+
+    fn refused(&self) -> bool {
+        matches!(self.link, LinkState::Fatal { .. })
+    }
+
+    /// Starts the requests that may start now; says when the next may.
+    fn start_sends(&mut self, now: MonoNanos, pace: Pace) -> Option<MonoNanos> {
+        let Client::Ready(api) = &self.client else { return None };
+        if self.refused() {
+            return None;
+        }
+        while self.sends.len() < SENDS_MAX {
+            match self.delivery.next(now, pace) {
+                Next::Start(request) => {
+                    let api = api.clone();
+                    self.sends.spawn(async move {
+                        let outcome = perform(&api, &request).await;
+                        (request.chat, outcome)
+                    });
+                }
+                Next::At(at) => return Some(at),
+                Next::Idle => return None,
+            }
+        }
+        None // The end of a request opens the way.
+    }
+
+    /// Opens a poll if none is open and it is time; says when it is.
+    fn open_poll(&mut self, now: MonoNanos) -> Option<MonoNanos> {
+        let Client::Ready(api) = &self.client else { return None };
+        if self.poll.future.is_some() || self.refused() || !self.outbox.is_empty() {
+            return None;
+        }
+        if self.poll.not_before > now {
+            return Some(self.poll.not_before);
+        }
+        // Until the link is known to work the poll is short, so that this is known within a round trip.
+        self.poll.held = self.link == LinkState::Connected;
+        self.poll.opened_at = now;
+        let hold = if self.poll.held { HOLD } else { Duration::ZERO };
+        let (api, offset, known) = (api.clone(), self.poll.offset, self.account.username.is_some());
+        self.poll.future = Some(Box::pin(async move {
+            if !known {
+                return Polled::Me(api.get_me().await);
+            }
+            match api.get_updates(offset, hold, intake::KINDS).await {
+                Err(error @ TelegramError::Refused { code: 409, .. }) => {
+                    let webhook = api.get_webhook_info().await.ok().map(|info| !info.url.is_empty());
+                    Polled::Conflict(error, webhook)
+                }
+                outcome => Polled::Updates(outcome),
+            }
+        }));
+        None
+    }
+
+    fn built(&mut self, outcome: Result<Api, TelegramError>) {
+        match outcome {
+            Ok(api) => self.client = Client::Ready(api),
+            Err(error) => {
+                self.poll_failed(&error.code(), Chain(&error).to_string(), None);
+                self.client = Client::Broken { again_at: self.poll.not_before };
+            }
+        }
+    }
+
+    fn obey(&mut self, command: PlatformCommand) {
+        let now = MonoNanos::now();
+        match command {
+            PlatformCommand::Deliver(outbound) => {
+                let over = self.delivery.push(outbound, now);
+                self.outbox.extend(over.map(|turn| PlatformEvent::ReplyDelivered { turn }));
+            }
+            PlatformCommand::Freeze { drain } => {
+                // Nothing was confirmed by the poll, so it may be dropped.
+                self.poll.future = None;
+                self.phase = Phase::Freezing { until: after(now, drain) };
+            }
+            PlatformCommand::Thaw => self.phase = Phase::Running,
+            PlatformCommand::Stop { drain } => {
+                self.poll.future = None;
+                self.phase = Phase::Stopping { until: after(now, drain) };
+            }
+        }
+    }
+
+    fn freeze(&mut self) {
+        let saved = Saved {
+            version: STATE_VERSION,
+            account: self.account.id.clone(),
+            username: self.account.username.clone(),
+            poll_failures: self.poll.failures,
+            poll_asked_until: self.poll.asked_until,
+            delivery: self.delivery.clone(),
+        };
+        let state = serde_json::to_value(saved).expect("plain data with text keys serialises");
+        self.outbox.push_back(PlatformEvent::Frozen { platform: PLATFORM.into(), state });
+        self.phase = Phase::Frozen;
+    }
+
+    fn sent(&mut self, chat: &str, outcome: &Result<Option<i64>, TelegramError>) {
+        let over = self.delivery.done(chat, outcome.as_ref().map(|id| *id), MonoNanos::now());
+        self.outbox.extend(over.into_iter().map(|turn| PlatformEvent::ReplyDelivered { turn }));
+        if let Err(error) = outcome
+            && error.disposition() == Disposition::Fatal
+        {
+            self.token_refused(error);
+        }
+    }
+
+    async fn polled(&mut self, polled: Polled) {
+        match polled {
+            Polled::Me(Ok(me)) => {
+                self.account.username = Some(me.username.unwrap_or_default());
+                self.poll_worked();
+            }
+            Polled::Updates(Ok(updates)) => self.take(updates).await,
+            Polled::Conflict(error, webhook) => {
+                let message = match webhook {
+                    Some(true) => {
+                        "a webhook is set for this bot, and while it is, nothing can be polled; remove it \
+                                   with the method deleteWebhook, or use another bot"
+                    }
+                    Some(false) => "another process polls with this token; stop it, or use another bot",
+                    None => "another process polls with this token, or a webhook is set for this bot",
+                };
+                self.poll_failed(&error.code(), message.to_owned(), None);
+            }
+            Polled::Me(Err(error)) | Polled::Updates(Err(error)) => match error.disposition() {
+                Disposition::Fatal => self.token_refused(&error),
+                Disposition::Retry { after } => self.poll_failed(&error.code(), Chain(&error).to_string(), after),
+                Disposition::GiveUp => self.poll_failed(&error.code(), Chain(&error).to_string(), None),
+            },
+        }
+    }
+
+    async fn take(&mut self, updates: Vec<Box<RawValue>>) {
+        let batch = intake::take(&updates, &self.account, &self.store).await;
+        self.poll.offset = batch.offset.or(self.poll.offset);
+        self.outbox.extend(batch.new.into_iter().map(|(turn, inbound)| PlatformEvent::Inbound { turn, inbound }));
+        if let Some(error) = batch.failure {
+            self.poll_failed("store", Chain(&error).to_string(), None);
+        } else if batch.offset.is_none() && !updates.is_empty() {
+            // It would be sent again at once, for ever.
+            self.poll_failed("malformed", "the answer holds updates without an id".to_owned(), None);
+        } else {
+            self.poll_worked();
+            let now = MonoNanos::now();
+            if updates.is_empty() && self.poll.held && now.since(self.poll.opened_at) < HOLD_MIN {
+                self.poll.not_before = after(self.poll.opened_at, HOLD_MIN);
+            }
+        }
+    }
+
+    fn poll_worked(&mut self) {
+        self.poll.failures = 0;
+        self.poll.asked_until = MonoNanos::default();
+        self.set_link(LinkState::Connected);
+    }
+
+    fn poll_failed(&mut self, code: &str, message: String, asked: Option<Duration>) {
+        self.poll.failures = self.poll.failures.saturating_add(1);
+        let wait = asked.unwrap_or_else(|| back_off(self.poll.failures));
+        let now = MonoNanos::now();
+        self.poll.not_before = after(now, wait);
+        self.poll.asked_until = if asked.is_some() { self.poll.not_before } else { MonoNanos::default() };
+        let known = matches!(&self.link, LinkState::Retrying { error_code, .. } if error_code == code);
+        if !known {
+            tracing::warn!(code, error = %message, "Telegram cannot be polled and is tried again");
+        }
+        let wait_ms = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
+        self.set_link(LinkState::Retrying {
+            error_code: code.to_owned(),
+            error_message: message,
+            next_attempt_at: UnixMillis(UnixMillis::now().0.saturating_add(wait_ms)),
+        });
+    }
+
+    fn token_refused(&mut self, error: &TelegramError) {
+        if self.refused() {
+            return;
+        }
+        tracing::error!(error = %Chain(error), "Telegram refuses the token: nothing is received or sent");
+        self.poll.future = None;
+        self.set_link(LinkState::Fatal {
+            error_code: error.code(),
+            error_message: format!("{error}; check the token in [platforms.telegram] and the api_url, then reload"),
+        });
+    }
+
+    fn set_link(&mut self, state: LinkState) {
+        if state == self.link {
+            return;
+        }
+        if state == LinkState::Connected {
+            tracing::info!("Telegram is connected");
+        }
+        self.link = state.clone();
+        self.outbox.push_back(PlatformEvent::Link { platform: PLATFORM.into(), state });
+    }
+}
+
+impl Client {
+    /// Loading the root certificates would hold up the runtime.
+    fn build(config: &TelegramConfig) -> Self {
+        let config = config.clone();
+        Self::Building(tokio::task::spawn_blocking(move || Api::new(&config)))
+    }
+
+    /// Waits for a client that is being built; for ever if none is.
+    async fn built(&mut self) -> Result<Api, TelegramError> {
+        match self {
+            Self::Building(handle) => match handle.await {
+                Ok(outcome) => outcome,
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            },
+            Self::Broken { .. } | Self::Ready(_) => std::future::pending().await,
+        }
+    }
+}
+
+async fn next_poll(future: &mut Option<PollFuture>) -> Polled {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn perform(api: &Api, request: &Request) -> Result<Option<i64>, TelegramError> {
+    let thread = request.thread.as_deref();
+    match &request.action {
+        Action::Typing => api.send_typing(&request.chat, thread).await.map(|()| None),
+        Action::Send { text } => api.send_message(&request.chat, thread, text).await.map(|sent| Some(sent.message_id)),
+        Action::Edit { message_id, text } => {
+            api.edit_message_text(&request.chat, *message_id, text).await.map(|()| None)
+        }
+    }
+}
+
+fn restore(restored: Option<Value>, account: &str) -> Saved {
+    let fresh = || Saved {
+        version: STATE_VERSION,
+        account: account.to_owned(),
+        username: None,
+        poll_failures: 0,
+        poll_asked_until: MonoNanos::default(),
+        delivery: Delivery::default(),
+    };
+    let Some(value) = restored else { return fresh() };
+    match serde_json::from_value::<Saved>(value) {
+        Ok(saved) if saved.account == account => saved,
+        Ok(_) => {
+            tracing::warn!("the state handed over is of another bot and is dropped");
+            fresh()
+        }
+        Err(error) => {
+            tracing::error!(problem = ?error.classify(), "the state handed over cannot be read: replies in delivery are lost");
+            fresh()
+        }
+    }
+}
