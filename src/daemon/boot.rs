@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use tokio::sync::mpsc;
 
 use super::outlet::Outlet;
+use super::releases::sha256_hex;
 use super::run::{Daemon, Events, ticks};
 use super::state::{
     AGENTS, AgentEntry, CONTROL, ControlEntry, GATEWAY, LOCAL, PASSPORT, PLATFORMS, Passport, PlatformEntry, SECTIONS,
@@ -31,10 +32,8 @@ use crate::report::Chain;
 use crate::service::{self, Lock, Notifier};
 use crate::store::Store;
 use crate::sys::signals::Signals;
-use crate::{telemetry, update};
+use crate::telemetry::{self, TelemetryOptions, lifecycle};
 
-/// Where the store keeps the highest version that ever ran here: nothing older is accepted as an update.
-pub(super) const HIGHEST_VERSION: &str = "highest_version";
 /// Events that may wait in each queue.
 const EVENTS: usize = 256;
 
@@ -54,7 +53,13 @@ pub(super) struct Ground {
 pub(super) fn ground(options: RunOptions) -> Result<Ground, DaemonError> {
     let environment = Environment::from_process();
     let claimed = Inherited::claim(environment.text(STATE_FD_VARIABLE), SECTIONS);
-    telemetry::init(&environment);
+    let logging = TelemetryOptions {
+        format: options.log_format,
+        filter: environment.text("HERMES_LOG").map(str::to_owned),
+        journal_stream: environment.text("JOURNAL_STREAM").map(str::to_owned),
+        no_color: environment.get("NO_COLOR").is_some(),
+    };
+    telemetry::init(&logging).map_err(DaemonError::Telemetry)?;
     let inherited = match claimed.map_err(DaemonError::Adopt)? {
         Some(mut inherited) => {
             let passport = take::<Passport>(&mut inherited, PASSPORT)?;
@@ -145,8 +150,7 @@ impl Daemon {
         match passport {
             Some(passport) => self.arrived(passport, ready).await,
             None => {
-                let message_id = telemetry::message_id::READY;
-                tracing::info!(MESSAGE_ID = message_id, version = self.image.id.version, "serving");
+                tracing::info!(name: lifecycle::READY, version = self.image.id.version, "serving");
                 self.hash_image();
                 self.recover().await;
             }
@@ -182,25 +186,9 @@ impl Daemon {
     fn hash_image(&self) {
         let steps = self.steps.clone();
         tokio::task::spawn_blocking(move || {
-            let digest = File::open("/proc/self/exe").and_then(|mut file| update::sha256_hex(&mut file));
+            let digest = File::open("/proc/self/exe").and_then(|mut file| sha256_hex(&mut file));
             drop(steps.blocking_send(Step::Hashed(digest)));
         });
-    }
-
-    /// Remembers the highest version that ever ran, so that no older release is accepted again.
-    async fn raise_floor(&self) {
-        let running = &self.image.id.version;
-        let known = match self.store.meta(HIGHEST_VERSION).await {
-            Ok(known) => known,
-            Err(error) => return tracing::error!(error = %Chain(&error), "cannot read the highest version that ran"),
-        };
-        let parse = |version: &str| semver::Version::parse(version).ok();
-        if known.as_deref().and_then(parse) >= parse(running) {
-            return;
-        }
-        if let Err(error) = self.store.set_meta(HIGHEST_VERSION, running.clone()).await {
-            tracing::error!(error = %Chain(&error), "cannot record the highest version that ran");
-        }
     }
 
     /// Stops an agent that the configuration no longer has.
@@ -300,18 +288,20 @@ fn agents(
         } else {
             None
         };
-        let configured = config.agents.get(&name).map(|agent| spec(&name, agent));
-        let is_configured = configured.is_some();
-        if !running && !is_configured {
+        let configured = config.agents.get(&name);
+        if !running && configured.is_none() {
             continue;
         }
+        // One that is no longer configured is stopped and never started again.
+        let gone = || AgentSpec { name: name.clone(), command: Vec::new(), cwd: "/".into(), env: BTreeMap::new() };
+        let spec = configured.map_or_else(gone, |agent| spec(&name, agent));
         let snapshot = AgentSnapshot { state, fds, turns };
-        let handle = agent::adopt(configured, snapshot, events.clone()).map_err(|source| DaemonError::AdoptPart {
+        let handle = agent::adopt(spec, snapshot, events.clone()).map_err(|source| DaemonError::AdoptPart {
             part: format!("agent '{name}'"),
             source: source.into(),
         })?;
         let outlet = Outlet::new(handle);
-        if is_configured {
+        if configured.is_some() {
             agents.insert(name, outlet);
         } else {
             removed.push((name, outlet));

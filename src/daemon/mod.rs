@@ -9,7 +9,7 @@
 //!   socket.
 //! - `swap` is the handoff from request to execve; `quiesce` stops and resumes all parts; `probation` is what follows
 //!   in the new image.
-//! - `check` is the preflight child, `report` what is told about it all.
+//! - `releases` looks for releases; `check` is the preflight child, `report` what is told about it all.
 //!
 //! **Invariants**
 //! - Only this module binds listeners, reads the environment and chooses paths.
@@ -22,6 +22,7 @@ mod effects;
 mod outlet;
 mod probation;
 mod quiesce;
+mod releases;
 mod report;
 mod requests;
 mod run;
@@ -40,12 +41,15 @@ use crate::config::{ConfigError, HomeError};
 use crate::handoff::adopt::AdoptError;
 use crate::service::{ListenError, LockError};
 use crate::store::StoreError;
+use crate::telemetry::{LogFormat, TelemetryError};
 
 /// How to run the gateway.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
     /// `--config`.
     pub config: Option<PathBuf>,
+    /// `--log-format`.
+    pub log_format: Option<LogFormat>,
     /// When `main` began, which is when a new image came alive.
     pub main_at: MonoNanos,
 }
@@ -53,6 +57,9 @@ pub struct RunOptions {
 /// Why the gateway could not start or had to end.
 #[derive(Debug, Error)]
 pub enum DaemonError {
+    /// Logging cannot be set up as asked.
+    #[error("cannot set up logging")]
+    Telemetry(#[source] TelemetryError),
     /// The home is not usable.
     #[error("no usable home directory")]
     Home(#[source] HomeError),

@@ -12,8 +12,9 @@ use crate::gateway::AgentView;
 use crate::handoff::Phase;
 use crate::report::Chain;
 use crate::store::HandoffRecord;
-use crate::telemetry;
+use crate::telemetry::lifecycle;
 use crate::update::Versions;
+use semver::Version;
 
 /// An update that has not proven itself yet.
 pub(super) struct Probation {
@@ -29,7 +30,7 @@ impl Daemon {
         passport.timeline.enter_at(Phase::Probation, ready);
         let report = passport.report(ready);
         tracing::info!(
-            MESSAGE_ID = telemetry::message_id::HANDOFF_DONE,
+            name: lifecycle::HANDOFF_DONE,
             kind = report.kind,
             from = report.from.version,
             to = report.to.version,
@@ -115,13 +116,12 @@ impl Daemon {
 
     async fn commit(&mut self) {
         let Some(probation) = self.probation.take() else { return };
-        let versions = Versions::new(self.home.versions());
-        let version = probation.version.clone();
+        let versions = Versions::new(self.home.path());
+        let version = Version::parse(&probation.version).expect("a version that was staged is one");
         let set = tokio::task::spawn_blocking(move || versions.set_current(&version)).await;
         match set {
             Ok(Ok(())) => {
                 tracing::info!(
-                    MESSAGE_ID = telemetry::message_id::COMMITTED,
                     version = probation.version,
                     "update committed"
                 );

@@ -13,7 +13,6 @@ use crate::gateway::{AgentView, Describe, notice, text};
 use crate::jsonrpc::ErrorObject;
 use crate::report::Chain;
 use crate::service::{GatewayState, PlatformState, StateName};
-use crate::update::StageProgress;
 
 impl Daemon {
     pub(super) async fn tell_begin(&mut self, pending: &Pending) {
@@ -236,15 +235,5 @@ fn link_words(link: &LinkState) -> String {
             format!("retrying in {wait} s ({error_code}: {error_message})")
         }
         LinkState::Fatal { error_code, error_message } => format!("given up ({error_code}: {error_message})"),
-    }
-}
-
-/// A step of staging, as clients and chats are told it.
-pub(super) fn progress(at: &StageProgress) -> Progress {
-    Progress {
-        phase: at.phase().to_owned(),
-        message: at.to_string(),
-        done_bytes: at.done_bytes(),
-        total_bytes: at.total_bytes(),
     }
 }

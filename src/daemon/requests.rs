@@ -1,7 +1,5 @@
 //! Serving the control socket.
 
-use std::time::Duration;
-
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -15,7 +13,7 @@ use crate::gateway::notice;
 use crate::jsonrpc::{ErrorObject, RequestId};
 use crate::report::Chain;
 use crate::store::Accepted;
-use crate::update::{self, UpdateError, UpdateRequest};
+use crate::update::{Check, UpdateError};
 
 /// Handoffs that `status` tells.
 const HISTORY: u32 = 10;
@@ -86,29 +84,30 @@ impl Daemon {
 
     /// Looks for newer releases beside the loop.
     async fn check(&mut self, to: CheckFor) {
-        let request = match self.update_request(None).await {
-            Ok(request) => request,
+        let releases = match self.releases().await {
+            Ok(releases) => releases,
             Err(error) => return self.update_checked(to, Err(error)).await,
         };
         let steps = self.steps.clone();
         tokio::spawn(async move {
-            let outcome = request.check().await;
+            let outcome = releases.check().await;
             drop(steps.send(Step::UpdateChecked(to, outcome)).await);
         });
     }
 
-    pub(super) async fn update_checked(&mut self, to: CheckFor, outcome: Result<update::Check, UpdateError>) {
+    pub(super) async fn update_checked(&mut self, to: CheckFor, outcome: Result<Check, UpdateError>) {
         let running = self.image.id.version.clone();
         match to {
             CheckFor::Client(client, id) => {
                 let outcome = match outcome {
                     Ok(check) => {
-                        let found = UpdateCheck {
-                            running,
-                            available: check.available.as_ref().map(|release| release.version.to_string()),
-                            date: check.available.as_ref().and_then(|release| release.date.clone()),
-                            notes_url: check.available.and_then(|release| release.notes_url),
+                        let (available, date, notes_url) = match check {
+                            Check::Available { version, date, notes_url } => {
+                                (Some(version.to_string()), date, notes_url)
+                            }
+                            Check::UpToDate { .. } => (None, None, None),
                         };
+                        let found = UpdateCheck { running, available, date, notes_url };
                         Ok(serde_json::to_value(found).expect("plain data serialises"))
                     }
                     Err(error) => Err(ErrorObject::new(ErrorObject::INTERNAL, Chain(&error).to_string())),
@@ -117,29 +116,16 @@ impl Daemon {
             }
             CheckFor::Chat(conversation) => {
                 let text = match outcome {
-                    Ok(update::Check { available: Some(release), .. }) => {
-                        format!("{} is available; {running} runs. /update installs it.", release.version)
+                    Ok(Check::Available { version, .. }) => {
+                        format!("{version} is available; {running} runs. /update installs it.")
                     }
-                    Ok(update::Check { available: None, .. }) => format!("{running} is the newest release."),
+                    Ok(Check::UpToDate { .. }) => format!("{running} is the newest release."),
                     Err(error) => format!("❌ Cannot look for releases: {}", Chain(&error)),
                 };
                 self.carry_out(vec![notice(&conversation, text)]).await;
             }
         }
     }
-
-    /// What a look for releases or an update needs to know.
-    pub(super) async fn update_request(&self, version: Option<&str>) -> Result<UpdateRequest, UpdateError> {
-        let floor = self.store.meta(super::boot::HIGHEST_VERSION).await;
-        let floor = floor.unwrap_or_else(|error| {
-            tracing::error!(error = %Chain(&error), "cannot read the highest version that ran");
-            None
-        });
-        UpdateRequest::new(&self.config.update, self.home.versions(), &self.image.id.version, floor.as_deref(), version)
-    }
-
-    /// The deadline of what the loop waits for itself.
-    pub(super) const SHORT: Duration = Duration::from_secs(10);
 }
 
 fn read<T: DeserializeOwned>(params: Value) -> Result<T, ErrorObject> {

@@ -25,7 +25,7 @@ use crate::report::Chain;
 use crate::service::{Lock, Notifier};
 use crate::store::Store;
 use crate::sys::signals::{self, Signals};
-use crate::telemetry;
+use crate::telemetry::lifecycle;
 
 /// The longest wait for agents at a stop, beyond what the platforms are given: stdin closed, SIGTERM, SIGKILL.
 const AGENT_STOP: Duration = Duration::from_secs(15);
@@ -191,7 +191,7 @@ impl Daemon {
     /// Stops everything in order, each wait with a deadline.
     async fn wind_down(&mut self) {
         let why = self.stopping.clone().unwrap_or_default();
-        tracing::info!(MESSAGE_ID = telemetry::message_id::STOPPING, why, "stopping");
+        tracing::info!(why, "stopping");
         self.notifier.stopping();
         self.write_state_file();
         let drain = self.config.gateway.restart_drain_timeout;
@@ -212,7 +212,7 @@ impl Daemon {
             tracing::error!(error = %Chain(&error), "the last writes may be lost");
         }
         self.write_state_file_stopped(&why);
-        tracing::info!(MESSAGE_ID = telemetry::message_id::STOPPED, why, "stopped");
+        tracing::info!(name: lifecycle::STOPPED, why, "stopped");
     }
 
     async fn await_stopped(&mut self, deadline: Instant) {
@@ -264,11 +264,11 @@ fn log_agent(event: &AgentEvent) {
         AgentEvent::Ready { agent, pid, title } => tracing::info!(%agent, pid, title, "agent is ready"),
         AgentEvent::Died { agent, how, restart_in } => {
             let restart_in_ms = u64::try_from(restart_in.as_millis()).unwrap_or(u64::MAX);
-            tracing::error!(MESSAGE_ID = telemetry::message_id::AGENT_DIED, %agent, how, restart_in_ms, "agent died");
+            tracing::error!(name: lifecycle::AGENT_DIED, %agent, how, restart_in_ms, "agent died");
         }
         AgentEvent::StartFailed { agent, reason, restart_in } => {
             let restart_in_ms = u64::try_from(restart_in.as_millis()).unwrap_or(u64::MAX);
-            tracing::error!(MESSAGE_ID = telemetry::message_id::AGENT_DIED, %agent, reason, restart_in_ms, "agent does not start");
+            tracing::error!(name: lifecycle::AGENT_DIED, %agent, reason, restart_in_ms, "agent does not start");
         }
         _ => {}
     }

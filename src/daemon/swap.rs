@@ -5,6 +5,7 @@ use std::fs::File;
 use std::time::Duration;
 
 use super::quiesce::FreezeError;
+use super::releases;
 use super::run::Daemon;
 use super::state::{Origin, PASSPORT, Passport, VERSION};
 use crate::clock::UnixMillis;
@@ -15,8 +16,8 @@ use crate::handoff::{Phase, Sealed, Timeline};
 use crate::id::Generation;
 use crate::report::Chain;
 use crate::store::HandoffRecord;
-use crate::telemetry;
-use crate::update::{self, StageProgress, Staged, UpdateError};
+use crate::telemetry::lifecycle;
+use crate::update::{Check, StageProgress, StagedImage, UpdateError};
 
 /// The image that runs, opened when the process or this image started.
 pub(super) struct RunningImage {
@@ -55,13 +56,13 @@ pub(super) enum Step {
     /// A download goes on.
     Progress(Progress),
     /// A release is staged and verified, or was refused.
-    Staged(Result<Staged, UpdateError>),
+    Staged(Result<StagedImage, UpdateError>),
     /// The preflight is over.
     Checked(Candidate, Result<CheckReport, PreflightError>),
     /// The digest of the running image is known.
     Hashed(std::io::Result<String>),
     /// A look for newer releases is over.
-    UpdateChecked(super::requests::CheckFor, Result<update::Check, UpdateError>),
+    UpdateChecked(super::requests::CheckFor, Result<Check, UpdateError>),
 }
 
 impl Pending {
@@ -113,7 +114,7 @@ impl Daemon {
         let started_at = UnixMillis::now();
         let pending = Pending { kind, force, reason, origin, started_at, timeline, to: None };
         tracing::info!(
-            MESSAGE_ID = telemetry::message_id::HANDOFF_BEGIN,
+            name: lifecycle::HANDOFF_BEGIN,
             kind = pending.kind_name(),
             who = pending.origin.who(),
             via = pending.origin.way(),
@@ -136,7 +137,7 @@ impl Daemon {
     pub(super) async fn step(&mut self, step: Step) {
         match step {
             Step::Progress(progress) => self.tell_progress(progress).await,
-            Step::Staged(Ok(Staged { version, sha256, file, .. })) => {
+            Step::Staged(Ok(StagedImage { version, sha256, file, .. })) => {
                 let id = Image { version: version.to_string(), sha256 };
                 if let Swap::Preparing(pending) = &mut self.swap {
                     pending.to = Some(id.clone());
@@ -166,16 +167,20 @@ impl Daemon {
     async fn stage(&mut self) {
         let Swap::Preparing(pending) = &self.swap else { return };
         let HandoffKind::Update { version, .. } = &pending.kind else { return };
-        let request = match self.update_request(version.as_deref()).await {
-            Ok(request) => request,
+        let want = match releases::want(version.as_deref()) {
+            Ok(want) => want,
+            Err(reason) => return self.fail(reason).await,
+        };
+        let releases = match self.releases().await {
+            Ok(releases) => releases,
             Err(error) => return self.fail(Chain(&error).to_string()).await,
         };
         let steps = self.steps.clone();
         tokio::spawn(async move {
             let progress = steps.clone();
             // A report that finds no room is superseded by the next one.
-            let tell = |at: StageProgress| drop(progress.try_send(Step::Progress(super::report::progress(&at))));
-            let staged = request.stage(tell).await;
+            let tell = |at: StageProgress| drop(progress.try_send(Step::Progress(releases::progress(at))));
+            let staged = releases.stage(&want, tell).await;
             drop(steps.send(Step::Staged(staged)).await);
         });
     }
@@ -289,7 +294,7 @@ impl Daemon {
     async fn fail(&mut self, reason: String) {
         let Swap::Preparing(pending) = std::mem::replace(&mut self.swap, Swap::Idle) else { return };
         tracing::error!(
-            MESSAGE_ID = telemetry::message_id::HANDOFF_FAILED,
+            name: lifecycle::HANDOFF_FAILED,
             kind = pending.kind_name(),
             phase = %pending.timeline.phase(),
             reason,
