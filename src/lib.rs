@@ -4,7 +4,7 @@
 //!
 //! | layer | modules | what lives there |
 //! |---|---|---|
-//! | L0 | [`sys`], [`id`], [`clock`], [`report`], [`chat`], [`jsonrpc`] | the kernel, names, time, vocabulary |
+//! | L0 | [`sys`], [`id`], [`clock`], [`report`], [`chat`], [`jsonrpc`], [`version`] | the kernel, names, time, vocabulary |
 //! | L1 | [`config`], [`store`], [`telemetry`] | gateway.toml, state.db, the journal |
 //! | L2 | [`handoff`], [`service`], [`update`], [`control`] | replacing the image, systemd, releases, the socket |
 //! | L3 | [`agent`], [`platform`] | ACP agents, chat platforms |
@@ -32,3 +32,4 @@ pub mod store;
 pub mod sys;
 pub mod telemetry;
 pub mod update;
+pub mod version;

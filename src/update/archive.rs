@@ -1,0 +1,166 @@
+//! The archive of a release: what has to hold of it before a byte of it is unpacked, and how it is unpacked.
+//!
+//! ```text
+//! gzip member 1   tar: one regular file `hermes`           signed (ed25519ph over exactly these bytes)
+//!                 header comment `expires=<RFC 3339>`?
+//! gzip member 2   empty; its comment holds the signatures  zipsign's format
+//! ```
+//!
+//! **Invariants**
+//! - Nothing is decompressed before the signature is verified.
+//! - The signature's context is the file name `hermes-<version>-<target>.tar.gz`, so it also says which product,
+//!   version and target these bytes are: a genuine archive served under the name of another is refused.
+//! - Everything works on one open file; there is no look-up by path between verifying and unpacking.
+
+use std::error::Error as _;
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, Write};
+
+use flate2::bufread::GzDecoder;
+use sha2::{Digest, Sha256};
+use tar::EntryType;
+use thiserror::Error;
+use zipsign_api::VerifyingKey;
+use zipsign_api::verify::{VerifyTarError, verify_tar};
+
+use super::error::{Item, UpdateError};
+use super::manifest::check_expiry;
+use super::versions::{hash, hex};
+use crate::clock::UnixMillis;
+
+/// The one file in the archive.
+const MEMBER: &str = "hermes";
+const EXPIRES: &str = "expires=";
+
+/// Why a signed archive is not a release.
+#[derive(Debug, Error)]
+pub enum ContentsError {
+    /// It is not a gzipped tar archive.
+    #[error("it is not a gzipped tar archive")]
+    NotAnArchive {
+        /// What the reader says.
+        #[source]
+        source: io::Error,
+    },
+    /// There is nothing in it.
+    #[error("it is empty")]
+    Empty,
+    /// There is something else in it.
+    #[error("it holds {found:?}, and only a file `hermes` belongs in it")]
+    OtherMember {
+        /// The path as it stands in the archive.
+        found: String,
+    },
+    /// `hermes` is a link, a directory or something else.
+    #[error("its `hermes` is not a regular file")]
+    NotAFile,
+}
+
+/// Verifies an archive that was downloaded: first the manifest's digest, where there is one, then the signature.
+///
+/// Blocks: reads the file twice.
+pub(super) fn verify(
+    archive: &mut File,
+    name: &str,
+    digest: Option<[u8; 32]>,
+    keys: &[VerifyingKey],
+) -> Result<(), UpdateError> {
+    if let Some(expected) = digest {
+        let found = hash(archive).map_err(|source| read_error(name, source))?;
+        if found != expected {
+            let (expected, found) = (hex(&expected), hex(&found));
+            return Err(UpdateError::DigestMismatch { name: name.to_owned(), expected, found });
+        }
+    }
+    match verify_tar(archive, keys, Some(name.as_bytes())) {
+        Ok(_) => Ok(()),
+        Err(error) if is_mismatch(&error) => Err(UpdateError::SignatureMismatch { name: name.to_owned() }),
+        Err(source) => Err(UpdateError::NotSigned { name: name.to_owned(), source }),
+    }
+}
+
+/// `VerifyTarError` hides its variants; only the one that found signatures, of which none matched, has no source.
+fn is_mismatch(error: &VerifyTarError) -> bool {
+    error.source().is_none()
+}
+
+/// The binary in a verified archive, about to be copied out.
+pub(super) struct Binary<'a> {
+    archive: tar::Archive<GzDecoder<BufReader<&'a mut File>>>,
+    name: &'a str,
+}
+
+/// How [`Binary::copy_to`] failed.
+#[derive(Debug)]
+pub(super) enum CopyError {
+    /// The archive is to blame.
+    Refused(UpdateError),
+    /// The disk is to blame.
+    Write {
+        /// The size of the binary, if the archive could say it before the disk failed.
+        size_bytes: u64,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl<'a> Binary<'a> {
+    /// Opens a **verified** archive and checks its date of expiry, if it has one.
+    pub(super) fn open(archive: &'a mut File, name: &'a str, now: UnixMillis) -> Result<Self, UpdateError> {
+        archive.rewind().map_err(|source| read_error(name, source))?;
+        // Only the first gzip member: what comes after it is the signature, which is not signed itself.
+        let decoder = GzDecoder::new(BufReader::new(archive));
+        let comment = decoder.header().and_then(|header| header.comment()).map(String::from_utf8_lossy);
+        if let Some(expires) = comment.as_deref().and_then(|text| text.strip_prefix(EXPIRES)) {
+            check_expiry(Item::Archive, expires, now)?;
+        }
+        Ok(Self { archive: tar::Archive::new(decoder), name })
+    }
+
+    /// Copies the binary out and returns its SHA-256. Blocks.
+    pub(super) fn copy_to(mut self, out: &mut impl Write, limit_bytes: u64) -> Result<[u8; 32], CopyError> {
+        let name = self.name;
+        let refused = |source| CopyError::Refused(UpdateError::Contents { name: name.to_owned(), source });
+        let broken = |source| refused(ContentsError::NotAnArchive { source });
+        // Raw: names and sizes are those of the tar headers themselves. An extension header that would change them
+        // is a member of its own then, and refused as one.
+        let mut members = self.archive.entries().map_err(broken)?.raw(true);
+        let mut member = members.next().ok_or_else(|| refused(ContentsError::Empty))?.map_err(broken)?;
+        let path = member.path_bytes();
+        if path.as_ref() != MEMBER.as_bytes() {
+            let found = String::from_utf8_lossy(&path).into_owned();
+            return Err(refused(ContentsError::OtherMember { found }));
+        }
+        if member.header().entry_type() != EntryType::Regular {
+            return Err(refused(ContentsError::NotAFile));
+        }
+        let size_bytes = member.size();
+        if size_bytes > limit_bytes {
+            return Err(CopyError::Refused(UpdateError::TooLarge { item: Item::Binary, limit_bytes }));
+        }
+        let mut hasher = Sha256::new();
+        let mut left = size_bytes;
+        let mut buffer = vec![0; 64 * 1024];
+        while left > 0 {
+            let read = member.read(&mut buffer).map_err(broken)?;
+            if read == 0 {
+                return Err(broken(io::ErrorKind::UnexpectedEof.into()));
+            }
+            hasher.update(&buffer[..read]);
+            out.write_all(&buffer[..read]).map_err(|source| CopyError::Write { size_bytes, source })?;
+            left = left.saturating_sub(u64::try_from(read).expect("a buffer's length fits"));
+        }
+        match members.next() {
+            None => Ok(hasher.finalize().into()),
+            Some(Err(source)) => Err(broken(source)),
+            Some(Ok(extra)) => {
+                let found = String::from_utf8_lossy(&extra.path_bytes()).into_owned();
+                Err(refused(ContentsError::OtherMember { found }))
+            }
+        }
+    }
+}
+
+fn read_error(name: &str, source: io::Error) -> UpdateError {
+    UpdateError::Contents { name: name.to_owned(), source: ContentsError::NotAnArchive { source } }
+}
