@@ -1,1 +1,13 @@
-//! systemd.
+//! What the gateway tells its service manager and other programs about itself, and what it gets from systemd.
+//!
+//! - [`notify`]: readiness, status and the watchdog (sd_notify(3)).
+//! - [`listen`]: the control socket, from socket activation or made here.
+//! - [`lock`]: one gateway for one home.
+//! - [`state_file`]: the file `gateway_state.json`.
+//!
+//! Deliberately absent: any decision. `daemon` knows when the gateway is ready and what is true of it.
+
+pub mod listen;
+pub mod lock;
+pub mod notify;
+pub mod state_file;
