@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 
 use tokio::sync::mpsc;
 
@@ -29,7 +30,9 @@ use crate::id::{AgentName, PlatformName};
 use crate::platform::local::{Local, PLATFORM as LOCAL_PLATFORM};
 use crate::platform::{PlatformEvent, PlatformHandle, telegram};
 use crate::report::Chain;
-use crate::service::{self, Lock, Notifier};
+use crate::service::listen::{activated_control, bind_control};
+use crate::service::lock::Lock;
+use crate::service::notify::Notifier;
 use crate::store::Store;
 use crate::sys::signals::Signals;
 use crate::telemetry::{self, TelemetryOptions, lifecycle};
@@ -46,6 +49,8 @@ pub(super) struct Ground {
     lock: Lock,
     store: Store,
     notifier: Notifier,
+    /// The control socket, if systemd listens on it.
+    activated: Option<UnixListener>,
     inherited: Option<(Inherited, Passport)>,
 }
 
@@ -75,9 +80,14 @@ pub(super) fn ground(options: RunOptions) -> Result<Ground, DaemonError> {
         Some(fd) => Lock::from_fd(fd),
         None => Lock::acquire(&home.lock()).map_err(DaemonError::Lock)?,
     };
-    let store = Store::open(&home.state_db()).map_err(DaemonError::Store)?;
     let notifier = Notifier::from_env(&environment);
-    Ok(Ground { options, environment, home, config, lock, store, notifier, inherited })
+    let activated = match &inherited {
+        Some(_) => None,
+        None => activated_control().map_err(DaemonError::Listen)?,
+    };
+    // The first thread.
+    let store = Store::open(&home.state_db()).map_err(DaemonError::Store)?;
+    Ok(Ground { options, environment, home, config, lock, store, notifier, activated, inherited })
 }
 
 fn arrived_at(mut passport: Passport, environment: &Environment, main_at: MonoNanos) -> Passport {
@@ -89,12 +99,12 @@ fn arrived_at(mut passport: Passport, environment: &Environment, main_at: MonoNa
 
 /// Brings everything up, says READY=1, and tells whoever asked for the handoff.
 pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
-    let Ground { options, environment, home, config, lock, store, notifier, inherited } = ground;
+    let Ground { options, environment, home, config, lock, store, notifier, activated, inherited } = ground;
     let system = |what| move |source| DaemonError::System { what, source };
     let signals = Signals::open().map_err(system("listen for signals"))?;
     let (mut inherited, passport) = inherited.unzip();
     let (ports, events) = queues();
-    let control = control(&home, inherited.as_mut(), ports.control)?;
+    let control = control(&home, activated, inherited.as_mut(), ports.control)?;
     let (agents, removed) = agents(&config, inherited.as_mut(), &ports.agents)?;
     let platforms = platforms(&config, inherited.as_mut(), &store, &ports.platforms)?;
     let local = optional::<Local>(inherited.as_mut(), LOCAL)?;
@@ -132,6 +142,8 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
         probation: None,
         stash: None,
         ticks,
+        checks: Vec::new(),
+        held_steps: Vec::new(),
         stopping: None,
     };
     for outlet in removed {
@@ -243,12 +255,16 @@ fn fd(inherited: &mut Inherited, name: &crate::handoff::FdName) -> Result<OwnedF
 
 fn control(
     home: &Home,
+    activated: Option<UnixListener>,
     inherited: Option<&mut Inherited>,
     events: mpsc::Sender<ControlEvent>,
 ) -> Result<ControlHandle, DaemonError> {
     let failed = |source| DaemonError::AdoptPart { part: "the control socket".into(), source };
     let Some(inherited) = inherited else {
-        let listener = service::control_listener(home.control_sock()).map_err(DaemonError::Listen)?;
+        let listener = match activated {
+            Some(listener) => listener,
+            None => bind_control(home.control_sock()).map_err(DaemonError::Listen)?,
+        };
         return server::spawn(listener, events).map_err(|source| failed(source.into()));
     };
     let entry: ControlEntry = take(inherited, CONTROL)?;

@@ -49,7 +49,7 @@ impl Daemon {
                 Effect::Handoff { kind, force, by } => {
                     Box::pin(self.request_handoff(kind, force, None, Origin::Chat(by))).await;
                 }
-                Effect::CheckUpdate(conversation) => self.check_for_chat(conversation).await,
+                Effect::CheckUpdate(conversation) => Box::pin(self.check_for_chat(conversation)).await,
                 Effect::Describe(conversation, what) => {
                     let text = self.describe(what);
                     queue.push_back(notice(&conversation, text));

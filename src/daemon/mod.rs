@@ -39,7 +39,8 @@ pub use run::run;
 use crate::clock::MonoNanos;
 use crate::config::{ConfigError, HomeError};
 use crate::handoff::adopt::AdoptError;
-use crate::service::{ListenError, LockError};
+use crate::service::listen::ListenError;
+use crate::service::lock::LockError;
 use crate::store::StoreError;
 use crate::telemetry::{LogFormat, TelemetryError};
 

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use tokio::sync::mpsc::error::TrySendError;
+
 use crate::agent::{AgentCommand, AgentHandle};
 use crate::control::ControlCommand;
 use crate::control::server::ControlHandle;
@@ -28,7 +30,9 @@ impl Inlet for PlatformHandle {
     type Command = PlatformCommand;
 
     fn try_put(&self, command: PlatformCommand) -> Result<(), PlatformCommand> {
-        self.try_send(command)
+        self.try_send(command).map_err(|error| match error {
+            TrySendError::Full(command) | TrySendError::Closed(command) => command,
+        })
     }
 }
 
@@ -36,7 +40,7 @@ impl Inlet for ControlHandle {
     type Command = ControlCommand;
 
     fn try_put(&self, command: ControlCommand) -> Result<(), ControlCommand> {
-        self.try_send(command)
+        self.try_send(command).map_err(|command| *command)
     }
 }
 

@@ -74,7 +74,7 @@ impl Daemon {
                     agents.remove(&agent);
                     frozen.agents.push((agent, snapshot));
                 }
-                other => self.handle(other).await,
+                other => self.handle_held(other).await,
             }
         }
         let mut platforms: BTreeSet<PlatformName> = self.platforms.keys().cloned().collect();
@@ -96,10 +96,22 @@ impl Daemon {
                 }
                 Event::Control(ControlEvent::Frozen(snapshot)) => frozen.control = Some(snapshot),
                 Event::Control(ControlEvent::FreezeFailed(source)) => return Err(FreezeError::Duplicate(source)),
-                other => self.handle(other).await,
+                other => self.handle_held(other).await,
             }
         }
         Ok(frozen)
+    }
+
+    /// What happens while parts come to their safe points. Nothing new is begun.
+    async fn handle_held(&mut self, event: Event) {
+        match event {
+            Event::Agent(event) => self.agent_event(event).await,
+            Event::Platform(event) => self.platform_event(event).await,
+            Event::Control(event) => self.control_event(event).await,
+            Event::Step(step) => self.held_steps.push(step),
+            Event::Signal(signal) => tracing::warn!(?signal, "a handoff is under way already"),
+            Event::Tick => self.notifier.watchdog_ping(),
+        }
     }
 
     /// Lets every part go on, and handles what arrived meanwhile.
@@ -116,6 +128,9 @@ impl Daemon {
         self.carry_out(effects).await;
         let stash = self.stash.take().unwrap_or_default();
         self.replay(stash).await;
+        for step in std::mem::take(&mut self.held_steps) {
+            Box::pin(self.step(step)).await;
+        }
     }
 
     /// Handles what arrived while everything was held.
@@ -125,6 +140,9 @@ impl Daemon {
         }
         for request in stash.requests {
             Box::pin(self.control_request(request)).await;
+        }
+        for check in stash.checks {
+            Box::pin(self.check(check)).await;
         }
     }
 
@@ -153,7 +171,9 @@ impl Daemon {
         }
         registry.put_section(PLATFORMS, VERSION, &frozen.platforms)?;
         registry.put_section(LOCAL, VERSION, &self.local)?;
-        registry.put_section(STASH, VERSION, self.stash.get_or_insert_default())?;
+        // A look for releases that is under way is made again by the next image; by this one it goes on.
+        let stash = Stash { checks: self.checks.clone(), ..self.stash.clone().unwrap_or_default() };
+        registry.put_section(STASH, VERSION, &stash)?;
         let lock = self.lock.as_fd().try_clone_to_owned();
         registry.put_fd(lock_fd(), lock.map_err(|source| SealError::Duplicate { name: lock_fd(), source })?);
         Ok(registry)

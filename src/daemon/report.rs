@@ -8,11 +8,12 @@ use super::swap::{Pending, Swap};
 use crate::chat::LinkState;
 use crate::clock::UnixMillis;
 use crate::control::ControlCommand;
-use crate::control::proto::{self, AgentStatus, HandoffKind, HandoffReport, PlatformStatus, Progress, Status, TurnStatus};
+use crate::control::proto::{self, AgentStatus, HandoffReport, PlatformStatus, Progress, Status, TurnStatus};
+use crate::handoff::Phase;
 use crate::gateway::{AgentView, Describe, notice, text};
 use crate::jsonrpc::ErrorObject;
 use crate::report::Chain;
-use crate::service::{GatewayState, PlatformState, StateName};
+use crate::service::state_file::{self, GatewayState, HandoffState, LinkPhase, PlatformState};
 
 impl Daemon {
     pub(super) async fn tell_begin(&mut self, pending: &Pending) {
@@ -84,7 +85,7 @@ impl Daemon {
             Vec::new()
         });
         let status = Status {
-            gateway_state: self.state_name().as_str().to_owned(),
+            gateway_state: self.gateway_state().to_string(),
             image: self.image.id.clone(),
             pid: std::process::id(),
             generation: self.generation.0,
@@ -178,50 +179,74 @@ impl Daemon {
         }
     }
 
-    fn state_name(&self) -> StateName {
+    fn gateway_state(&self) -> state_file::Phase {
         let trouble = self.links.values().any(|(link, _)| !matches!(link, LinkState::Connected));
         match &self.swap {
-            _ if self.stopping.is_some() => StateName::Draining,
-            Swap::Preparing(pending) if pending.timeline.phase() > crate::handoff::Phase::Preflight => {
-                StateName::Draining
-            }
-            _ if trouble => StateName::Degraded,
-            _ => StateName::Running,
+            _ if self.stopping.is_some() => state_file::Phase::Draining,
+            Swap::Preparing(pending) if pending.timeline.phase() > Phase::Preflight => state_file::Phase::Draining,
+            _ if trouble => state_file::Phase::Degraded,
+            _ => state_file::Phase::Running,
         }
     }
 
     /// Tells other programs what runs.
     pub(super) fn write_state_file(&self) {
-        self.write_state(self.state_name(), None);
+        self.write_state(self.gateway_state(), None);
+        self.notifier.status(&self.status_line());
     }
 
     pub(super) fn write_state_file_stopped(&self, why: &str) {
-        self.write_state(StateName::Stopped, Some(why.to_owned()));
+        self.write_state(state_file::Phase::Stopped, Some(why.to_owned()));
     }
 
-    fn write_state(&self, state: StateName, exit_reason: Option<String>) {
-        let platforms = self.links.iter().map(|(name, (link, updated_at))| {
-            (name.to_string(), PlatformState { link: link.clone(), updated_at: *updated_at })
-        });
+    fn write_state(&self, gateway_state: state_file::Phase, exit_reason: Option<String>) {
+        let handoff = match &self.swap {
+            Swap::Preparing(pending) => Some(HandoffState {
+                phase: pending.timeline.phase().to_string(),
+                to_version: pending.to.as_ref().unwrap_or(&self.image.id).version.clone(),
+                started_at: pending.started_at,
+            }),
+            Swap::Idle => None,
+        };
         let written = GatewayState {
+            pid: std::process::id(),
+            kind: state_file::KIND.to_owned(),
+            argv: std::env::args().collect(),
+            start_time: self.process_started_at,
+            gateway_state,
             exit_reason,
-            restart_requested: matches!(
-                &self.swap,
-                Swap::Preparing(pending) if !matches!(pending.kind, HandoffKind::Update { dry_run: true, .. })
-            ),
-            active_agents: self.gateway.turns_in_flight(),
-            platforms: platforms.collect(),
+            restart_requested: handoff.is_some(),
+            active_agents: u32::try_from(self.gateway.turns_in_flight()).unwrap_or(u32::MAX),
+            platforms: self.links.iter().map(|(name, link)| (name.clone(), platform_state(link))).collect(),
+            updated_at: UnixMillis::now(),
             version: self.image.id.version.clone(),
             sha256: self.image.id.sha256.clone(),
-            generation: self.generation.0,
-            handoff: self.phase(),
-            ..GatewayState::new(state, self.process_started_at, self.home.control_sock())
+            generation: self.generation,
+            handoff,
+            control_sock: Some(self.home.control_sock().to_owned()),
         }
         .write(&self.home.state_json());
         if let Err(error) = written {
             tracing::warn!(error = %Chain(&error), "cannot write the state file");
         }
-        self.notifier.status(&self.status_line());
+    }
+}
+
+fn platform_state((link, updated_at): &(LinkState, UnixMillis)) -> PlatformState {
+    let (state, code, message) = match link {
+        LinkState::Connecting => (LinkPhase::Connecting, None, None),
+        LinkState::Connected => (LinkPhase::Connected, None, None),
+        LinkState::Paused => (LinkPhase::Paused, None, None),
+        LinkState::Retrying { error_code, error_message, .. } => {
+            (LinkPhase::Retrying, Some(error_code), Some(error_message))
+        }
+        LinkState::Fatal { error_code, error_message } => (LinkPhase::Fatal, Some(error_code), Some(error_message)),
+    };
+    PlatformState {
+        state,
+        error_code: code.and_then(|code| code.parse().ok()),
+        error_message: message.cloned(),
+        updated_at: *updated_at,
     }
 }
 

@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::run::Daemon;
-use super::state::{ControlRequest, Origin};
+use super::state::{CheckFor, ControlRequest, Origin};
 use super::swap::Step;
 use crate::chat::Conversation;
 use crate::control::proto::{self, ChatOpenParams, ChatSendParams, ChatSent, HandoffParams, UpdateCheck};
@@ -17,13 +17,6 @@ use crate::update::{Check, UpdateError};
 
 /// Handoffs that `status` tells.
 const HISTORY: u32 = 10;
-
-/// Whom a look for newer releases is for.
-#[derive(Debug)]
-pub(super) enum CheckFor {
-    Client(ClientId, RequestId),
-    Chat(Conversation),
-}
 
 impl Daemon {
     /// Serves one request. It is answered here, or later by whatever it set going.
@@ -83,7 +76,8 @@ impl Daemon {
     }
 
     /// Looks for newer releases beside the loop.
-    async fn check(&mut self, to: CheckFor) {
+    pub(super) async fn check(&mut self, to: CheckFor) {
+        self.checks.push(to.clone());
         let releases = match self.releases().await {
             Ok(releases) => releases,
             Err(error) => return self.update_checked(to, Err(error)).await,
@@ -96,6 +90,7 @@ impl Daemon {
     }
 
     pub(super) async fn update_checked(&mut self, to: CheckFor, outcome: Result<Check, UpdateError>) {
+        self.checks.retain(|check| *check != to);
         let running = self.image.id.version.clone();
         match to {
             CheckFor::Client(client, id) => {

@@ -8,7 +8,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::outlet::Outlet;
 use super::probation::Probation;
-use super::state::{ControlRequest, Stash};
+use super::state::{CheckFor, ControlRequest, Stash};
 use super::swap::{RunningImage, Step, Swap};
 use super::{DaemonError, RunOptions, boot};
 use crate::agent::{AgentCommand, AgentEvent, AgentHandle};
@@ -22,7 +22,8 @@ use crate::id::{AgentName, Generation, PlatformName};
 use crate::platform::local::Local;
 use crate::platform::{PlatformCommand, PlatformEvent, PlatformHandle};
 use crate::report::Chain;
-use crate::service::{Lock, Notifier};
+use crate::service::lock::Lock;
+use crate::service::notify::Notifier;
 use crate::store::Store;
 use crate::sys::signals::{self, Signals};
 use crate::telemetry::lifecycle;
@@ -56,6 +57,10 @@ pub(super) struct Daemon {
     /// What arrived while everything is held; `None` while nothing is.
     pub(super) stash: Option<Stash>,
     pub(super) ticks: Interval,
+    /// Looks for releases that are under way.
+    pub(super) checks: Vec<CheckFor>,
+    /// What tasks beside the loop reported while everything was held.
+    pub(super) held_steps: Vec<Step>,
     /// Set once a stop was asked for; the loop ends.
     pub(super) stopping: Option<String>,
 }
@@ -127,12 +132,7 @@ impl Daemon {
             Event::Step(step) => self.step(step).await,
             Event::Control(event) => self.control_event(event).await,
             Event::Platform(event) => self.platform_event(event).await,
-            Event::Agent(event) => {
-                let mut effects = Vec::new();
-                log_agent(&event);
-                self.gateway.agent_event(event, &mut effects);
-                self.carry_out(effects).await;
-            }
+            Event::Agent(event) => self.agent_event(event).await,
             Event::Tick => self.tick().await,
         }
     }
@@ -148,13 +148,24 @@ impl Daemon {
         }
     }
 
-    async fn control_event(&mut self, event: ControlEvent) {
+    pub(super) async fn agent_event(&mut self, event: AgentEvent) {
+        log_agent(&event);
+        // One that was dismissed has stopped.
+        if let AgentEvent::Stopped { agent } = &event {
+            self.agents.remove(agent);
+        }
+        let mut effects = Vec::new();
+        self.gateway.agent_event(event, &mut effects);
+        self.carry_out(effects).await;
+    }
+
+    pub(super) async fn control_event(&mut self, event: ControlEvent) {
         match event {
             ControlEvent::Request { client, peer, id, method, params } => {
                 let request = ControlRequest { client, peer, id, method, params };
                 match &mut self.stash {
                     Some(stash) => stash.requests.push(request),
-                    None => self.control_request(request).await,
+                    None => Box::pin(self.control_request(request)).await,
                 }
             }
             ControlEvent::Gone { client } => self.local.gone(client),
@@ -163,7 +174,7 @@ impl Daemon {
         }
     }
 
-    async fn platform_event(&mut self, event: PlatformEvent) {
+    pub(super) async fn platform_event(&mut self, event: PlatformEvent) {
         match event {
             PlatformEvent::Inbound { turn, inbound } => match &mut self.stash {
                 Some(stash) => stash.messages.push((turn, inbound)),
@@ -192,7 +203,7 @@ impl Daemon {
     async fn wind_down(&mut self) {
         let why = self.stopping.clone().unwrap_or_default();
         tracing::info!(why, "stopping");
-        self.notifier.stopping();
+        self.notifier.stopping(&format!("stopping: {why}"));
         self.write_state_file();
         let drain = self.config.gateway.restart_drain_timeout;
         let mut effects = Vec::new();

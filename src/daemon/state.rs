@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::agent::AgentSnapshot;
-use crate::chat::Inbound;
+use crate::chat::{Conversation, Inbound};
 use crate::clock::{MonoNanos, UnixMillis};
 use crate::control::proto::{HandoffReport, Image};
 use crate::control::{ClientId, ControlSnapshot, Peer};
@@ -149,6 +149,17 @@ pub(super) struct PlatformEntry {
 pub(super) struct Stash {
     pub(super) messages: Vec<(TurnId, Inbound)>,
     pub(super) requests: Vec<ControlRequest>,
+    /// Looks for releases that have not been answered.
+    #[serde(default)]
+    pub(super) checks: Vec<CheckFor>,
+}
+
+/// Whom a look for newer releases is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum CheckFor {
+    Client(ClientId, RequestId),
+    Chat(Conversation),
 }
 
 /// A request of a control client.

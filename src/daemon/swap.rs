@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::quiesce::FreezeError;
 use super::releases;
 use super::run::Daemon;
-use super::state::{Origin, PASSPORT, Passport, VERSION};
+use super::state::{CheckFor, Origin, PASSPORT, Passport, VERSION};
 use crate::clock::UnixMillis;
 use crate::control::proto::{self, HandoffKind, HandoffReport, Image, Progress};
 use crate::handoff::preflight::{self, CheckReport, PreflightError};
@@ -62,7 +62,7 @@ pub(super) enum Step {
     /// The digest of the running image is known.
     Hashed(std::io::Result<String>),
     /// A look for newer releases is over.
-    UpdateChecked(super::requests::CheckFor, Result<Check, UpdateError>),
+    UpdateChecked(CheckFor, Result<Check, UpdateError>),
 }
 
 impl Pending {
@@ -237,7 +237,7 @@ impl Daemon {
                     "replacing the image"
                 );
                 self.write_state_file();
-                self.notifier.reloading();
+                self.notifier.reloading(&self.status_line());
                 self.notifier.watchdog_ping();
                 let error = reexec(&candidate.file, sealed);
                 self.notifier.ready(&self.status_line());

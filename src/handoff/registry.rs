@@ -124,7 +124,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`SealError`]; nothing has changed then.
-    pub fn seal(mut self) -> Result<Sealed, SealError> {
+    pub fn seal(self) -> Result<Sealed, SealError> {
         let mut numbers: BTreeMap<&FdName, RawFd> = BTreeMap::new();
         let mut duplicates = Vec::with_capacity(self.fds.len());
         for (name, fd) in &self.fds {
@@ -133,13 +133,28 @@ impl Registry {
             numbers.insert(name, duplicate.as_raw_fd());
             duplicates.push(duplicate);
         }
-        let payload =
-            serde_json::to_vec(&numbers).map_err(|source| SealError::Section { section: FDS.to_owned(), source })?;
-        self.sections.insert(0, Section { name: FDS.to_owned(), version: FDS_VERSION, payload });
-        let blob = codec::encode(&self.sections).map_err(SealError::Codec)?;
-        let state = memfd::seal("hermes-state", &blob).map_err(SealError::Memfd)?;
+        let state = write(&numbers, &self.sections)?;
         Ok(Sealed { state, duplicates })
     }
+
+    /// Seals the same state for a preflight child, which gets the state and none of the fds: nothing is duplicated,
+    /// so nothing can leak into another child that is started meanwhile.
+    ///
+    /// # Errors
+    /// [`SealError`].
+    pub fn seal_for_preflight(self) -> Result<Sealed, SealError> {
+        let numbers = self.fds.iter().map(|(name, fd)| (name, fd.as_raw_fd())).collect();
+        let state = write(&numbers, &self.sections)?;
+        Ok(Sealed { state, duplicates: Vec::new() })
+    }
+}
+
+fn write(numbers: &BTreeMap<&FdName, RawFd>, sections: &[Section]) -> Result<File, SealError> {
+    let payload =
+        serde_json::to_vec(numbers).map_err(|source| SealError::Section { section: FDS.to_owned(), source })?;
+    let table = Section { name: FDS.to_owned(), version: FDS_VERSION, payload };
+    let blob = codec::encode(std::iter::once(&table).chain(sections)).map_err(SealError::Codec)?;
+    memfd::seal("hermes-state", &blob).map_err(SealError::Memfd)
 }
 
 impl Sealed {

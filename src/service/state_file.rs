@@ -6,6 +6,7 @@
 //! - It is never read back to decide anything: the [lock](super::lock) says whether a gateway runs.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -112,6 +113,20 @@ pub enum Phase {
     /// A later version's word.
     #[serde(other)]
     Unknown,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Degraded => "degraded",
+            Self::Draining => "draining",
+            Self::Stopped => "stopped",
+            Self::StartupFailed => "startup_failed",
+            Self::Unknown => "unknown",
+        })
+    }
 }
 
 /// The link to one platform.
