@@ -31,7 +31,7 @@ pub(super) enum Life {
 /// Why a process is being ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Cause {
+enum Cause {
     /// It was asked for.
     Stop,
     /// It broke the rules in this way.
@@ -53,9 +53,25 @@ pub(super) enum EndingStep {
 /// How the ending of a process goes on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Ending {
-    pub(super) cause: Cause,
+    cause: Cause,
     next: EndingStep,
     at: MonoNanos,
+}
+
+impl Ending {
+    /// Whether it was asked for.
+    pub(super) fn was_asked_for(&self) -> bool {
+        self.cause == Cause::Stop
+    }
+
+    /// The fault that the process was signalled for. `None` if it ended before that: a process that exits closes its
+    /// pipes a moment earlier, which is no fault.
+    pub(super) fn into_fault(self) -> Option<String> {
+        match self.cause {
+            Cause::Fault(fault) if self.next != EndingStep::Terminate => Some(fault),
+            Cause::Fault(_) | Cause::Stop => None,
+        }
+    }
 }
 
 /// A process and how far it has come.
@@ -87,7 +103,7 @@ impl Running {
 
     /// Whether it is being ended because that was asked for.
     pub(super) fn is_stopping(&self) -> bool {
-        matches!(&self.ending, Some(Ending { cause: Cause::Stop, .. }))
+        self.ending.as_ref().is_some_and(Ending::was_asked_for)
     }
 
     /// When there is something to do.

@@ -14,7 +14,7 @@ use super::connection::Connection;
 use super::handle::{AgentHandle, Mailbox};
 use super::limits::{Backoff, after};
 use super::process::{self, Process};
-use super::running::{Cause, EndingStep, Life, Running};
+use super::running::{Ending, EndingStep, Life, Running};
 use super::snapshot::{self, AdoptError};
 use super::{AgentCommand, AgentEvent, AgentSnapshot, AgentSpec, Limits};
 use crate::clock::MonoNanos;
@@ -268,12 +268,12 @@ impl Task {
         };
         let lived = now.since(running.started);
         let how = process::describe(running.process.reap());
-        let how = match running.ending.map(|ending| ending.cause) {
-            Some(Cause::Stop) => {
-                self.stopped();
-                return Flow::End;
-            }
-            Some(Cause::Fault(fault)) => format!("{how}; the gateway ended it because {fault}"),
+        if running.ending.as_ref().is_some_and(Ending::was_asked_for) {
+            self.stopped();
+            return Flow::End;
+        }
+        let how = match running.ending.and_then(Ending::into_fault) {
+            Some(fault) => format!("{how}; the gateway ended it because {fault}"),
             None => how,
         };
         if !self.connection.is_ready() {

@@ -355,7 +355,10 @@ async fn what_an_agent_said_before_it_died_is_told_before_its_death() {
     let first = rig.ready().await;
     let told = rig.turn(1, None, "crash chunks=500 bytes=200 code=7").await;
     assert_eq!(told.text, expected_output(500, 200));
-    assert!(matches!(&told.outcome, Some(TurnOutcome::Failed { reason }) if reason.contains("exit code 7")), "{told:?}");
+    assert!(
+        matches!(&told.outcome, Some(TurnOutcome::Failed { reason }) if reason.contains("exit code 7")),
+        "{told:?}"
+    );
     match rig.next().await {
         AgentEvent::Died { how, .. } => assert_eq!(how, "exit code 7"),
         other => panic!("{other:?}"),
@@ -370,8 +373,13 @@ async fn what_an_agent_said_before_it_died_is_told_before_its_death() {
 async fn an_agent_that_died_during_a_handoff_is_found_dead_with_its_last_words() {
     let mut rig = Rig::new(echo());
     let pid = rig.ready().await;
-    rig.prompt(1, None, "crash chunks=300 bytes=64").await;
-    let mut told = BTreeMap::new();
+    // All of it fits into the pipe, so the agent can end while nobody reads.
+    rig.prompt(1, None, "crash chunks=100 bytes=64 delay=1ms").await;
+    let mut told: BTreeMap<i64, Told> = BTreeMap::new();
+    while told.get(&1).is_none_or(|turn| turn.text.is_empty()) {
+        let event = rig.next().await;
+        rig.note(&mut told, event);
+    }
     let snapshot = rig.freeze(&mut told).await;
     wait_for_zombie(pid).await;
     rig.adopt(snapshot);
@@ -380,7 +388,7 @@ async fn an_agent_that_died_during_a_handoff_is_found_dead_with_its_last_words()
         let event = rig.next().await;
         rig.note(&mut told, event);
     }
-    assert_eq!(told[&1].text, expected_output(300, 64));
+    assert_eq!(told[&1].text, expected_output(100, 64));
     assert!(matches!(rig.next().await, AgentEvent::Died { how, .. } if how == "exit code 1"));
     rig.ready().await;
     assert!(!is_running(pid), "it was reaped");
@@ -483,7 +491,8 @@ async fn waits_between_restarts_double() {
 
 #[tokio::test]
 async fn a_stop_kills_what_ignores_it_with_all_its_children() {
-    let mut rig = Rig::new(script("trap '' TERM; hello; sleep 1000 & session; update $!; while :; do sleep 1000; done"));
+    let mut rig =
+        Rig::new(script("trap '' TERM; hello; sleep 1000 & session; update $!; while :; do sleep 1000; done"));
     let pid = rig.ready().await;
     rig.prompt(1, None, "hello").await;
     let child = loop {
@@ -514,15 +523,13 @@ fn is_alive(pid: i32) -> bool {
 async fn noise_between_the_messages_is_skipped() {
     let mut rig = Rig::new(script(
         r#"hello; echo 'Loading plugins...'; echo '[]'; echo '{"jsonrpc":"2.0","id":99,"result":1}'
-        echo '{"jsonrpc":"2.0","id":"x","error":{"code":1,"message":"m"}}'; printf 'ÿþ
-
-'
+        echo '{"jsonrpc":"2.0","id":"x","error":{"code":1,"message":"m"}}'; printf '\377\376\n\n'
         session; echo '{"jsonrpc":"2.0","method":"session/update","params":{"sessionId":7}}'
         echo '{"jsonrpc":"2.0","method":"session/update","params":{"sessionId":"s","update":{"sessionUpdate":"novelty"}}}'
         echo '{"jsonrpc":"2.0","method":"session/update","params":{"sessionId":"elsewhere","update":{"sessionUpdate":"agent_message_chunk","content":{"type":"text","text":"no"}}}}'
         echo '{"jsonrpc":"2.0","method":"session/update","params":[]}'
         line; prompt=$message
-        echo '{"jsonrpc":"2.0","id":1,"method":"fs/read_text_file","params":{}}'; line; update "$(printf '%s' "$message" | tr -d '\"')"
+        echo '{"jsonrpc":"2.0","id":1,"method":"fs/read_text_file","params":{}}'; line; update "$(printf '%s' "$message" | tr -d '\134"')"
         echo '{"jsonrpc":"2.0","id":"p","method":"session/request_permission","params":3}'; line
         message=$prompt; answer '{"stopReason":"end_turn","usage":{}}'; line"#,
     ));
@@ -534,7 +541,7 @@ async fn noise_between_the_messages_is_skipped() {
 
 #[tokio::test]
 async fn an_endless_line_costs_its_agent_the_process_and_little_memory() {
-    let mut rig = Rig::new(script("hello; session; line; head -c 100000000 /dev/zero | tr '\\0' a; line"));
+    let mut rig = Rig::new(script(r"hello; session; line; head -c 100000000 /dev/zero | tr '\0' a; line"));
     let told = rig.turn(1, None, "hello").await;
     match told.outcome {
         Some(TurnOutcome::Failed { reason }) => assert!(reason.contains("more than 8388608 bytes"), "{reason}"),
@@ -595,15 +602,13 @@ async fn an_agent_that_closes_its_input_or_its_output_ends_with_its_turns() {
 #[tokio::test]
 async fn an_agent_that_does_not_read_is_still_heard_and_can_be_frozen() {
     // Far more than the pipe holds is on its way to the agent while it speaks.
-    let mut rig = Rig::new(script(
-        "hello; session; for i in 1 2 3 4 5; do update $i; done; while [ ! -e "$GO" ]; do sleep 0.01; done; line
-        update x; answer '{"stopReason":"end_turn"}'; line",
-    ));
     let folder = tempfile::tempdir().expect("a folder");
-    rig.handle.try_send(AgentCommand::Stop).expect("room");
-    while !matches!(rig.next().await, AgentEvent::Stopped { .. }) {}
-    rig.spec.env.insert("GO".to_owned(), folder.path().join("go").to_string_lossy().into_owned());
-    let mut rig = Rig::new(rig.spec);
+    let mut spec = script(
+        r#"hello; session; for i in 1 2 3 4 5; do update $i; done; while [ ! -e "$GO" ]; do sleep 0.01; done; line
+        update x; answer '{"stopReason":"end_turn"}'; line"#,
+    );
+    spec.env.insert("GO".to_owned(), folder.path().join("go").to_string_lossy().into_owned());
+    let mut rig = Rig::new(spec);
     rig.prompt(1, None, &"a".repeat(1_000_000)).await;
     let mut told: BTreeMap<i64, Told> = BTreeMap::new();
     while told.get(&1).is_none_or(|turn| turn.text != "12345") {
@@ -637,7 +642,7 @@ async fn a_flood_of_requests_that_nobody_reads_the_answers_of_ends_the_agent() {
 async fn a_cancel_that_the_agent_ignores_ends_the_turn_at_its_deadline() {
     let limits = Limits { cancel_timeout: Duration::from_millis(50), ..quick() };
     let mut rig = Rig::with(
-        script("hello; session; line; update a; line; line; answer '{"stopReason":"end_turn"}'; line"),
+        script(r#"hello; session; line; update a; line; line; answer '{"stopReason":"end_turn"}'; line"#),
         limits,
     );
     rig.prompt(1, None, "hello").await;

@@ -17,6 +17,8 @@
 mod inbound;
 mod outgoing;
 mod permission;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
