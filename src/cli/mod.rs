@@ -1,26 +1,86 @@
 //! The command line.
+//!
+//! **Invariants**
+//! - Exit codes are decided in `error` alone, but for the gateway's own, which `gateway run` passes on.
+//! - With `--json` exactly one document goes to standard output, also for an error.
+//! - An error is told once, as `error: …` with `hint: …` where the fix is known.
 
+mod args;
+mod chat;
+mod ctl;
+mod error;
+mod handoff;
+mod home;
+mod progress;
+mod render;
+mod screen;
+mod update;
+
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 
+use self::args::{AgentCommand, Cli, Command, GatewayCommand};
+use self::error::CliError;
+use self::home::Home;
 use crate::agent::builtin;
-
-#[derive(Parser)]
-enum Command {
-    #[command(subcommand)]
-    Agent(Agent),
-}
-
-#[derive(clap::Subcommand)]
-enum Agent {
-    /// An agent that answers with the prompt
-    Echo(builtin::echo::EchoArgs),
-}
+use crate::clock::MonoNanos;
+use crate::daemon::{self, RunOptions};
 
 /// Parses the command line and runs it.
 pub fn main() -> ExitCode {
-    match Command::parse() {
-        Command::Agent(Agent::Echo(args)) => builtin::echo::run(args),
+    let main_at = MonoNanos::now();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come as errors too, for standard output.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(error::USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    let json = cli.command.json();
+    run(cli, main_at).unwrap_or_else(|error| error::tell(&error, json))
+}
+
+fn run(cli: Cli, main_at: MonoNanos) -> Result<ExitCode, CliError> {
+    match cli.command {
+        Command::Gateway(GatewayCommand::Run(args)) => {
+            let options = RunOptions { home: cli.home, config: args.config, log_format: args.log_format, main_at };
+            daemon::run(options).map_err(CliError::Daemon)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::HandoffCheck(args) => handoff_check(cli.home, args.config),
+        Command::Agent(AgentCommand::Echo(args)) => Ok(builtin::echo::run(args)),
+        command => block_on(client_command(command, Home::find(cli.home)?)),
     }
+}
+
+async fn client_command(command: Command, home: Home) -> Result<(), CliError> {
+    match command {
+        Command::Gateway(GatewayCommand::Status(args)) => ctl::status(&home, args).await,
+        Command::Gateway(GatewayCommand::Restart(args)) => ctl::restart(&home, args).await,
+        Command::Gateway(GatewayCommand::Reload(args)) => ctl::reload(&home, args).await,
+        Command::Gateway(GatewayCommand::Stop(args)) => ctl::stop(&home, args).await,
+        Command::SelfUpdate(args) => update::self_update(&home, args).await,
+        Command::Chat(args) => chat::run(&home, args).await,
+        Command::Gateway(GatewayCommand::Run(_)) | Command::HandoffCheck(_) | Command::Agent(_) => {
+            unreachable!("these were run without a connection")
+        }
+    }
+}
+
+/// The preflight child: prints its report for the gateway that started it.
+fn handoff_check(home: Option<PathBuf>, config: Option<PathBuf>) -> Result<ExitCode, CliError> {
+    let report = daemon::handoff_check(home, config).map_err(CliError::Check)?;
+    println!("{}", serde_json::to_string(&report).expect("plain data serialises"));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn block_on(command: impl Future<Output = Result<(), CliError>>) -> Result<ExitCode, CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| CliError::Io { what: "start the runtime", source })?;
+    runtime.block_on(command).map(|()| ExitCode::SUCCESS)
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 
 use tokio::sync::mpsc;
 
@@ -56,7 +57,7 @@ pub(super) struct Ground {
 
 /// Everything that must happen before there are threads, and all that can fail for the operator's sake.
 pub(super) fn ground(options: RunOptions) -> Result<Ground, DaemonError> {
-    let environment = Environment::from_process();
+    let environment = environment(options.home.as_deref())?;
     let claimed = Inherited::claim(environment.text(STATE_FD_VARIABLE), SECTIONS);
     let logging = TelemetryOptions {
         format: options.log_format,
@@ -88,6 +89,14 @@ pub(super) fn ground(options: RunOptions) -> Result<Ground, DaemonError> {
     // The first thread.
     let store = Store::open(&home.state_db()).map_err(DaemonError::Store)?;
     Ok(Ground { options, environment, home, config, lock, store, notifier, activated, inherited })
+}
+
+/// The environment with the home that was asked for.
+pub(super) fn environment(home: Option<&Path>) -> Result<Environment, DaemonError> {
+    let environment = Environment::from_process();
+    let Some(home) = home else { return Ok(environment) };
+    let home = std::path::absolute(home).map_err(|source| DaemonError::System { what: "find the home", source })?;
+    Ok(environment.with("HERMES_HOME", home))
 }
 
 fn arrived_at(mut passport: Passport, environment: &Environment, main_at: MonoNanos) -> Passport {

@@ -10,7 +10,8 @@ use super::state::{
     AGENTS, AgentEntry, CONTROL, ControlEntry, GATEWAY, LOCAL, PASSPORT, PLATFORMS, Passport, PlatformEntry, SECTIONS,
     STASH, Stash,
 };
-use crate::config::{Config, ConfigError, Environment, Home, HomeError};
+use super::{DaemonError, boot};
+use crate::config::{Config, ConfigError, Home, HomeError};
 use crate::gateway::GatewayState;
 use crate::handoff::adopt::{AdoptError, Sections};
 use crate::handoff::preflight::{CheckReport, PRODUCT};
@@ -26,6 +27,9 @@ pub enum CheckError {
     /// Standard input cannot be used.
     #[error("cannot use standard input")]
     Input(#[source] std::io::Error),
+    /// The home cannot be found.
+    #[error("no home directory")]
+    Environment(#[source] Box<DaemonError>),
     /// The home is not usable.
     #[error("no usable home directory")]
     Home(#[source] HomeError),
@@ -42,11 +46,11 @@ pub enum CheckError {
 ///
 /// # Errors
 /// [`CheckError`]: this image must not be given the state.
-pub fn handoff_check(config: Option<PathBuf>) -> Result<CheckReport, CheckError> {
+pub fn handoff_check(home: Option<PathBuf>, config: Option<PathBuf>) -> Result<CheckReport, CheckError> {
     let input = std::io::stdin().as_fd().try_clone_to_owned().map_err(CheckError::Input)?;
     let mut sections = Sections::read(&mut File::from(input), SECTIONS).map_err(CheckError::State)?;
     read_everything(&mut sections).map_err(CheckError::State)?;
-    let environment = Environment::from_process();
+    let environment = boot::environment(home.as_deref()).map_err(|error| CheckError::Environment(Box::new(error)))?;
     let home = Home::resolve(&environment, config.as_deref()).map_err(CheckError::Home)?;
     Config::load(home.config_file(), &environment).map_err(CheckError::Config)?;
     let schema = Store::inspect(&home.state_db()).map_err(CheckError::Store)?;

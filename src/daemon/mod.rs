@@ -47,6 +47,8 @@ use crate::telemetry::{LogFormat, TelemetryError};
 /// How to run the gateway.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
+    /// `--home` or `HERMES_HOME`; by default what [`crate::config::Home`] says.
+    pub home: Option<PathBuf>,
     /// `--config`.
     pub config: Option<PathBuf>,
     /// `--log-format`.

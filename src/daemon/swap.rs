@@ -206,10 +206,10 @@ impl Daemon {
             Ok(sealed) => sealed,
             Err(error) => return self.fail(Chain(&error).to_string()).await,
         };
-        let arguments: Vec<OsString> = match &self.options.config {
-            Some(config) => vec!["--config".into(), config.clone().into()],
-            None => Vec::new(),
-        };
+        let mut arguments: Vec<OsString> = vec!["--home".into(), self.home.path().into()];
+        if let Some(config) = &self.options.config {
+            arguments.extend(["--config".into(), config.into()]);
+        }
         let steps = self.steps.clone();
         tokio::spawn(async move {
             let version = &candidate.id.version;

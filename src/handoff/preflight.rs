@@ -119,8 +119,9 @@ pub async fn run(
 fn accept(ended: Ended, expected_version: &str) -> Result<CheckReport, PreflightError> {
     if ended.how != "exit code 0" {
         let said = String::from_utf8_lossy(&ended.error);
-        let said = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("").trim();
-        let said = said.strip_prefix("error: ").unwrap_or(said).to_owned();
+        let error = said.lines().rev().find_map(|line| line.strip_prefix("error: "));
+        let last = || said.lines().rfind(|line| !line.trim().is_empty());
+        let said = error.or_else(last).unwrap_or("").trim().to_owned();
         return Err(PreflightError::Refused { how: ended.how, said });
     }
     let report: CheckReport = serde_json::from_slice(&ended.output).map_err(|_| PreflightError::NoReport)?;

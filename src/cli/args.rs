@@ -1,0 +1,141 @@
+//! What may be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::agent::builtin::echo::EchoArgs;
+use crate::telemetry::LogFormat;
+
+/// Joins chat platforms to AI agents, and replaces its own binary while it runs.
+#[derive(Debug, Parser)]
+#[command(name = "hermes", version = crate::version::version(), disable_help_subcommand = true, max_term_width = 100)]
+pub struct Cli {
+    /// The gateway's home directory [default: ~/.hermes].
+    #[arg(long, global = true, env = "HERMES_HOME", hide_env_values = true, value_name = "DIR")]
+    pub home: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run, watch and steer the gateway.
+    #[command(subcommand)]
+    Gateway(GatewayCommand),
+    /// Update the running gateway to a newer release, in place.
+    #[command(visible_alias = "update")]
+    SelfUpdate(SelfUpdateArgs),
+    /// Talk to the gateway's agent from this terminal.
+    Chat(ChatArgs),
+    /// Run a built-in agent: ACP over standard input and output, for this gateway or any other ACP client.
+    #[command(subcommand)]
+    Agent(AgentCommand),
+    /// Say whether this program could take over the state on standard input.
+    #[command(hide = true)]
+    HandoffCheck(RunArgs),
+}
+
+impl Command {
+    /// Whether a program reads the answer.
+    pub fn json(&self) -> bool {
+        match self {
+            Self::Gateway(GatewayCommand::Run(_)) | Self::Chat(_) | Self::Agent(_) | Self::HandoffCheck(_) => false,
+            Self::Gateway(
+                GatewayCommand::Status(JsonArgs { json })
+                | GatewayCommand::Restart(RestartArgs { json: JsonArgs { json }, .. })
+                | GatewayCommand::Reload(JsonArgs { json })
+                | GatewayCommand::Stop(JsonArgs { json }),
+            )
+            | Self::SelfUpdate(SelfUpdateArgs { json: JsonArgs { json }, .. }) => *json,
+        }
+    }
+}
+
+/// `hermes gateway …`.
+#[derive(Debug, Subcommand)]
+pub enum GatewayCommand {
+    /// Run the gateway in the foreground.
+    Run(RunArgs),
+    /// Show what runs, how it is, and what happened lately.
+    Status(JsonArgs),
+    /// Start the gateway's program anew in the same process; running turns go on.
+    Restart(RestartArgs),
+    /// Read the configuration anew; running turns go on.
+    Reload(JsonArgs),
+    /// Stop the gateway.
+    Stop(JsonArgs),
+}
+
+/// `--json`.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct JsonArgs {
+    /// Print one JSON document.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `hermes gateway run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The configuration [default: gateway.toml in the home directory].
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// How to log [default: the journal under systemd, else text].
+    #[arg(long, value_name = "text|json|journal")]
+    pub log_format: Option<LogFormat>,
+}
+
+/// `hermes agent …`.
+#[derive(Debug, Subcommand)]
+pub enum AgentCommand {
+    /// Answer with what was said; streams, asks and crashes on request.
+    Echo(EchoArgs),
+}
+
+/// `hermes gateway restart`.
+#[derive(Debug, Args)]
+pub struct RestartArgs {
+    /// Do not wait for messages that are being sent.
+    #[arg(long)]
+    pub force: bool,
+    /// Why, for the history.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// See [`JsonArgs`].
+    #[command(flatten)]
+    pub json: JsonArgs,
+}
+
+/// `hermes self-update`.
+#[derive(Debug, Args)]
+pub struct SelfUpdateArgs {
+    /// Only say whether there is a newer release.
+    #[arg(long, conflicts_with_all = ["version", "yes", "dry_run"])]
+    pub check: bool,
+    /// Update to this version instead of the newest.
+    #[arg(long, value_name = "V")]
+    pub version: Option<String>,
+    /// Do not ask.
+    #[arg(long, short)]
+    pub yes: bool,
+    /// Download, verify and try the release, but do not switch to it.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// See [`JsonArgs`].
+    #[command(flatten)]
+    pub json: JsonArgs,
+}
+
+/// `hermes chat`.
+#[derive(Debug, Args)]
+pub struct ChatArgs {
+    /// The chat to join; everyone in a chat sees the same.
+    #[arg(long, value_name = "NAME", default_value = crate::platform::local::DEFAULT_CHAT)]
+    pub chat: String,
+    /// Send this one message, print the answer and exit.
+    #[arg(long, value_name = "TEXT")]
+    pub once: Option<String>,
+}

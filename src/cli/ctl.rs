@@ -1,0 +1,75 @@
+//! `hermes gateway status|restart|reload|stop`.
+
+use std::time::Duration;
+
+use super::args::{JsonArgs, RestartArgs};
+use super::error::CliError;
+use super::handoff;
+use super::home::Home;
+use super::progress::ProgressView;
+use super::{render, screen};
+use crate::clock::UnixMillis;
+use crate::control::client::Client;
+use crate::control::proto::{self, HandoffKind, HandoffParams};
+
+/// How long the gateway may take to begin to stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long it may then take to end; agents are given time to end by themselves.
+const STOPPED_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// Connects to the gateway of this home.
+///
+/// # Errors
+/// [`CliError::NotRunning`] and the others of connecting.
+pub(super) async fn connect(home: &Home) -> Result<Client, CliError> {
+    home.connect().await.map_err(|error| CliError::client(error, &home.path))
+}
+
+/// `hermes gateway status`.
+pub(super) async fn status(home: &Home, args: JsonArgs) -> Result<(), CliError> {
+    let mut client = connect(home).await?;
+    let status = handoff::status(&mut client).await.map_err(|error| CliError::client(error, &home.path))?;
+    if args.json { screen::print_json(&status) } else { screen::print(&render::status(&status, UnixMillis::now())) }
+}
+
+/// `hermes gateway restart`.
+pub(super) async fn restart(home: &Home, args: RestartArgs) -> Result<(), CliError> {
+    let params = HandoffParams { kind: HandoffKind::Restart, force: args.force, reason: args.reason };
+    replace(home, &params, args.json).await
+}
+
+/// `hermes gateway reload`.
+pub(super) async fn reload(home: &Home, args: JsonArgs) -> Result<(), CliError> {
+    replace(home, &HandoffParams { kind: HandoffKind::Reload, force: false, reason: None }, args).await
+}
+
+/// `hermes gateway stop`.
+pub(super) async fn stop(home: &Home, args: JsonArgs) -> Result<(), CliError> {
+    let failed = |error| CliError::client(error, &home.path);
+    let mut client = connect(home).await?;
+    let status = handoff::status(&mut client).await.map_err(failed)?;
+    let nothing = serde_json::Value::Null;
+    let answer: serde_json::Value =
+        client.request(proto::STOP, &nothing, STOP_TIMEOUT, |_, _| {}).await.map_err(failed)?;
+    let stopped = client.wait_closed(STOPPED_TIMEOUT).await;
+    match (args.json, stopped) {
+        (true, _) => screen::print_json(&answer),
+        (false, true) => screen::print(&format!("stopped (PID {})\n", status.pid)),
+        (false, false) => screen::print(&format!("PID {} is still stopping\n", status.pid)),
+    }
+}
+
+/// Asks for a handoff, shows it, and prints how it ended.
+pub(super) async fn replace(home: &Home, params: &HandoffParams, args: JsonArgs) -> Result<(), CliError> {
+    let mut client = connect(home).await?;
+    let before = handoff::status(&mut client).await.map_err(|error| CliError::client(error, &home.path))?;
+    let mut view = ProgressView::new(args.json);
+    let report = handoff::handoff(home, &mut client, &before, params, &mut view).await;
+    view.finish();
+    let report = report?;
+    if args.json {
+        screen::print_json(&report)
+    } else {
+        screen::print(&format!("{}\n", render::report(&report, before.pid)))
+    }
+}

@@ -1,0 +1,178 @@
+//! What can go wrong on the command line: how it is told, and the exit code.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use serde_json::json;
+use thiserror::Error;
+
+use super::screen;
+use crate::control::client::ClientError;
+use crate::daemon::{CheckError, DaemonError};
+use crate::control::proto;
+use crate::jsonrpc::ErrorObject;
+use crate::report::Chain;
+
+/// Exit code: it did not work.
+const FAILURE: u8 = 1;
+/// Exit code: it was asked in a wrong way; clap's errors have it too.
+pub(super) const USAGE: u8 = 2;
+/// Exit code: the configuration or the environment must be changed first (EX_CONFIG of sysexits.h(3)).
+const CONFIG: u8 = 78;
+
+/// Why a command failed.
+#[derive(Debug, Error)]
+pub enum CliError {
+    /// There is no home directory to look in.
+    #[error("no home directory: neither --home nor HERMES_HOME nor HOME is set")]
+    NoHome,
+    /// The gateway could not start.
+    #[error("the gateway cannot run")]
+    Daemon(#[source] DaemonError),
+    /// This image could not take over.
+    #[error("cannot take over")]
+    Check(#[source] CheckError),
+    /// Nothing listens on the control socket.
+    #[error("no gateway is running on {}", home.display())]
+    NotRunning {
+        /// The home directory.
+        home: PathBuf,
+    },
+    /// The gateway answered with an error.
+    #[error("{}", .0.message)]
+    Gateway(ErrorObject),
+    /// The gateway cannot be talked to.
+    #[error("cannot talk to the gateway")]
+    Client(#[source] ClientError),
+    /// The connection broke during a handoff, and the new image does not serve.
+    #[error("the connection broke during the handoff, and {0}")]
+    HandoffLost(String),
+    /// The answer to `--once` did not come or is not complete.
+    #[error("{0}")]
+    NoAnswer(String),
+    /// The user said no.
+    #[error("nothing was changed")]
+    Declined,
+    /// The parameter cannot be used.
+    #[error("{0}")]
+    Usage(String),
+    /// The terminal or pipe cannot be used.
+    #[error("cannot {what}")]
+    Io {
+        /// What failed.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl CliError {
+    /// What a failed write to standard output is.
+    pub(super) fn stdout(source: io::Error) -> Self {
+        Self::Io { what: "write to standard output", source }
+    }
+
+    /// A client's error, told as of the gateway on `home`.
+    pub(super) fn client(error: ClientError, home: &std::path::Path) -> Self {
+        match error {
+            ClientError::NotRunning { .. } => Self::NotRunning { home: home.to_owned() },
+            ClientError::Rpc(error) => Self::Gateway(error),
+            error => Self::Client(error),
+        }
+    }
+
+    /// Whether the reader of standard output has gone, which is nobody's mistake.
+    fn is_broken_pipe(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::NoHome | Self::Daemon(DaemonError::Config(_) | DaemonError::Home(_)) => CONFIG,
+            Self::Usage(_) => USAGE,
+            _ => FAILURE,
+        }
+    }
+
+    /// The kind of failure, for programs.
+    fn code(&self) -> &'static str {
+        match self {
+            Self::NoHome => "no_home",
+            Self::Daemon(_) => "startup_failed",
+            Self::Check(_) => "cannot_take_over",
+            Self::NotRunning { .. } => "not_running",
+            Self::Gateway(error) => match error.code {
+                proto::BUSY => "busy",
+                proto::HANDOFF_FAILED => "handoff_failed",
+                proto::UP_TO_DATE => "up_to_date",
+                proto::FORBIDDEN => "forbidden",
+                proto::OVERLOADED => "overloaded",
+                ErrorObject::METHOD_NOT_FOUND => "unsupported",
+                ErrorObject::INVALID_PARAMS => "invalid",
+                _ => "internal",
+            },
+            Self::Client(ClientError::PermissionDenied { .. }) => "permission_denied",
+            Self::Client(ClientError::Timeout { .. }) => "timeout",
+            Self::Client(ClientError::Protocol(_)) => "protocol",
+            Self::Client(_) => "disconnected",
+            Self::HandoffLost(_) => "handoff_failed",
+            Self::NoAnswer(_) => "no_answer",
+            Self::Declined => "declined",
+            Self::Usage(_) => "usage",
+            Self::Io { .. } => "io",
+        }
+    }
+
+    /// What to do about it, where that is known.
+    fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::NoHome => Some("name the gateway's home with --home DIR"),
+            Self::NotRunning { .. } => Some("start it with `hermes gateway run`, or name its home with --home DIR"),
+            Self::Gateway(error) => match error.code {
+                proto::BUSY => Some("`hermes gateway status` shows how far the other one is"),
+                proto::HANDOFF_FAILED => Some("the gateway goes on as before; its journal has the details"),
+                ErrorObject::METHOD_NOT_FOUND => Some("the running gateway is older than this command; update it"),
+                _ => None,
+            },
+            Self::Client(ClientError::PermissionDenied { .. }) => Some("run this as the gateway's user or as root"),
+            Self::Client(ClientError::Timeout { .. }) => Some("`hermes gateway status` shows what it is busy with"),
+            Self::Client(ClientError::Protocol(_)) => Some("this command and the gateway may be of different versions"),
+            Self::HandoffLost(_) => Some("`hermes gateway status` shows what runs, its journal why"),
+            _ => None,
+        }
+    }
+}
+
+/// Tells the error once and gives the exit code. With `json` it is a document on standard output, where a program
+/// looks for the answer.
+pub(super) fn tell(error: &CliError, json: bool) -> ExitCode {
+    if error.is_broken_pipe() {
+        return ExitCode::SUCCESS;
+    }
+    if json {
+        let message = Chain(error).to_string();
+        // If standard output is what is broken, there is nobody left to tell.
+        let _ = screen::print_json(&json!({ "error": { "code": error.code(), "message": message } }));
+    } else {
+        screen::complain(&format!("error: {}", Chain(error)));
+        if let Some(hint) = error.hint() {
+            screen::complain(&format!("hint: {hint}"));
+        }
+    }
+    ExitCode::from(error.exit_code())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_has_its_exit_code() {
+        assert_eq!(CliError::NoHome.exit_code(), 78);
+        assert_eq!(CliError::Usage(String::new()).exit_code(), 2);
+        assert_eq!(CliError::Declined.exit_code(), 1);
+        assert_eq!(CliError::Gateway(ErrorObject::new(proto::BUSY, "x")).code(), "busy");
+    }
+}
