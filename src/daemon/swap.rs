@@ -254,7 +254,6 @@ impl Daemon {
 
     async fn freeze_and_seal(&mut self, to: &Image, drain: Duration) -> Result<Sealed, String> {
         let frozen = self.freeze(drain).await.map_err(|error: FreezeError| Chain(&error).to_string())?;
-        self.store.flush().await.map_err(|error| Chain(&error).to_string())?;
         if let Swap::Preparing(pending) = &mut self.swap {
             pending.timeline.enter(Phase::Seal);
         }

@@ -133,7 +133,7 @@ pub fn handoff_done(report: &HandoffReport) -> String {
         "same process (PID {}), {} carried, {}",
         report.pid,
         counted(report.turns_carried, "turn"),
-        millis(report.duration_us)
+        millis(report.blackout_us)
     );
     if report.dry_run {
         return format!("✅ {} could take over. Nothing was replaced.", report.to.version);
