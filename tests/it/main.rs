@@ -4,6 +4,7 @@
 //! - `config`: gateway.toml, accepted and refused.
 //! - `control`: the control socket, its limits, and clients over freezes and adoptions.
 //! - `support`: harnesses and test servers; no tests of its own beyond those that keep them honest.
+//! - `telegram`: the Telegram platform against the test server in `support::telegram`.
 
 mod config;
 mod control;
@@ -12,3 +13,4 @@ mod control;
 
 mod agent;
 mod support;
+mod telegram;

@@ -391,7 +391,6 @@ impl Task {
     async fn take(&mut self, updates: Vec<Box<RawValue>>) {
         let batch = intake::take(&updates, &self.account, &self.store).await;
         self.poll.offset = batch.offset.or(self.poll.offset);
-        self.outbox.extend(batch.new.into_iter().map(|(turn, inbound)| PlatformEvent::Inbound { turn, inbound }));
         if let Some(error) = batch.failure {
             self.poll_failed("store", Chain(&error).to_string(), None);
         } else if batch.offset.is_none() && !updates.is_empty() {
@@ -404,6 +403,8 @@ impl Task {
                 self.poll.not_before = after(self.poll.opened_at, HOLD_MIN);
             }
         }
+        // What is stored is told, also beside a failure: it comes again as a duplicate only.
+        self.outbox.extend(batch.new.into_iter().map(|(turn, inbound)| PlatformEvent::Inbound { turn, inbound }));
     }
 
     fn poll_worked(&mut self) {

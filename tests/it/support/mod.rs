@@ -1,2 +1,4 @@
 //! Harnesses and test servers.
 pub mod systemd;
+
+pub mod telegram;

@@ -1,0 +1,168 @@
+//! A Bot API server for tests: what a bot can see of Telegram, and what a test wants to know of a bot.
+//!
+//! - `state`: chats, messages, the queue of updates, the log of calls; plain data.
+//! - `methods`: the Bot API methods, with Telegram's checks and error texts.
+//! - `params`: parameters from the query, JSON, form or multipart.
+//! - `faults`: answers that go wrong on purpose.
+//! - `control`: the test's side over HTTP, under `/control/`.
+//! - `main.rs`: the server as a process (`cargo run --example telegram-server`).
+//!
+//! It differs from Telegram where a test needs it: every chat exists unless the test says otherwise, nothing is rate
+//! limited unless the test asks for 429, and updates are kept for ever, whatever `allowed_updates` says. `scripts/check-telegram-server` compares the
+//! rest with an independent client.
+
+pub mod control;
+pub mod faults;
+mod methods;
+mod params;
+pub mod state;
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::{any, get, post};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use faults::Fault;
+use state::State;
+
+/// How long [`TelegramServer::until`] waits.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The state, and a signal for each change of it.
+#[derive(Clone)]
+pub struct Shared {
+    state: Arc<Mutex<State>>,
+    changes: watch::Sender<u64>,
+}
+
+impl Shared {
+    /// Serves `state`.
+    pub fn new(state: State) -> Self {
+        Self { state: Arc::new(Mutex::new(state)), changes: watch::Sender::new(0) }
+    }
+
+    /// Looks at the state or changes it. Not across an await.
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no handler panics with the state locked")
+    }
+
+    /// Changes the state and tells everyone who waits.
+    pub fn change<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
+        let result = change(&mut self.lock());
+        self.changes.send_modify(|n| *n += 1);
+        result
+    }
+
+    /// Sees every change from now on.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Serves the Bot API and the control endpoints until the task is dropped.
+    pub async fn serve(self, listener: TcpListener) {
+        let router = Router::new()
+            .route("/control/say", post(control::say))
+            .route("/control/inject", post(control::inject))
+            .route("/control/fault", post(control::fault))
+            .route("/control/reach", post(control::reach))
+            .route("/control/state", get(control::state))
+            .route("/control/messages", get(control::messages))
+            .route("/{bot}/{method}", any(methods::call))
+            .fallback(methods::not_found)
+            .with_state(self);
+        axum::serve(listener, router).await.expect("a bound listener serves");
+    }
+}
+
+/// A server in the process of the test.
+pub struct TelegramServer {
+    shared: Shared,
+    url: String,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl TelegramServer {
+    /// Starts one on a free port of the loopback.
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("a bound address"));
+        let shared = Shared::new(State::new("4242:the-token-of-the-test-bot"));
+        let task = tokio::spawn(shared.clone().serve(listener));
+        Self { shared, url, task }
+    }
+
+    /// The base URL for `api_url`.
+    pub fn url(&self) -> String {
+        self.url.clone()
+    }
+
+    /// The bot's token.
+    pub fn token(&self) -> String {
+        self.look(|state| state.token.clone())
+    }
+
+    /// `user` writes `text` in `chat`. Returns the id of the update.
+    pub fn say(&self, user: i64, chat: i64, text: &str) -> i64 {
+        self.shared.change(|state| state.say(user, chat, None, text))
+    }
+
+    /// Queues an update as it is, but for its id, which is returned.
+    pub fn inject(&self, update: Value) -> i64 {
+        self.shared.change(|state| state.queue(update))
+    }
+
+    /// The next `times` calls of `method` go wrong.
+    pub fn fault(&self, method: &str, times: u32, fault: Fault) {
+        self.shared.change(|state| state.add_fault(method, times, fault));
+    }
+
+    /// Makes a chat unreachable, or reachable again.
+    pub fn reach(&self, chat: i64, reach: state::Reach) {
+        self.shared.change(|state| state.set_reach(chat, reach));
+    }
+
+    /// Changes anything.
+    pub fn change<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
+        self.shared.change(change)
+    }
+
+    /// Looks at the state.
+    pub fn look<R>(&self, look: impl FnOnce(&State) -> R) -> R {
+        look(&self.shared.lock())
+    }
+
+    /// What a member of `chat` sees of the bot, oldest first.
+    pub fn texts(&self, chat: i64) -> Vec<String> {
+        self.look(|state| state.texts(chat))
+    }
+
+    /// Waits until `look` finds what it looks for.
+    ///
+    /// # Panics
+    /// After 30 s, with `what` and the state.
+    pub async fn until<R>(&self, what: &str, mut look: impl FnMut(&State) -> Option<R>) -> R {
+        let mut changes = self.shared.subscribe();
+        let wait = async {
+            loop {
+                if let Some(found) = look(&self.shared.lock()) {
+                    return found;
+                }
+                changes.changed().await.expect("the server lives as long as its handle");
+            }
+        };
+        match tokio::time::timeout(DEADLINE, wait).await {
+            Ok(found) => found,
+            Err(_) => panic!("waited in vain: {what}\n{}", self.look(|state| format!("{:#}", json!(state)))),
+        }
+    }
+}
+
+impl Drop for TelegramServer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
