@@ -4,5 +4,6 @@
 //! - `control`: the control socket, its limits, and clients over freezes and adoptions.
 //! - `support`: harnesses and test servers; no tests of its own beyond those that keep them honest.
 
+mod cli;
 mod control;
 mod support;
