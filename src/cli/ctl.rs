@@ -51,12 +51,10 @@ pub(super) async fn stop(home: &Home, args: JsonArgs) -> Result<(), CliError> {
     let nothing = serde_json::Value::Null;
     let answer: serde_json::Value =
         client.request(proto::STOP, &nothing, STOP_TIMEOUT, |_, _| {}).await.map_err(failed)?;
-    let stopped = client.wait_closed(STOPPED_TIMEOUT).await;
-    match (args.json, stopped) {
-        (true, _) => screen::print_json(&answer),
-        (false, true) => screen::print(&format!("stopped (PID {})\n", status.pid)),
-        (false, false) => screen::print(&format!("PID {} is still stopping\n", status.pid)),
+    if !client.wait_closed(STOPPED_TIMEOUT).await {
+        return Err(CliError::StillStopping { pid: status.pid, after: STOPPED_TIMEOUT });
     }
+    if args.json { screen::print_json(&answer) } else { screen::print(&format!("stopped (PID {})\n", status.pid)) }
 }
 
 /// Asks for a handoff, shows it, and prints how it ended.

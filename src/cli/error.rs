@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde_json::json;
 use thiserror::Error;
@@ -48,6 +49,14 @@ pub enum CliError {
     /// The connection broke during a handoff, and the new image does not serve.
     #[error("the connection broke during the handoff, and {0}")]
     HandoffLost(String),
+    /// The gateway has begun to stop and does not end.
+    #[error("PID {pid} has not stopped within {} s", after.as_secs())]
+    StillStopping {
+        /// The gateway.
+        pid: u32,
+        /// How long it was waited for.
+        after: Duration,
+    },
     /// The answer to `--once` did not come or is not complete.
     #[error("{0}")]
     NoAnswer(String),
@@ -114,7 +123,7 @@ impl CliError {
                 _ => "internal",
             },
             Self::Client(ClientError::PermissionDenied { .. }) => "permission_denied",
-            Self::Client(ClientError::Timeout { .. }) => "timeout",
+            Self::StillStopping { .. } | Self::Client(ClientError::Timeout { .. }) => "timeout",
             Self::Client(ClientError::Protocol(_)) => "protocol",
             Self::Client(_) => "disconnected",
             Self::HandoffLost(_) => "handoff_failed",
@@ -139,6 +148,7 @@ impl CliError {
             Self::Client(ClientError::PermissionDenied { .. }) => Some("run this as the gateway's user or as root"),
             Self::Client(ClientError::Timeout { .. }) => Some("`hermes gateway status` shows what it is busy with"),
             Self::Client(ClientError::Protocol(_)) => Some("this command and the gateway may be of different versions"),
+            Self::StillStopping { .. } => Some("its journal shows what it waits for"),
             Self::HandoffLost(_) => Some("`hermes gateway status` shows what runs, its journal why"),
             _ => None,
         }

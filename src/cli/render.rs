@@ -15,7 +15,7 @@ const HANDOFFS_SHOWN: usize = 5;
 pub(super) fn status(status: &Status, now: UnixMillis) -> String {
     let mut text = String::new();
     let sha = status.image.sha256.get(..12).unwrap_or(&status.image.sha256);
-    let phase = if status.phase == "serving" { String::new() } else { format!(", {}", status.phase) };
+    let phase = if status.phase == "serving" { String::new() } else { format!(" ({})", status.phase) };
     let image_age = now.since(status.image_started_at);
     line(&mut text, format_args!("hermes {} (sha256 {sha}…) is {}{phase}", status.image.version, status.gateway_state));
     line(
@@ -117,7 +117,8 @@ fn platform_row(platform: &PlatformStatus, now: UnixMillis) -> Vec<String> {
         }
         LinkState::Fatal { error_code, error_message } => ("fatal", format!("{error_message} ({error_code})")),
     };
-    vec![platform.name.clone(), state.to_owned(), ago(platform.updated_at, now), detail]
+    let since = format!("for {}", span(now.since(platform.updated_at)));
+    vec![platform.name.clone(), state.to_owned(), since, detail]
 }
 
 fn agent_rows(agent: &AgentStatus, now: UnixMillis) -> Vec<Vec<String>> {
@@ -164,4 +165,131 @@ fn table(text: &mut String, title: &str, rows: Vec<Vec<String>>) {
 
 fn line(text: &mut String, content: std::fmt::Arguments<'_>) {
     writeln!(text, "{content}").expect("a String takes all that is written");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::proto::{Image, TurnStatus};
+
+    const NOW: UnixMillis = UnixMillis(1_000_000_000);
+
+    fn before(secs: i64) -> UnixMillis {
+        UnixMillis(NOW.0 - secs * 1000)
+    }
+
+    fn image(version: &str) -> Image {
+        Image { version: version.into(), sha256: "0123456789abcdef".repeat(4) }
+    }
+
+    fn record() -> HandoffRecord {
+        HandoffRecord {
+            kind: "update".into(),
+            requested_by: "Ann".into(),
+            requested_via: "telegram:1001".into(),
+            reason: Some("security".into()),
+            from_version: "1.3.0".into(),
+            from_sha256: String::new(),
+            to_version: "1.4.0".into(),
+            to_sha256: String::new(),
+            generation: 2,
+            turns_carried: 1,
+            agents_carried: 1,
+            started_at: before(180),
+            phases_us: vec![("preflight".into(), 80_000), ("execve".into(), 4_000)],
+            outcome: "committed".into(),
+        }
+    }
+
+    #[test]
+    fn a_status_is_short_and_aligned() {
+        let retrying = LinkState::Retrying {
+            error_code: "502".into(),
+            error_message: "bad gateway".into(),
+            next_attempt_at: UnixMillis(NOW.0 + 8_000),
+        };
+        let turn =
+            TurnStatus { turn: 17, conversation: "telegram:1001".into(), started_at: before(121), answer_bytes: 3_000 };
+        let platform = |name: &str, link| PlatformStatus { name: name.into(), link, updated_at: before(90_000) };
+        let agent = AgentStatus {
+            name: "default".into(),
+            state: "ready".into(),
+            pid: Some(4243),
+            title: Some("Echo\u{1b}[31m".into()),
+            error: None,
+            turns: vec![turn],
+        };
+        let restart = HandoffRecord {
+            kind: "restart".into(),
+            from_version: "1.3.0".into(),
+            to_version: "1.3.0".into(),
+            requested_by: "root".into(),
+            requested_via: "control".into(),
+            reason: None,
+            started_at: before(300_000),
+            ..record()
+        };
+        let status = Status {
+            gateway_state: "degraded".into(),
+            image: image("1.4.0"),
+            pid: 4242,
+            generation: 2,
+            started_at: before(300_000),
+            image_started_at: before(180),
+            phase: "probation".into(),
+            home: "/var/lib/hermes".into(),
+            platforms: vec![platform("local", LinkState::Connected), platform("telegram", retrying)],
+            agents: vec![agent],
+            queued_turns: 2,
+            handoffs: vec![record(), restart],
+        };
+        insta::assert_snapshot!(super::status(&status, NOW), @r"
+        hermes 1.4.0 (sha256 0123456789ab…) is degraded (probation)
+          PID 4242, up 3 d; this image for 3 min (generation 2)
+          home /var/lib/hermes
+        platforms
+          local     connected  for 25 h
+          telegram  retrying   for 25 h  bad gateway (502); next try in 8 s
+        agents
+          default    ready          PID 4243   Echo [31m
+            turn 17  telegram:1001  2 min ago  2 KiB so far
+          2 turns waiting for an agent
+        handoffs
+          3 min ago  update 1.3.0 → 1.4.0  committed  84 ms  by Ann (telegram:1001)  “security”
+          3 d ago    restart 1.3.0         committed  84 ms  by root (control)
+        ");
+    }
+
+    #[test]
+    fn a_report_names_what_changed_and_what_did_not() {
+        let report = HandoffReport {
+            kind: "update".into(),
+            from: image("1.4.0"),
+            to: image("1.5.0"),
+            pid: 4242,
+            generation: 3,
+            agents_carried: 1,
+            turns_carried: 1,
+            blackout_us: 980,
+            duration_us: 100_000,
+            phases_us: Vec::new(),
+            dry_run: false,
+        };
+        assert_eq!(
+            super::report(&report, 4242),
+            "updated 1.4.0 → 1.5.0, same process (PID 4242), 1 turn carried, 980 µs"
+        );
+        let restart = HandoffReport { kind: "restart".into(), turns_carried: 0, ..report.clone() };
+        assert_eq!(super::report(&restart, 1), "restarted 1.5.0, new process (PID 4242), 980 µs");
+        let dry = HandoffReport { dry_run: true, ..report };
+        assert!(super::report(&dry, 4242).starts_with("1.4.0 → 1.5.0 would work"));
+    }
+
+    #[test]
+    fn spans_and_sizes_use_the_unit_that_fits() {
+        let spans: Vec<String> = [0, 59, 60, 3599, 3600, 172_799, 172_800].map(Duration::from_secs).map(span).into();
+        assert_eq!(spans, ["0 s", "59 s", "1 min", "59 min", "1 h", "47 h", "2 d"]);
+        assert_eq!([1023, 1024, 1 << 20].map(size), ["1023 B", "1 KiB", "1 MiB"].map(str::to_owned));
+        assert_eq!([999, 1000, 10_000_000].map(|us| fine(Duration::from_micros(us))), ["999 µs", "1 ms", "10 s"]);
+    }
 }

@@ -172,8 +172,14 @@ impl Client {
 
     /// Waits until the gateway closes the connection, no longer than `deadline`. True if it did.
     pub async fn wait_closed(&mut self, deadline: Duration) -> bool {
-        let closed = async { while !matches!(self.receive().await, Err(ClientError::Closed(_))) {} };
-        timeout(deadline, closed).await.is_ok()
+        let end = async {
+            loop {
+                if let Err(error) = self.receive().await {
+                    return error;
+                }
+            }
+        };
+        matches!(timeout(deadline, end).await, Ok(ClientError::Closed(_)))
     }
 }
 

@@ -418,4 +418,24 @@ mod tests {
         let error = adopt(snapshot, events).expect_err("too new");
         assert!(matches!(error, AdoptError::Version { found: 2, highest: 1 }), "{error}");
     }
+    #[tokio::test]
+    async fn a_failed_accept_is_not_tried_again_at_once() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let listener = std::os::unix::net::UnixListener::bind(dir.path().join("s")).expect("binds");
+        let (_keep, commands) = mpsc::channel(1);
+        let (events, _events) = mpsc::channel(1);
+        let mut task = Task {
+            listener: into_tokio(listener).expect("registers"),
+            accept_pause: None,
+            clients: BTreeMap::new(),
+            next_client: ClientId(1),
+            commands,
+            events,
+            outbox: VecDeque::new(),
+            phase: Phase::Serving,
+        };
+        task.accepted(Err(rustix::io::Errno::MFILE.into()));
+        assert!(task.accept_pause.is_some_and(|until| until > Instant::now()));
+        assert!(task.outbox.is_empty());
+    }
 }

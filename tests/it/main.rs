@@ -7,6 +7,7 @@
 //! - `telegram`: the Telegram platform against the test server in `support::telegram`.
 
 mod config;
+mod cli;
 mod control;
 //! - `agent`: agent processes, real ones and hostile ones.
 //! - `support`: harnesses and test servers; no tests of its own beyond those that keep them honest.

@@ -192,13 +192,14 @@ impl Chat<'_> {
 
     fn show(&mut self, shows: Vec<Show>) -> Result<(), CliError> {
         for show in shows {
-            let over = matches!(show, Show::End(_) | Show::Notice(_) | Show::Rejected(_));
+            let ended = matches!(show, Show::End(_));
+            let over = ended || matches!(show, Show::Notice(_) | Show::Rejected(_));
             self.view.show(show)?;
-            if over && !self.talk.is_turn_running() {
-                self.stopping = false;
-                if matches!(self.input, Input::Lines(_)) {
-                    self.view.prompt();
-                }
+            let idle = over && !self.talk.is_turn_running();
+            // A turn that ended is the one that was to be stopped; another may run by now.
+            self.stopping &= !(ended || idle);
+            if idle && matches!(self.input, Input::Lines(_)) {
+                self.view.prompt();
             }
         }
         Ok(())
@@ -286,7 +287,11 @@ impl Chat<'_> {
 
 /// Whether a gateway that starts may give this error.
 fn is_transient(error: &ClientError) -> bool {
-    error.is_disconnect() || matches!(error, ClientError::Rpc(error) if error.code == proto::OVERLOADED)
+    match error {
+        ClientError::Rpc(error) => error.code == proto::OVERLOADED,
+        ClientError::Timeout { .. } => true,
+        error => error.is_disconnect(),
+    }
 }
 
 async fn open(home: &Home, params: &ChatOpenParams) -> Result<(Client, ChatOpened), ClientError> {

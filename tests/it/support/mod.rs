@@ -2,3 +2,5 @@
 pub mod systemd;
 
 pub mod telegram;
+
+pub mod fake_gateway;
