@@ -164,3 +164,150 @@ impl<'a> Binary<'a> {
 fn read_error(name: &str, source: io::Error) -> UpdateError {
     UpdateError::Contents { name: name.to_owned(), source: ContentsError::NotAnArchive { source } }
 }
+
+#[cfg(test)]
+mod tests {
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: UnixMillis = UnixMillis(1_795_573_806_000);
+
+    #[derive(Clone, Debug)]
+    struct Member {
+        name: &'static str,
+        kind: EntryType,
+        content: Vec<u8>,
+    }
+
+    fn file(name: &'static str, content: &[u8]) -> Member {
+        Member { name, kind: EntryType::Regular, content: content.to_vec() }
+    }
+
+    /// Builds an archive by hand, because the builder refuses the names that matter here.
+    fn archive(members: &[Member]) -> Vec<u8> {
+        let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+        for member in members {
+            let mut header = tar::Header::new_ustar();
+            header.as_old_mut().name[..member.name.len()].copy_from_slice(member.name.as_bytes());
+            header.set_entry_type(member.kind);
+            header.set_size(u64::try_from(member.content.len()).unwrap());
+            header.set_mode(0o755);
+            header.set_cksum();
+            tar.append(&header, member.content.as_slice()).unwrap();
+        }
+        tar.into_inner().unwrap().finish().unwrap()
+    }
+
+    fn unpack(bytes: &[u8], limit_bytes: u64) -> Result<Vec<u8>, UpdateError> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        let mut out = Vec::new();
+        let copied = Binary::open(&mut file, "hermes-1.1.0-t.tar.gz", NOW)?.copy_to(&mut out, limit_bytes);
+        match copied {
+            Ok(hash) => {
+                assert_eq!(hash, <[u8; 32]>::from(Sha256::digest(&out)));
+                Ok(out)
+            }
+            Err(CopyError::Refused(error)) => Err(error),
+            Err(CopyError::Write { source, .. }) => panic!("a vector takes all: {source}"),
+        }
+    }
+
+    #[test]
+    fn the_one_file_is_unpacked() {
+        assert_eq!(unpack(&archive(&[file("hermes", b"binary")]), 100).unwrap(), b"binary");
+    }
+
+    #[test]
+    fn a_binary_over_the_limit_is_refused() {
+        let outcome = unpack(&archive(&[file("hermes", &[7; 101])]), 100);
+        assert!(matches!(outcome, Err(UpdateError::TooLarge { item: Item::Binary, limit_bytes: 100 })), "{outcome:?}");
+    }
+
+    #[test]
+    fn an_empty_archive_is_refused() {
+        let outcome = unpack(&archive(&[]), 100);
+        assert!(matches!(outcome, Err(UpdateError::Contents { source: ContentsError::Empty, .. })), "{outcome:?}");
+    }
+
+    #[test]
+    fn the_date_of_expiry_in_the_archive_counts() {
+        for (comment, expired) in
+            [("expires=2026-11-25T02:30:06Z", true), ("expires=2026-11-25T02:30:07Z", false), ("made by a tool", false)]
+        {
+            let mut gzip = flate2::GzBuilder::new().comment(comment).write(Vec::new(), Compression::fast());
+            let mut plain = Vec::new();
+            GzDecoder::new(archive(&[file("hermes", b"binary")]).as_slice()).read_to_end(&mut plain).unwrap();
+            gzip.write_all(&plain).unwrap();
+            let outcome = unpack(&gzip.finish().unwrap(), 100);
+            let told = matches!(outcome, Err(UpdateError::Expired { item: Item::Archive, .. }));
+            assert_eq!(told, expired, "{comment}: {outcome:?}");
+            assert_eq!(outcome.is_err(), expired, "{comment}");
+        }
+    }
+
+    fn any_member() -> impl Strategy<Value = Member> {
+        let name = prop::sample::select(vec![
+            "hermes",
+            "hermes",
+            "hermes",
+            "./hermes",
+            "/hermes",
+            "../hermes",
+            "hermes/",
+            "hermes2",
+            "Hermes",
+            "etc/passwd",
+            "",
+        ]);
+        let kind = prop::sample::select(vec![
+            EntryType::Regular,
+            EntryType::Regular,
+            EntryType::Regular,
+            EntryType::Symlink,
+            EntryType::Link,
+            EntryType::Directory,
+            EntryType::Fifo,
+            EntryType::Char,
+            EntryType::Continuous,
+            EntryType::GNUSparse,
+            EntryType::GNULongName,
+            EntryType::XHeader,
+            EntryType::XGlobalHeader,
+        ]);
+        (name, kind, prop::collection::vec(any::<u8>(), 0..1200)).prop_map(|(name, kind, content)| Member {
+            name,
+            kind,
+            content,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn only_one_regular_file_hermes_is_accepted(members in prop::collection::vec(any_member(), 0..3)) {
+            let good = matches!(members.as_slice(), [Member { name: "hermes", kind: EntryType::Regular, .. }]);
+            let outcome = unpack(&archive(&members), 2000);
+            prop_assert_eq!(outcome.is_ok(), good, "{:?}", outcome);
+            if good {
+                prop_assert_eq!(&outcome.unwrap(), &members[0].content);
+            }
+        }
+
+        #[test]
+        fn a_damaged_archive_gives_an_error_or_bytes(
+            content in prop::collection::vec(any::<u8>(), 0..300),
+            place in any::<prop::sample::Index>(),
+            xor in 1u8..,
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let mut bytes = archive(&[file("hermes", &content)]);
+            let place = place.index(bytes.len());
+            bytes[place] ^= xor;
+            bytes.truncate(cut.index(bytes.len()) + 1);
+            let _ = unpack(&bytes, 1000);
+        }
+    }
+}
