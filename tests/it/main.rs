@@ -5,7 +5,9 @@
 //! - `config`: gateway.toml, accepted and refused.
 //! - `control`: the control socket, its limits, and clients over freezes and adoptions.
 //! - `handoff`: the whole gateway under a real systemd, replaced while turns stream.
+//! - `service`: the unit files, and notifications, logs and sockets under a real systemd.
 //! - `telegram`: the Telegram platform against the test server.
+//! - `tidy`: rules for the source tree that the compiler does not know.
 //! - `support`: harnesses and test servers; no tests of its own beyond those that keep them honest.
 
 mod agent;
@@ -13,5 +15,7 @@ mod cli;
 mod config;
 mod control;
 mod handoff;
+mod service;
 mod support;
 mod telegram;
+mod tidy;

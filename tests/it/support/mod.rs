@@ -1,6 +1,8 @@
 //! Harnesses and test servers.
-pub mod systemd;
-
-pub mod telegram;
 
 pub mod fake_gateway;
+pub mod gateway;
+pub mod release;
+pub mod systemd;
+pub mod telegram;
+pub mod unit;

@@ -58,6 +58,7 @@ pub fn inside(name: &str, deadline: Duration) -> Option<Systemd> {
     // With a wrong name the test binary runs no test, and succeeds.
     let passed = output.status.success() && stdout.contains("test result: ok. 1 passed");
     assert!(passed, "{name} inside systemd: {}\n{stdout}\n{stderr}", output.status);
+    println!("{stdout}");
     None
 }
 
@@ -203,5 +204,13 @@ mod tests {
         assert_eq!(code(&["--timeout", "1", "--", "sleep", "60"]), 124);
         assert_eq!(code(&["--", "/no/such/program"]), 127);
         assert_eq!(code(&["--unit", "/no/such.service", "--", "true"]), 1);
+    }
+
+    #[test]
+    fn a_test_that_does_not_exist_is_not_taken_for_a_pass() {
+        if can_boot("support::systemd::tests::a_test_that_does_not_exist_is_not_taken_for_a_pass") {
+            let missing = std::panic::catch_unwind(|| inside("no_such_test", DEADLINE));
+            assert!(missing.is_err());
+        }
     }
 }
