@@ -40,6 +40,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<ExitCode, CliError> {
+    // The hidden `handoff-check` branches off here: it is told everything it needs and looks for no home.
     let home = Home::find(cli.home)?;
     match cli.command {
         Command::Gateway(GatewayCommand::Run(args)) => {
