@@ -127,8 +127,10 @@ impl Talk {
         }
     }
 
-    /// Notes that the connection is gone: what was not acknowledged is to be sent again.
+    /// Notes that the connection is gone: what was not acknowledged is to be sent again, and what runs shows itself
+    /// again.
     pub(super) fn disconnected(&mut self) {
+        self.running.clear();
         for message in &mut self.messages {
             if matches!(message.state, State::Sent(_)) {
                 message.state = State::Unsent;
