@@ -11,8 +11,8 @@ use crate::telemetry::LogFormat;
 #[derive(Debug, Parser)]
 #[command(name = "hermes", version = crate::version::version(), disable_help_subcommand = true, max_term_width = 100)]
 pub struct Cli {
-    /// The gateway's home directory [default: ~/.hermes].
-    #[arg(long, global = true, env = "HERMES_HOME", hide_env_values = true, value_name = "DIR")]
+    /// The gateway's home directory [env: HERMES_HOME] [default: ~/.hermes].
+    #[arg(long, global = true, value_name = "DIR")]
     pub home: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]

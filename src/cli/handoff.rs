@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{sleep, timeout};
 
 use super::error::CliError;
 use super::home::Home;
@@ -60,16 +60,20 @@ pub(super) async fn status(client: &mut Client) -> Result<Status, ClientError> {
 
 /// The status of the gateway once it serves again.
 async fn wait_for_return(home: &Home) -> Result<Status, CliError> {
-    let until = Instant::now() + RETURN_TIMEOUT;
     let mut last = "nothing answers".to_owned();
-    while Instant::now() < until {
-        let now = async { status(&mut home.connect().await?).await };
-        match now.await {
-            Ok(now) if is_settled(&now) => return Ok(now),
-            Ok(now) => last = format!("the gateway is still in phase `{}`", now.phase),
-            Err(error) => last = error.to_string(),
+    let look = async {
+        loop {
+            let now = async { status(&mut home.connect().await?).await };
+            match now.await {
+                Ok(now) if is_settled(&now) => return now,
+                Ok(now) => last = format!("the gateway is still in phase `{}`", now.phase),
+                Err(error) => last = error.to_string(),
+            }
+            sleep(RETURN_PAUSE).await;
         }
-        sleep(RETURN_PAUSE).await;
+    };
+    if let Ok(now) = timeout(RETURN_TIMEOUT, look).await {
+        return Ok(now);
     }
     Err(CliError::HandoffLost(format!("after {} s {last}", RETURN_TIMEOUT.as_secs())))
 }

@@ -19,14 +19,14 @@ pub(super) struct Home {
 }
 
 impl Home {
-    /// `named` (from `--home` or `HERMES_HOME`), else `~/.hermes`.
+    /// `named` (by `--home`), else `$HERMES_HOME`, else `~/.hermes`; an empty variable counts as unset.
     ///
     /// # Errors
     /// [`CliError::NoHome`].
     pub(super) fn find(named: Option<PathBuf>) -> Result<Self, CliError> {
         let non_empty = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let path = named
-            .filter(|path| !path.as_os_str().is_empty())
+            .or_else(|| non_empty("HERMES_HOME"))
             .or_else(|| non_empty("HOME").map(|home| home.join(".hermes")))
             .ok_or(CliError::NoHome)?;
         Ok(Self::at(path, non_empty("RUNTIME_DIRECTORY")))

@@ -46,12 +46,12 @@ impl ProgressView {
                 phase.clone_from(&progress.phase);
             }
             Self::Bar(bar) => {
+                bar.set_message(format!("{}: {}", progress.phase, progress.message));
                 bar.set_style(style(progress.total_bytes.is_some()));
                 if let Some(total) = progress.total_bytes {
                     bar.set_length(total);
                 }
                 bar.set_position(progress.done_bytes.unwrap_or(0));
-                bar.set_message(format!("{}: {}", progress.phase, progress.message));
             }
         }
     }

@@ -305,6 +305,22 @@ mod tests {
     }
 
     proptest! {
+        /// Any bytes at all: each line becomes a request or an error line or nothing, and the connection survives.
+        #[test]
+        fn no_input_breaks_the_connection(lines in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..60)) {
+            let runtime = runtime();
+            let _guard = runtime.enter();
+            let mut connection = connection();
+            let mut input = lines.join(&b'\n');
+            input.push(b'\n');
+            connection.input.push(&input);
+            let calls = std::iter::from_fn(|| connection.next_call()).count();
+            let ends = input.iter().filter(|byte| **byte == b'\n').count();
+            prop_assert!(connection.input.partial().is_empty());
+            prop_assert!(calls + output(&connection).lines().count() <= ends);
+            prop_assert_eq!(connection.intake, Intake::Open);
+        }
+
         /// However a connection's input is cut and however often it is carried, the same requests come out.
         #[test]
         fn carrying_loses_and_doubles_nothing(
@@ -312,8 +328,8 @@ mod tests {
             cuts in prop::collection::vec(1..64_usize, 1..20),
             carry_every in 1..9_usize,
         ) {
-            let _runtime = runtime();
-            let _guard = _runtime.enter();
+            let runtime = runtime();
+            let _guard = runtime.enter();
             let stream: Vec<u8> =
                 (0..count).flat_map(|id| format!("{{\"id\":{id},\"method\":\"m\"}}\n").into_bytes()).collect();
             let (mut seen, mut rest, mut step) = (Vec::new(), stream.as_slice(), 0);

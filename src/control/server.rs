@@ -228,6 +228,9 @@ impl Task {
                     self.settle(client);
                 }
             }
+            ControlCommand::Freeze | ControlCommand::Thaw if matches!(self.phase, Phase::Stopping { .. }) => {
+                warn!("a stop of the control socket is not taken back");
+            }
             ControlCommand::Freeze => self.freeze(),
             ControlCommand::Thaw => {
                 self.phase = Phase::Serving;

@@ -210,6 +210,7 @@ impl Chat<'_> {
     }
 
     fn line(&mut self, line: String) {
+        self.view.typed();
         if line.len() > TEXT_BYTES_MAX {
             self.view.aside(&format!("error: not sent: a message has at most {TEXT_BYTES_MAX} bytes"));
         } else if line.trim().is_empty() {
@@ -244,13 +245,9 @@ impl Chat<'_> {
             || !matches!(status.phase.as_str(), "serving" | "probation");
         self.check.unknown = if known { 0 } else { self.check.unknown + 1 };
         if self.check.unknown >= 2 {
-            self.talk.give_up();
             self.check.unknown = 0;
-            if let (Input::Lines(_), Outcome::Unanswered(reason)) = (&self.input, self.talk.outcome()) {
-                let reason = format!("error: {reason}");
-                self.view.aside(&reason);
-            }
-            self.view.finish()?;
+            let shows = self.talk.give_up();
+            self.show(shows)?;
             self.view.prompt();
         }
         Ok(())

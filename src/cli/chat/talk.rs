@@ -65,6 +65,8 @@ struct Message {
     id: String,
     text: String,
     state: State,
+    /// Whether the gateway said something after it was accepted; a refusal comes so.
+    noticed: bool,
 }
 
 impl Message {
@@ -109,7 +111,7 @@ impl Talk {
     pub(super) fn say(&mut self, text: String) {
         let id = format!("{}-{}", self.prefix, self.next_message);
         self.next_message += 1;
-        self.messages.push(Message { id, text, state: State::Unsent });
+        self.messages.push(Message { id, text, state: State::Unsent, noticed: false });
     }
 
     /// The first message that is to be sent.
@@ -125,8 +127,10 @@ impl Talk {
         }
     }
 
-    /// Notes that the connection is gone: what was not acknowledged is to be sent again.
+    /// Notes that the connection is gone: what was not acknowledged is to be sent again, and what runs shows itself
+    /// again.
     pub(super) fn disconnected(&mut self) {
+        self.running.clear();
         for message in &mut self.messages {
             if matches!(message.state, State::Sent(_)) {
                 message.state = State::Unsent;
@@ -162,6 +166,9 @@ impl Talk {
             OutboundContent::Notice { text } => {
                 if let Some(index) = self.messages.iter().position(|m| m.is_command() && m.is_accepted()) {
                     self.messages.remove(index);
+                }
+                for message in self.messages.iter_mut().filter(|message| message.is_accepted()) {
+                    message.noticed = true;
                 }
                 vec![Show::Notice(text)]
             }
@@ -209,14 +216,22 @@ impl Talk {
         strays.into_iter().filter(|(of, _)| *of == turn).flat_map(|(of, step)| self.step(of, step)).collect()
     }
 
-    /// Gives up what was accepted and is not answered: the gateway does not know of it any more.
-    pub(super) fn give_up(&mut self) {
-        if self.messages.iter().any(|message| !message.is_command()) {
-            self.outcome =
-                Outcome::Unanswered("the gateway runs the turn no longer; its answer may be lost".to_owned());
-        }
-        self.messages.clear();
+    /// Gives up what was accepted and is not answered, because the gateway does not know of it any more. What is to
+    /// be shown, if the gateway itself has said nothing.
+    pub(super) fn give_up(&mut self) -> Vec<Show> {
+        let lost: Vec<Message> = self.messages.drain(..).filter(|message| !message.is_command()).collect();
         self.running.clear();
+        if lost.is_empty() {
+            return Vec::new();
+        }
+        let unexplained = lost.iter().any(|message| !message.noticed);
+        let reason = if unexplained {
+            "the gateway runs the turn no longer; its answer may be lost"
+        } else {
+            "the gateway took the message and ran no turn for it"
+        };
+        self.outcome = Outcome::Unanswered(reason.to_owned());
+        unexplained.then(|| Show::End(ReplyEnd::Failed(reason.to_owned()))).into_iter().collect()
     }
 
     /// Messages that are not over.
@@ -305,6 +320,19 @@ mod tests {
         accept(&mut talk, 1, Some(5));
         talk.output(OutboundContent::Notice { text: "fine".into() });
         assert_eq!((talk.open(), talk.is_turn_running()), (0, false));
+    }
+
+    #[test]
+    fn a_refusal_by_notice_is_no_answer_and_is_not_told_twice() {
+        let mut talk = Talk::new(Audience::Everyone);
+        talk.say("hi".into());
+        accept(&mut talk, 1, Some(5));
+        talk.output(OutboundContent::Notice { text: "you may not".into() });
+        assert_eq!((talk.give_up(), talk.open()), (Vec::new(), 0));
+        assert!(matches!(talk.outcome(), Outcome::Unanswered(_)));
+        talk.say("hi".into());
+        accept(&mut talk, 2, Some(6));
+        assert!(matches!(talk.give_up()[..], [Show::End(ReplyEnd::Failed(_))]));
     }
 
     proptest! {

@@ -28,6 +28,8 @@ pub(super) struct View {
     stderr_is_terminal: bool,
     /// True while the last byte on standard output ended a line, or there is none.
     at_line_start: bool,
+    /// True while the prompt is the last thing on the terminal.
+    prompted: bool,
 }
 
 impl View {
@@ -38,6 +40,7 @@ impl View {
             stdout_is_terminal: io::stdout().is_terminal(),
             stderr_is_terminal: io::stderr().is_terminal(),
             at_line_start: true,
+            prompted: false,
         }
     }
 
@@ -63,9 +66,23 @@ impl View {
     }
 
     /// Asks for the next line, where somebody types.
-    pub(super) fn prompt(&self) {
-        if self.mode == Mode::Conversation && self.stdin_is_terminal && self.stderr_is_terminal {
+    pub(super) fn prompt(&mut self) {
+        let somebody_types = self.stdin_is_terminal && self.stderr_is_terminal;
+        if self.mode == Mode::Conversation && somebody_types && !self.prompted {
             let _ = io::stderr().write_all(b"> ");
+            self.prompted = true;
+        }
+    }
+
+    /// Notes that a line was typed, so that the cursor is below the prompt.
+    pub(super) fn typed(&mut self) {
+        self.prompted = false;
+    }
+
+    /// Takes the prompt away before something else is shown in its place.
+    fn unprompt(&mut self) {
+        if std::mem::take(&mut self.prompted) {
+            let _ = io::stderr().write_all(b"\r\x1b[K");
         }
     }
 
@@ -74,11 +91,13 @@ impl View {
     /// # Errors
     /// Standard output cannot be written to.
     pub(super) fn finish(&mut self) -> Result<(), CliError> {
+        self.unprompt();
         if self.stdout_is_terminal { self.start_line() } else { Ok(()) }
     }
 
     /// Writes a line to standard error that does not run into an answer on the same terminal.
     pub(super) fn aside(&mut self, line: &str) {
+        self.unprompt();
         if self.stdout_is_terminal && !self.at_line_start {
             complain("");
             self.at_line_start = true;
@@ -126,6 +145,7 @@ impl View {
     }
 
     fn write(&mut self, text: &str) -> Result<(), CliError> {
+        self.unprompt();
         let mut out = io::stdout().lock();
         out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(CliError::stdout)?;
         if let Some(last) = text.bytes().last() {

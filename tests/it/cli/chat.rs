@@ -143,6 +143,10 @@ fn a_turn_that_the_gateway_does_not_know_is_given_up() {
     let output = run(gateway.home(), &["chat", "--once", "hi"]);
     assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(1), "half"));
     assert!(stderr(&output).starts_with("error: the gateway runs the turn no longer"), "{output:?}");
+
+    let output = run_with_input(gateway.home(), &["chat"], "hi\n");
+    assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(0), "half"));
+    assert_eq!(stderr(&output), "error: the gateway runs the turn no longer; its answer may be lost\n");
 }
 
 #[test]

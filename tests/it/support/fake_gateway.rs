@@ -120,7 +120,7 @@ impl<S: FnMut(&str, &Value) -> Vec<Act>> Running<S> {
                     }
                     Act::Notify(method, params) => self.notify(client, method, params).await,
                     Act::Adopt => self.adopt().await,
-                    Act::Break => self.listen_anew(Duration::ZERO).await,
+                    Act::Break => self.listen_anew().await,
                     Act::Stop => {
                         self.stop(Duration::from_secs(30)).await;
                         return;
@@ -152,8 +152,8 @@ impl<S: FnMut(&str, &Value) -> Vec<Act>> Running<S> {
         while !matches!(self.events.recv().await, Some(ControlEvent::Stopped) | None) {}
     }
 
-    async fn listen_anew(&mut self, drain: Duration) {
-        self.stop(drain).await;
+    async fn listen_anew(&mut self) {
+        self.stop(Duration::ZERO).await;
         self.early.clear();
         std::fs::remove_file(&self.path).expect("the old socket is there");
         let (sender, events) = mpsc::channel(8);

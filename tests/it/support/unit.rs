@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hermes_gateway::control::client::Client;
 use hermes_gateway::control::proto::{self, Status};
@@ -115,8 +115,14 @@ impl<'a> Unit<'a> {
 
     /// The process of the agent `default`.
     pub async fn agent_pid(&self) -> i32 {
-        let status = self.status().await;
-        status.agents.iter().find(|agent| agent.name == "default").and_then(|agent| agent.pid).expect("it runs")
+        let start = Instant::now();
+        loop {
+            let status = self.status().await;
+            if let Some(pid) = status.agents.iter().find(|agent| agent.name == "default").and_then(|agent| agent.pid) {
+                return pid;
+            }
+            assert!(start.elapsed() < SOON, "the agent does not run");
+        }
     }
 
     /// Looks at `ActiveState=` again and again until [`Sampler::finish`].
