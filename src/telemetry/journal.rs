@@ -58,10 +58,11 @@ impl JournalLayer {
     /// # Errors
     /// The kernel's reason when nobody listens on journald's socket.
     pub(super) fn new() -> io::Result<Self> {
+        // Shows whether there is a journald, without waking it up: on a busy machine that could cost milliseconds here.
+        // The socket for events is another, because a connected one would not find a journald that was restarted.
+        UnixDatagram::unbound()?.connect(SOCKET)?;
         let socket = UnixDatagram::unbound()?;
         socket.set_write_timeout(Some(SEND_TIMEOUT))?;
-        // Journald throws an empty entry away; here it shows whether there is a journald.
-        socket.send_to(&[], SOCKET)?;
         Ok(Self { socket, dropped: AtomicU64::new(0) })
     }
 }

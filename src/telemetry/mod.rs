@@ -1,7 +1,7 @@
 //! Where log events go: to the journal under systemd, else as text to stderr.
 //!
-//! - [`init`] is called once, first thing in the process; it takes some ten microseconds, because the time between
-//!   an execve and the first answer counts.
+//! - [`init`] is called once, first thing in the process; it takes some 50 µs, because the time between an
+//!   execve and the first answer counts.
 //! - [`lifecycle`] names the events that other programs look for.
 //!
 //! **Invariants**

@@ -25,9 +25,11 @@ const PART: &str = "HERMES_TEST_PART";
 const UNIT: &str = "hermes-gateway.service";
 const PROGRAM: &str = "/var/lib/hermes/versions/current/hermes";
 
-/// Serves, with a child that does not end by itself, and ends with the code in `exit` when told to reload.
+/// Serves, with a child that does not end by itself, says so when told to reload, and ends with the code in `exit` on
+/// SIGUSR2.
 const PROGRAM_TEXT: &str = r#"#!/bin/sh
-trap 'exit $(cat /var/lib/hermes/exit)' USR1
+trap 'systemd-notify --status=reloaded' USR1
+trap 'exit $(cat /var/lib/hermes/exit)' USR2
 trap 'exit 0' TERM
 (trap '' TERM; exec sleep infinity) &
 id -un >/var/lib/hermes/user
@@ -131,9 +133,13 @@ fn the_unit_runs_restarts_and_stops_as_promised() {
     assert_eq!(read("directories"), "/var/lib/hermes /var/lib/hermes /run/hermes\n");
     assert_eq!(fs::metadata("/run/hermes").expect("made").permissions().mode() & 0o7777, 0o700);
 
+    systemd.systemctl(&["reload", UNIT]);
+    let reloaded = || systemd.show(UNIT, "StatusText") == "reloaded";
+    systemd.wait_until("the main process hears of the reload", DEADLINE, reloaded);
+
     let ends_with = |code: &str| {
         fs::write("/var/lib/hermes/exit", code).expect("written");
-        systemd.systemctl(&["reload", UNIT]);
+        systemd.systemctl(&["kill", "--kill-whom=main", "--signal=USR2", UNIT]);
     };
     let restarted = |times: &str| {
         let back = || systemd.show(UNIT, "NRestarts") == times && systemd.show(UNIT, "ActiveState") == "active";
