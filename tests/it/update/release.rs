@@ -148,7 +148,9 @@ fn a_key_is_never_overwritten() {
 
 #[test]
 fn wrong_options_are_a_usage_error() {
-    for args in [&["--version"][..], &["--what", "x"], &["--version", "1.0.1"], &["--version", "1.0.1", "--out", "x"]] {
+    let complete = ["--version", "1.0.1", "--out", "x", "--key", "k", "--bin", "/bin/true"];
+    let bad_date = [&complete[..], &["--date", "no date"]].concat();
+    for args in [&["--version"][..], &["--what", "x"], &complete[..2], &complete[..4], &bad_date] {
         assert_eq!(release(args).status.code(), Some(2), "{args:?}");
     }
     assert!(succeeds(&["--help"]).starts_with("Usage: scripts/release"));

@@ -110,6 +110,16 @@ async fn a_redirect_on_loopback_is_followed_and_a_digest_is_not_needed() {
 }
 
 #[tokio::test]
+async fn a_slash_in_the_query_of_the_manifest_is_no_directory() {
+    let setup = Setup::new().await;
+    setup.publisher.release("1.1.0", b"the new image");
+    let url = setup.server.url("manifest.json?path=/a/b");
+    let source = Source::new(&setup.publisher.config(&url)).unwrap();
+    assert!(!format!("{source:?}").contains("path"));
+    assert_is(setup.stage_from(&source).await.unwrap(), "1.1.0", b"the new image");
+}
+
+#[tokio::test]
 async fn any_of_several_keys_will_do() {
     let setup = Setup::new().await;
     setup.publisher.release("1.1.0", b"the new image");
