@@ -4,8 +4,7 @@
 //! what a publisher makes. Not part of the program, which can verify but not sign.
 
 use std::fs::{self, File};
-use std::io::{self, Cursor, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, BufRead, Cursor, Read, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -15,7 +14,7 @@ use hermes_gateway::version::{STAMP_MARK, STAMP_SIZE, VERSION_LEN_MAX, stamp};
 use semver::Version;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use zipsign_api::{KEYPAIR_LENGTH, SigningKey};
+use zipsign_api::SigningKey;
 
 /// What makes a release beside its bytes.
 #[derive(Clone, Debug)]
@@ -40,11 +39,7 @@ pub fn restamp(binary: &mut [u8], version: &Version) -> Result<String> {
     let text = version.to_string();
     ensure!(text.len() <= VERSION_LEN_MAX, "version {text} is longer than {VERSION_LEN_MAX} bytes");
     let mark = STAMP_MARK.as_bytes();
-    let places: Vec<usize> = binary
-        .windows(mark.len())
-        .enumerate()
-        .filter_map(|(place, window)| (window == mark).then_some(place))
-        .collect();
+    let places = stamps(binary);
     let &[place] = places.as_slice() else {
         bail!("the binary has {} version blocks instead of one: is it hermes?", places.len());
     };
@@ -53,6 +48,21 @@ pub fn restamp(binary: &mut [u8], version: &Version) -> Result<String> {
     let before = String::from_utf8_lossy(before).into_owned();
     block.copy_from_slice(&stamp(&text));
     Ok(before)
+}
+
+/// Where the version blocks of a binary begin; a hermes has one.
+pub fn stamps(binary: &[u8]) -> Vec<usize> {
+    let mark = STAMP_MARK.as_bytes();
+    let last = *mark.last().expect("the mark is not empty");
+    let (mut places, mut at, mut rest) = (Vec::new(), 0, binary);
+    // The standard library's search for one byte is fast even where this is not optimised.
+    while let Ok(skipped @ 1..) = rest.skip_until(last) {
+        at += skipped;
+        if binary[..at].ends_with(mark) {
+            places.push(at - mark.len());
+        }
+    }
+    places
 }
 
 /// Packs a binary: the same bytes give the same archive.
@@ -72,7 +82,7 @@ pub fn pack(binary: &[u8], expires: Option<&str>) -> Result<Vec<u8>> {
     if let Some(expires) = expires {
         gzip = gzip.comment(format!("expires={expires}"));
     }
-    let mut tar = tar::Builder::new(gzip.write(Vec::new(), Compression::best()));
+    let mut tar = tar::Builder::new(gzip.write(Vec::new(), Compression::default()));
     tar.append(&header, binary)?;
     Ok(tar.into_inner()?.finish()?)
 }
@@ -151,33 +161,6 @@ pub fn generate_key() -> Result<SigningKey> {
         .and_then(|mut random| random.read_exact(&mut seed))
         .context("cannot read random bytes")?;
     Ok(SigningKey::from_bytes(&seed))
-}
-
-/// Reads a signing key as `zipsign gen-key` and `release-tool gen-key` write it: 64 bytes.
-///
-/// # Errors
-/// If the file cannot be read or holds no key pair.
-pub fn read_key(path: &Path) -> Result<SigningKey> {
-    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let pair: [u8; KEYPAIR_LENGTH] =
-        bytes.try_into().ok().with_context(|| format!("{} is not a signing key of 64 bytes", path.display()))?;
-    SigningKey::from_keypair_bytes(&pair).with_context(|| format!("{} is not a signing key", path.display()))
-}
-
-/// Writes a key pair into `dir` as `release.key` (for the publisher's eyes only) and `release.pub`.
-///
-/// # Errors
-/// If one is there already, so that no key is ever overwritten, or cannot be written.
-pub fn write_key(dir: &Path, key: &SigningKey) -> Result<()> {
-    fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    for (name, mode, bytes) in
-        [("release.key", 0o600, &key.to_keypair_bytes()[..]), ("release.pub", 0o644, key.verifying_key().as_bytes())]
-    {
-        let path = dir.join(name);
-        let file = File::options().write(true).create_new(true).mode(mode).open(&path);
-        file.and_then(|mut file| file.write_all(bytes)).with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    Ok(())
 }
 
 /// Replaces a file so that readers see the old or the new one, whole.

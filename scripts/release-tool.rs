@@ -1,12 +1,16 @@
 //! What `scripts/release` runs: `cargo run --example release-tool -- --help`.
 
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use clap::Parser;
 use semver::Version;
+use zipsign_api::{KEYPAIR_LENGTH, SigningKey};
 
 #[path = "release-pack.rs"]
 mod pack;
@@ -61,12 +65,12 @@ fn main() -> Result<()> {
         Command::Pack(args) => pack(args),
         Command::GenKey { dir } => {
             let key = pack::generate_key()?;
-            pack::write_key(&dir, &key)?;
+            write_key(&dir, &key)?;
             println!("{}", BASE64_STANDARD.encode(key.verifying_key().as_bytes()));
             Ok(())
         }
         Command::PublicKey { key } => {
-            println!("{}", BASE64_STANDARD.encode(pack::read_key(&key)?.verifying_key().as_bytes()));
+            println!("{}", BASE64_STANDARD.encode(read_key(&key)?.verifying_key().as_bytes()));
             Ok(())
         }
     }
@@ -76,8 +80,8 @@ fn pack(args: PackArgs) -> Result<()> {
     for date in [Some(&args.date), args.expires.as_ref()].into_iter().flatten() {
         ensure!(hermes_gateway::update::parse_rfc3339(date).is_some(), "{date:?} is not an RFC 3339 date");
     }
-    let key = pack::read_key(&args.key)?;
-    let mut binary = std::fs::read(&args.bin).with_context(|| format!("cannot read {}", args.bin.display()))?;
+    let key = read_key(&args.key)?;
+    let mut binary = fs::read(&args.bin).with_context(|| format!("cannot read {}", args.bin.display()))?;
     let before = pack::restamp(&mut binary, &args.version)?;
     if before != args.version.to_string() {
         println!("the copy in the archive says {} instead of {before}", args.version);
@@ -92,5 +96,32 @@ fn pack(args: PackArgs) -> Result<()> {
     let name = pack::publish(&args.out, &release, &binary, &key)?;
     println!("{}", args.out.join(name).display());
     println!("{}", args.out.join("manifest.json").display());
+    Ok(())
+}
+
+/// Reads a signing key as `zipsign gen-key` and `release-tool gen-key` write it: 64 bytes.
+///
+/// # Errors
+/// If the file cannot be read or holds no key pair.
+fn read_key(path: &Path) -> Result<SigningKey> {
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let pair: [u8; KEYPAIR_LENGTH] =
+        bytes.try_into().ok().with_context(|| format!("{} is not a signing key of 64 bytes", path.display()))?;
+    SigningKey::from_keypair_bytes(&pair).with_context(|| format!("{} is not a signing key", path.display()))
+}
+
+/// Writes a key pair into `dir` as `release.key` (for the publisher's eyes only) and `release.pub`.
+///
+/// # Errors
+/// If one is there already, so that no key is ever overwritten, or cannot be written.
+fn write_key(dir: &Path, key: &SigningKey) -> Result<()> {
+    fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    for (name, mode, bytes) in
+        [("release.key", 0o600, &key.to_keypair_bytes()[..]), ("release.pub", 0o644, key.verifying_key().as_bytes())]
+    {
+        let path = dir.join(name);
+        let file = File::options().write(true).create_new(true).mode(mode).open(&path);
+        file.and_then(|mut file| file.write_all(bytes)).with_context(|| format!("cannot write {}", path.display()))?;
+    }
     Ok(())
 }

@@ -5,7 +5,8 @@
 //! other byte of it changes. The signature is made after that.
 //!
 //! **Invariants**
-//! - The mark stands exactly once in the binary: nothing but the block may hold it.
+//! - The mark stands exactly once in the binary: nothing but the block may hold it, so no code that the binary runs may
+//!   use [`STAMP_MARK`] as a string.
 //! - The block is read through [`black_box`], or the compiler would put the version of build time in its place.
 
 use std::hint::black_box;
@@ -17,14 +18,18 @@ pub const STAMP_SIZE: usize = 96;
 /// The longest version that fits, in bytes; at least one NUL ends it.
 pub const VERSION_LEN_MAX: usize = 64;
 
-const _: () = assert!(STAMP_MARK.len() + VERSION_LEN_MAX < STAMP_SIZE);
+/// Where the version begins in the block. A constant, because an unoptimised build keeps the string of which it takes
+/// the length.
+const VERSION_AT: usize = STAMP_MARK.len();
+
+const _: () = assert!(VERSION_AT + VERSION_LEN_MAX < STAMP_SIZE);
 
 #[used]
 static STAMP: [u8; STAMP_SIZE] = stamp(env!("CARGO_PKG_VERSION"));
 
 /// The version of this image: a semantic version without a leading `v`.
 pub fn version() -> &'static str {
-    let text = &black_box(&STAMP)[STAMP_MARK.len()..];
+    let text = &black_box(&STAMP)[VERSION_AT..];
     let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
     std::str::from_utf8(&text[..end]).expect("only a semantic version, which is ASCII, is ever stamped")
 }
@@ -36,7 +41,7 @@ pub fn version() -> &'static str {
 pub const fn stamp(version: &str) -> [u8; STAMP_SIZE] {
     assert!(version.len() <= VERSION_LEN_MAX);
     let mut block = [0; STAMP_SIZE];
-    let (mark, rest) = block.split_at_mut(STAMP_MARK.len());
+    let (mark, rest) = block.split_at_mut(VERSION_AT);
     mark.copy_from_slice(STAMP_MARK.as_bytes());
     rest.split_at_mut(version.len()).0.copy_from_slice(version.as_bytes());
     block

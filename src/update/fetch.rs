@@ -61,12 +61,12 @@ impl Default for Limits {
 
 /// The time limits of one update, running.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Clockwork {
+pub(super) struct Timer {
     limits: Limits,
     deadline: Instant,
 }
 
-impl Clockwork {
+impl Timer {
     pub(super) fn start(limits: Limits) -> Self {
         Self { limits, deadline: Instant::now() + limits.total }
     }
@@ -90,7 +90,7 @@ pub(super) struct Fetch {
     limit_bytes: u64,
     done_bytes: u64,
     length_bytes: Option<u64>,
-    clockwork: Clockwork,
+    timer: Timer,
 }
 
 enum Body {
@@ -105,21 +105,21 @@ impl Fetch {
         base: Option<&Url>,
         item: Item,
         limit_bytes: u64,
-        clockwork: Clockwork,
+        timer: Timer,
     ) -> Result<Self, UpdateError> {
         check_allowed(url, base)?;
         let (url, body, length_bytes) = if url.scheme() == "file" {
             let (file, path, length) = open_file(url).await?;
             (url.clone(), Body::File(file, path), Some(length))
         } else {
-            let (url, response) = follow(url, &clockwork).await?;
+            let (url, response) = follow(url, &timer).await?;
             let length = response.content_length();
             (url, Body::Http(response), length)
         };
         if length_bytes.is_some_and(|length| length > limit_bytes) {
             return Err(UpdateError::TooLarge { item, limit_bytes });
         }
-        Ok(Self { url, item, body, limit_bytes, done_bytes: 0, length_bytes, clockwork })
+        Ok(Self { url, item, body, limit_bytes, done_bytes: 0, length_bytes, timer })
     }
 
     /// The length of the body, if the server says it.
@@ -132,11 +132,11 @@ impl Fetch {
         self.done_bytes
     }
 
-    /// The next piece, `None` at the end. A caller that drops this future loses nothing but the body.
+    /// The next piece, `None` at the end.
     pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, UpdateError> {
         let chunk = match &mut self.body {
             Body::Http(response) => {
-                let next = self.clockwork.wait(&self.url, response.chunk()).await?;
+                let next = self.timer.wait(&self.url, response.chunk()).await?;
                 next.map_err(|source| UpdateError::Interrupted {
                     url: shown(&self.url),
                     done_bytes: self.done_bytes,
@@ -145,7 +145,7 @@ impl Fetch {
             }
             Body::File(file, path) => {
                 let mut buffer = vec![0; CHUNK_BYTES];
-                let read = self.clockwork.wait(&self.url, file.read(&mut buffer)).await?;
+                let read = self.timer.wait(&self.url, file.read(&mut buffer)).await?;
                 let read = read.map_err(|source| UpdateError::ReadFile { path: path.clone(), source })?;
                 buffer.truncate(read);
                 (read > 0).then(|| Bytes::from(buffer))
@@ -199,10 +199,10 @@ pub(super) fn shown(url: &Url) -> String {
 }
 
 /// Follows redirects to the response that is none, and returns it with its URL.
-async fn follow(url: &Url, clockwork: &Clockwork) -> Result<(Url, Response), UpdateError> {
+async fn follow(url: &Url, timer: &Timer) -> Result<(Url, Response), UpdateError> {
     let mut at = url.clone();
     for _ in 0..=REDIRECTS_MAX {
-        let response = ask(&at, clockwork).await?;
+        let response = ask(&at, timer).await?;
         let status = response.status();
         if status.is_success() {
             return Ok((at, response));
@@ -219,12 +219,12 @@ async fn follow(url: &Url, clockwork: &Clockwork) -> Result<(Url, Response), Upd
     Err(UpdateError::TooManyRedirects { url: shown(url), limit: REDIRECTS_MAX })
 }
 
-async fn ask(url: &Url, clockwork: &Clockwork) -> Result<Response, UpdateError> {
-    let client = client(url, &clockwork.limits)
+async fn ask(url: &Url, timer: &Timer) -> Result<Response, UpdateError> {
+    let client = client(url, &timer.limits)
         .map_err(|source| UpdateError::Unreachable { url: shown(url), source: source.without_url() })?;
-    clockwork.wait(url, client.get(url.clone()).send()).await?.map_err(|source| {
+    timer.wait(url, client.get(url.clone()).send()).await?.map_err(|source| {
         if source.is_connect() && source.is_timeout() {
-            UpdateError::TimedOut { url: shown(url), wait: Wait::Connect, limit: clockwork.limits.connect }
+            UpdateError::TimedOut { url: shown(url), wait: Wait::Connect, limit: timer.limits.connect }
         } else {
             UpdateError::Unreachable { url: shown(url), source: source.without_url() }
         }

@@ -16,7 +16,8 @@
 //! - Bytes are executed by nobody here, and unpacked only after their signature was verified with a configured key.
 //! - The [`StagedImage`] handed out holds the open file whose content was hashed after it was written and compared
 //!   with what came out of the verified archive. Whoever executes it, executes that file, not its path.
-//! - Any failure leaves `versions/` as it was: no new version, the same `current`, no file left behind.
+//! - Any failure leaves `versions/` as it was: no new version, the same `current`, no file left behind. Only where the
+//!   disk refuses the very last sync is there a new version, complete and verified, that is not used.
 //! - A release must be newer than what runs, and not older than what was ever accepted ([`Have`]): a signature does
 //!   not age, so an old signed release could be replayed.
 //!
@@ -32,8 +33,10 @@ mod versions;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::fs::File;
 use std::io;
+use std::path::Path;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -50,7 +53,7 @@ pub use self::manifest::{Have, Want, archive_name};
 pub use self::versions::{StagedImage, Versions, VersionsError};
 
 use self::archive::{Binary, CopyError};
-use self::fetch::{Clockwork, Fetch};
+use self::fetch::{Fetch, Timer};
 use self::manifest::{Candidate, Manifest};
 use self::versions::{Staging, hash, hex};
 use crate::clock::UnixMillis;
@@ -65,7 +68,7 @@ pub fn target() -> &'static str {
 }
 
 /// Where releases come from and who may sign them.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Source {
     manifest_url: Url,
     keys: Vec<VerifyingKey>,
@@ -101,6 +104,13 @@ impl Source {
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {
         Self { limits, ..self }
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let manifest_url = fetch::shown(&self.manifest_url);
+        f.debug_struct("Source").field("manifest_url", &manifest_url).finish_non_exhaustive()
     }
 }
 
@@ -162,7 +172,7 @@ impl StageProgress {
 /// Any [`UpdateError`] of fetching and reading the manifest, and [`UpdateError::OtherTarget`] or
 /// [`UpdateError::OtherProduct`] if there are newer releases but none for this image. Nothing newer is no error.
 pub async fn check(source: &Source, have: Have<'_>) -> Result<Check, UpdateError> {
-    let manifest = fetch_manifest(source, Clockwork::start(source.limits)).await?;
+    let manifest = fetch_manifest(source, Timer::start(source.limits)).await?;
     match manifest.select(&Want::Newest, have, target()) {
         Ok(Candidate { version, date, notes_url, .. }) => Ok(Check::Available { version, date, notes_url }),
         Err(
@@ -190,10 +200,10 @@ pub async fn stage(
 ) -> Result<StagedImage, UpdateError> {
     let lock = versions.lock().map_err(|error| disk_error(versions, 0, error))?;
     progress(StageProgress::Manifest);
-    let clockwork = Clockwork::start(source.limits);
-    let release = fetch_manifest(source, clockwork).await?.select(want, have, target())?;
+    let timer = Timer::start(source.limits);
+    let release = fetch_manifest(source, timer).await?.select(want, have, target())?;
     let staging = lock.begin(&release.version).map_err(|error| disk_error(versions, 0, error))?;
-    let mut archive = download(source, &release, &staging, clockwork, &mut progress).await?;
+    let mut archive = download(source, &release, &staging, timer, &mut progress).await?;
 
     progress(StageProgress::Verify);
     let (keys, name, digest) = (source.keys.clone(), release.name.clone(), release.digest);
@@ -206,11 +216,15 @@ pub async fn stage(
     Ok(image)
 }
 
-async fn fetch_manifest(source: &Source, clockwork: Clockwork) -> Result<Manifest, UpdateError> {
+async fn fetch_manifest(source: &Source, timer: Timer) -> Result<Manifest, UpdateError> {
     let url = &source.manifest_url;
     let limit = source.limits.manifest_bytes_max;
-    let body = Fetch::open(url, None, Item::Manifest, limit, clockwork).await?.bytes().await?;
-    Manifest::parse(&body, url.as_str(), UnixMillis::now())
+    let body = Fetch::open(url, None, Item::Manifest, limit, timer).await?.bytes().await?;
+    // `self_update` takes everything up to the last slash for the directory, even if that slash is in the query.
+    let mut base = url.clone();
+    base.set_query(None);
+    base.set_fragment(None);
+    Manifest::parse(&body, base.as_str(), UnixMillis::now())
 }
 
 /// Fetches the archive into a file without a name.
@@ -218,13 +232,13 @@ async fn download(
     source: &Source,
     release: &Candidate,
     staging: &Staging,
-    clockwork: Clockwork,
+    timer: Timer,
     progress: &mut impl FnMut(StageProgress),
 ) -> Result<File, UpdateError> {
     let url = Url::parse(&release.url)
         .map_err(|_| UpdateError::BadUrl { what: format!("the manifest's url of {}", release.name) })?;
     let limit = release.size_bytes.unwrap_or(u64::MAX).min(source.limits.archive_bytes_max);
-    let mut body = Fetch::open(&url, Some(&source.manifest_url), Item::Archive, limit, clockwork).await?;
+    let mut body = Fetch::open(&url, Some(&source.manifest_url), Item::Archive, limit, timer).await?;
     let total_bytes = release.size_bytes.or(body.length_bytes());
     // The binary is at least as large as the archive it is packed in.
     let needed_bytes = total_bytes.unwrap_or(0).saturating_mul(2);
@@ -315,7 +329,7 @@ fn disk_error(versions: &Versions, needed_bytes: u64, error: VersionsError) -> U
     disk_error_in(versions.dir(), needed_bytes, error)
 }
 
-fn disk_error_in(dir: &std::path::Path, needed_bytes: u64, error: VersionsError) -> UpdateError {
+fn disk_error_in(dir: &Path, needed_bytes: u64, error: VersionsError) -> UpdateError {
     let full = match &error {
         VersionsError::Io { source, .. } => no_space(source, dir, needed_bytes),
         _ => None,
@@ -324,7 +338,7 @@ fn disk_error_in(dir: &std::path::Path, needed_bytes: u64, error: VersionsError)
 }
 
 /// Tells a full disk or quota from other failures.
-fn no_space(error: &io::Error, dir: &std::path::Path, needed_bytes: u64) -> Option<UpdateError> {
+fn no_space(error: &io::Error, dir: &Path, needed_bytes: u64) -> Option<UpdateError> {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded).then(|| UpdateError::NoSpace {
         dir: dir.to_owned(),
         needed_bytes,
@@ -332,7 +346,7 @@ fn no_space(error: &io::Error, dir: &std::path::Path, needed_bytes: u64) -> Opti
     })
 }
 
-fn available(dir: &std::path::Path) -> Option<u64> {
+fn available(dir: &Path) -> Option<u64> {
     let stat = rustix::fs::statvfs(dir).ok()?;
     stat.f_bavail.checked_mul(stat.f_frsize)
 }

@@ -9,6 +9,7 @@
 //! - `telegram`: the Telegram platform against the test server.
 //! - `tidy`: rules for the source tree that the compiler does not know.
 //! - `support`: harnesses and test servers; no tests of its own beyond those that keep them honest.
+//! - `update`: which releases are staged and which are refused, and what is left on disk either way.
 
 mod agent;
 mod cli;
@@ -19,3 +20,4 @@ mod service;
 mod support;
 mod telegram;
 mod tidy;
+mod update;

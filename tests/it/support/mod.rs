@@ -6,3 +6,4 @@ pub mod release;
 pub mod systemd;
 pub mod telegram;
 pub mod unit;
+pub mod release;
