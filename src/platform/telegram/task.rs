@@ -66,7 +66,7 @@ enum Phase {
     Freezing {
         until: MonoNanos,
     },
-    /// `Frozen` is sent or is the last of the queued events.
+    /// `Frozen` is queued or sent.
     Frozen,
     /// Shows what it can.
     Stopping {
@@ -197,9 +197,18 @@ impl Task {
         }
     }
 
+    /// Once the marker is sent, later events wait for the thaw.
+    fn may_tell(&self) -> bool {
+        match self.phase {
+            Phase::Frozen => self.outbox.iter().any(|event| matches!(event, PlatformEvent::Frozen { .. })),
+            _ => !self.outbox.is_empty(),
+        }
+    }
+
     async fn step(&mut self, wake: Duration) -> Step {
+        let may_tell = self.may_tell();
         tokio::select! {
-            permit = self.events.reserve(), if !self.outbox.is_empty() => {
+            permit = self.events.reserve(), if may_tell => {
                 let Ok(permit) = permit else { return Step::ReceiverGone };
                 permit.send(self.outbox.pop_front().expect("the branch is open only with an event"));
                 Step::EventTaken
@@ -259,10 +268,12 @@ impl Task {
 
     /// Starts the requests that may start now; says when the next may.
     fn start_sends(&mut self, now: MonoNanos, pace: Pace) -> Option<MonoNanos> {
-        let Client::Ready(api) = &self.client else { return None };
-        if self.refused() {
-            return None;
-        }
+        let api = match &self.client {
+            Client::Ready(api) if !self.refused() => api,
+            // Worth waiting for, also when stopping.
+            Client::Building(_) => return Some(after(now, SLEEP_MAX)),
+            Client::Ready(_) | Client::Broken { .. } => return None,
+        };
         while self.sends.len() < SENDS_MAX {
             match self.delivery.next(now, pace) {
                 Next::Start(request) => {
@@ -325,16 +336,14 @@ impl Task {
                 let over = self.delivery.push(outbound, now);
                 self.outbox.extend(over.map(|turn| PlatformEvent::ReplyDelivered { turn }));
             }
-            PlatformCommand::Freeze { drain } => {
-                // Nothing was confirmed by the poll, so it may be dropped.
-                self.poll.future = None;
-                self.phase = Phase::Freezing { until: after(now, drain) };
-            }
+            PlatformCommand::Stop { drain } => self.phase = Phase::Stopping { until: after(now, drain) },
+            _ if matches!(self.phase, Phase::Stopping { .. } | Phase::Leaving { .. }) => {}
+            PlatformCommand::Freeze { drain } => self.phase = Phase::Freezing { until: after(now, drain) },
             PlatformCommand::Thaw => self.phase = Phase::Running,
-            PlatformCommand::Stop { drain } => {
-                self.poll.future = None;
-                self.phase = Phase::Stopping { until: after(now, drain) };
-            }
+        }
+        if self.phase != Phase::Running {
+            // It has confirmed nothing, so it may be dropped.
+            self.poll.future = None;
         }
     }
 
