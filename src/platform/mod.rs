@@ -108,7 +108,6 @@ impl PlatformHandle {
     ///
     /// # Errors
     /// The command, if the queue is full or the task is gone.
-    // The command comes back so that it is not lost; boxing it would cost every send an allocation.
     pub fn try_send(&self, command: PlatformCommand) -> Result<(), TrySendError<PlatformCommand>> {
         self.commands.try_send(command)
     }

@@ -2,7 +2,7 @@
 //!
 //! **Invariants**
 //! - The token is in the URL of every request, so no error and no log line carries a URL.
-//! - Every call has a deadline, and no answer over [`ANSWER_BYTES_MAX`] is read.
+//! - Every call has a deadline, and no answer over 8 MiB is read.
 //! - An answer with fields or kinds unknown here is read all the same.
 
 use std::fmt;

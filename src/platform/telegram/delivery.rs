@@ -238,15 +238,15 @@ impl Delivery {
         }
     }
 
-    /// What `chat` may send now, or when it may.
+    /// What `chat` may send now, or when it may. All that is complete waits for the same token, so the oldest gets it.
     fn next_of(&self, key: &str, chat: &Chat, now: MonoNanos, pace: Pace) -> Result<InFlight, Option<MonoNanos>> {
         let mut at: Option<MonoNanos> = None;
         for item in &chat.items {
             let flushing = pace == Pace::Flushing;
-            let (action, body, ready, barrier) = match item.want() {
+            let (action, body, ready) = match item.want() {
                 Want::Nothing => continue,
                 Want::Typing { .. } if flushing => continue,
-                Want::Typing { due } => (Action::Typing, 0, due.max(self.limiter.global_ready()), false),
+                Want::Typing { due } => (Action::Typing, 0, due.max(self.limiter.global_ready())),
                 Want::Show { edit, text, body, settled, due } => {
                     let hurried = settled || flushing;
                     let haste = if hurried || edit.is_none() { Haste::Urgent } else { Haste::Spare };
@@ -261,7 +261,7 @@ impl Delivery {
                         Some(message_id) => Action::Edit { message_id, text },
                         None => Action::Send { text },
                     };
-                    (action, body, ready, settled)
+                    (action, body, ready)
                 }
             };
             let ready = ready.max(chat.retry_at);
@@ -269,9 +269,6 @@ impl Delivery {
                 return Ok(InFlight { item: item.id, action, body });
             }
             at = Some(at.map_or(ready, |at| at.min(ready)));
-            if barrier {
-                break;
-            }
         }
         Err(at)
     }
@@ -342,13 +339,11 @@ impl Delivery {
         let mut over = Vec::new();
         let crowded = self.chats.len() > ITEMS_MAX;
         self.chats.retain(|_, chat| {
-            let busy = chat.in_flight.as_ref().map(|in_flight| in_flight.item);
             chat.items.retain(|item| {
-                let done = item.is_done() && Some(item.id) != busy;
-                if done {
+                if item.is_done() {
                     over.extend(item.turn);
                 }
-                !done
+                !item.is_done()
             });
             let rests = chat.items.is_empty() && chat.in_flight.is_none();
             let remembered = chat.unreachable || chat.retry_at > now || chat.edit_at > now;

@@ -61,7 +61,7 @@ pub(super) enum Want {
         text: String,
         /// How much of the item's text this shows, in bytes.
         body: usize,
-        /// Whether the message is final with it. Then nothing later may overtake it.
+        /// Whether the message is final with it.
         settled: bool,
         /// When.
         due: MonoNanos,

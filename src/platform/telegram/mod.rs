@@ -8,7 +8,7 @@
 //! ```
 //!
 //! `api` speaks HTTP, `intake` reads updates, `item` is one reply and how it is split over messages, `delivery` the
-//! queues of all chats, `limiter` how often anything may be sent; `task` drives them.
+//! queues of all chats, `limiter` how often anything may be sent; `task` drives them and `saved` is what it hands over.
 //!
 //! **Invariants**
 //! - An update is confirmed only after the store has it; a poll may be dropped at any time, because dropping it
@@ -24,6 +24,7 @@ mod intake;
 mod item;
 mod limiter;
 mod pace;
+mod saved;
 mod split;
 mod task;
 

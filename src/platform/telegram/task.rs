@@ -10,7 +10,6 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
@@ -21,6 +20,7 @@ use super::api::{Api, Disposition, Me, TelegramError};
 use super::delivery::{Action, Delivery, Next, Pace, Request};
 use super::intake::{self, Account};
 use super::pace::{after, back_off};
+use super::saved::Saved;
 use crate::chat::LinkState;
 use crate::clock::{MonoNanos, UnixMillis};
 use crate::config::TelegramConfig;
@@ -38,27 +38,6 @@ const HOLD_MIN: Duration = Duration::from_secs(1);
 const FAREWELL: Duration = Duration::from_secs(1);
 /// A longer sleep is taken in parts.
 const SLEEP_MAX: Duration = Duration::from_secs(3600);
-/// The version of [`Saved`] written here. Additions with a default do not change it.
-const STATE_VERSION: u32 = 1;
-
-/// What the next image needs. Where the updates stand is in the store.
-#[derive(Debug, Serialize, Deserialize)]
-struct Saved {
-    version: u32,
-    /// The bot that the rest is about.
-    account: String,
-    #[serde(default)]
-    username: Option<String>,
-    /// Polls that failed in a row.
-    #[serde(default)]
-    poll_failures: u32,
-    /// Telegram asked not to be polled before.
-    #[serde(default)]
-    poll_asked_until: MonoNanos,
-    #[serde(default)]
-    delivery: Delivery,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Running,
@@ -66,7 +45,7 @@ enum Phase {
     Freezing {
         until: MonoNanos,
     },
-    /// `Frozen` is sent or is the last of the queued events.
+    /// `Frozen` is queued or sent.
     Frozen,
     /// Shows what it can.
     Stopping {
@@ -142,9 +121,9 @@ impl Task {
         commands: mpsc::Receiver<PlatformCommand>,
         events: mpsc::Sender<PlatformEvent>,
     ) -> Self {
-        let token = config.token.expose();
-        let id = token.split_once(':').map_or(token.len().to_string(), |(id, _)| id.to_owned());
-        let saved = restore(restored, &id);
+        // A token without a colon is none; Telegram will say so.
+        let id = config.token.expose().split_once(':').map_or("unknown", |(id, _)| id).to_owned();
+        let saved = Saved::restore(restored, &id);
         Self {
             client: Client::build(&config),
             config,
@@ -197,9 +176,18 @@ impl Task {
         }
     }
 
+    /// Once the marker is sent, later events wait for the thaw.
+    fn may_tell(&self) -> bool {
+        match self.phase {
+            Phase::Frozen => self.outbox.iter().any(|event| matches!(event, PlatformEvent::Frozen { .. })),
+            _ => !self.outbox.is_empty(),
+        }
+    }
+
     async fn step(&mut self, wake: Duration) -> Step {
+        let may_tell = self.may_tell();
         tokio::select! {
-            permit = self.events.reserve(), if !self.outbox.is_empty() => {
+            permit = self.events.reserve(), if may_tell => {
                 let Ok(permit) = permit else { return Step::ReceiverGone };
                 permit.send(self.outbox.pop_front().expect("the branch is open only with an event"));
                 Step::EventTaken
@@ -259,10 +247,12 @@ impl Task {
 
     /// Starts the requests that may start now; says when the next may.
     fn start_sends(&mut self, now: MonoNanos, pace: Pace) -> Option<MonoNanos> {
-        let Client::Ready(api) = &self.client else { return None };
-        if self.refused() {
-            return None;
-        }
+        let api = match &self.client {
+            Client::Ready(api) if !self.refused() => api,
+            // Worth waiting for, also when stopping.
+            Client::Building(_) => return Some(after(now, SLEEP_MAX)),
+            Client::Ready(_) | Client::Broken { .. } => return None,
+        };
         while self.sends.len() < SENDS_MAX {
             match self.delivery.next(now, pace) {
                 Next::Start(request) => {
@@ -325,28 +315,23 @@ impl Task {
                 let over = self.delivery.push(outbound, now);
                 self.outbox.extend(over.map(|turn| PlatformEvent::ReplyDelivered { turn }));
             }
-            PlatformCommand::Freeze { drain } => {
-                // Nothing was confirmed by the poll, so it may be dropped.
-                self.poll.future = None;
-                self.phase = Phase::Freezing { until: after(now, drain) };
-            }
+            PlatformCommand::Stop { drain } => self.phase = Phase::Stopping { until: after(now, drain) },
+            _ if matches!(self.phase, Phase::Stopping { .. } | Phase::Leaving { .. }) => {}
+            PlatformCommand::Freeze { drain } => self.phase = Phase::Freezing { until: after(now, drain) },
             PlatformCommand::Thaw => self.phase = Phase::Running,
-            PlatformCommand::Stop { drain } => {
-                self.poll.future = None;
-                self.phase = Phase::Stopping { until: after(now, drain) };
-            }
+        }
+        if self.phase != Phase::Running {
+            // It has confirmed nothing, so it may be dropped.
+            self.poll.future = None;
         }
     }
 
     fn freeze(&mut self) {
-        let saved = Saved {
-            version: STATE_VERSION,
-            account: self.account.id.clone(),
-            username: self.account.username.clone(),
-            poll_failures: self.poll.failures,
-            poll_asked_until: self.poll.asked_until,
-            delivery: self.delivery.clone(),
-        };
+        let mut saved = Saved::fresh(&self.account.id);
+        saved.username.clone_from(&self.account.username);
+        saved.poll_failures = self.poll.failures;
+        saved.poll_asked_until = self.poll.asked_until;
+        saved.delivery = self.delivery.clone();
         let state = serde_json::to_value(saved).expect("plain data with text keys serialises");
         self.outbox.push_back(PlatformEvent::Frozen { platform: PLATFORM.into(), state });
         self.phase = Phase::Frozen;
@@ -488,29 +473,6 @@ async fn perform(api: &Api, request: &Request) -> Result<Option<i64>, TelegramEr
         Action::Send { text } => api.send_message(&request.chat, thread, text).await.map(|sent| Some(sent.message_id)),
         Action::Edit { message_id, text } => {
             api.edit_message_text(&request.chat, *message_id, text).await.map(|()| None)
-        }
-    }
-}
-
-fn restore(restored: Option<Value>, account: &str) -> Saved {
-    let fresh = || Saved {
-        version: STATE_VERSION,
-        account: account.to_owned(),
-        username: None,
-        poll_failures: 0,
-        poll_asked_until: MonoNanos::default(),
-        delivery: Delivery::default(),
-    };
-    let Some(value) = restored else { return fresh() };
-    match serde_json::from_value::<Saved>(value) {
-        Ok(saved) if saved.account == account => saved,
-        Ok(_) => {
-            tracing::warn!("the state handed over is of another bot and is dropped");
-            fresh()
-        }
-        Err(error) => {
-            tracing::error!(problem = ?error.classify(), "the state handed over cannot be read: replies in delivery are lost");
-            fresh()
         }
     }
 }
