@@ -1,1 +1,3 @@
 //! Harnesses and test servers.
+
+pub mod openai;
