@@ -112,7 +112,11 @@ impl Model {
         if let Some(key) = &self.key {
             request = request.bearer_auth(key.expose());
         }
-        request.send().await.map_err(|error| ModelError::Connect(error.without_url()))
+        request.send().await.map_err(|error| {
+            let reached = !error.is_connect();
+            let error = error.without_url();
+            if reached { ModelError::Broken(error) } else { ModelError::Connect(error) }
+        })
     }
 }
 
