@@ -9,7 +9,12 @@
 //!   received everything the agent said before.
 //! - The task owns its fds until the process ends; what it hands out in a [`AgentSnapshot`] are duplicates, so a
 //!   handoff that does not happen costs nothing.
+//! - An agent process is ended by its task alone, with its whole process group, and is reaped once.
 //! - This module knows no chat platform.
+//!
+//! Where things are: `connection` is the protocol without I/O, `process` the kernel's side of a child, `running` reads,
+//! writes and ends one, `task` joins them, `snapshot` is what crosses a handoff, `acp` the wire, [`builtin`] the agents
+//! that come with the gateway.
 
 mod acp;
 pub mod builtin;
@@ -84,7 +89,7 @@ pub enum AgentCommand {
 /// What an agent does.
 #[derive(Debug)]
 pub enum AgentEvent {
-    /// The process answered `initialize`: it can take turns.
+    /// The process answered `initialize`: it can take turns. Told once more after [`adopt`], which has not heard it.
     Ready {
         /// Who.
         agent: AgentName,

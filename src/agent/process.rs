@@ -201,3 +201,30 @@ fn kill_unwatched(pid: Pid) {
     let _gone = rustix::process::kill_process_group(pid, Signal::KILL);
     let _status = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hermes_is_the_running_image_and_other_programs_are_themselves() {
+        let program = |name: &str| {
+            let spec = AgentSpec {
+                name: "a".into(),
+                command: vec![name.to_owned()],
+                cwd: "/".into(),
+                env: std::collections::BTreeMap::new(),
+            };
+            spec.program()
+        };
+        assert_eq!(program("hermes"), std::env::current_exe().expect("procfs"));
+        assert_eq!(program("hermes-acp"), PathBuf::from("hermes-acp"));
+    }
+
+    #[test]
+    fn ends_are_told_in_words() {
+        assert_eq!(describe(Some(ExitStatus::from_raw(3 << 8))), "exit code 3");
+        assert_eq!(describe(Some(ExitStatus::from_raw(9))), "killed by signal 9");
+        assert_eq!(describe(None), "exit status unknown");
+    }
+}

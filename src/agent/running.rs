@@ -80,6 +80,8 @@ pub(super) struct Running {
     pub(super) process: Process,
     pub(super) started: MonoNanos,
     pub(super) lines: LineBuffer,
+    /// Where the next bytes are read to.
+    buffer: Box<[u8]>,
     /// It is being ended.
     pub(super) ending: Option<Ending>,
     /// No more output is wanted or to be had.
@@ -91,7 +93,8 @@ pub(super) struct Running {
 impl Running {
     pub(super) fn new(process: Process, started: MonoNanos, limits: &Limits) -> Self {
         let lines = LineBuffer::new(limits.line_bytes_max);
-        Self { process, started, lines, ending: None, output_over: false, drain_until: None }
+        let buffer = vec![0; READ_BYTES].into_boxed_slice();
+        Self { process, started, lines, buffer, ending: None, output_over: false, drain_until: None }
     }
 
     /// Whether nothing more is to come of it.
@@ -149,11 +152,10 @@ impl Running {
 
     /// Reads once and passes the whole lines on.
     pub(super) fn read(&mut self, now: MonoNanos, limits: &Limits, connection: &mut Connection) {
-        let mut bytes = vec![0; READ_BYTES];
-        match self.process.stdout.try_read(&mut bytes) {
+        match self.process.stdout.try_read(&mut self.buffer) {
             Ok(0) => self.end_of_output(now, limits),
             Ok(count) => {
-                self.lines.push(&bytes[..count]);
+                self.lines.push(&self.buffer[..count]);
                 self.take_lines(now, limits, connection);
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}

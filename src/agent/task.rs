@@ -56,7 +56,7 @@ pub fn adopt_with(
     events: mpsc::Sender<AgentEvent>,
 ) -> Result<AgentHandle, AdoptError> {
     let (mut connection, backoff, life) = snapshot::restore(snapshot, &limits)?;
-    connection.adopted(limits);
+    connection.adopted(spec.name.clone(), limits);
     Ok(run(spec, limits, events, connection, life, backoff))
 }
 

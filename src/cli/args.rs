@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::agent::builtin::echo::EchoArgs;
+use crate::agent::builtin::openai::OpenaiArgs;
 use crate::telemetry::LogFormat;
 
 /// Joins chat platforms to AI agents, and replaces its own binary while it runs.
@@ -93,6 +94,8 @@ pub struct RunArgs {
 pub enum AgentCommand {
     /// Answer with what was said; streams, asks and crashes on request.
     Echo(EchoArgs),
+    /// Answer with a model behind an OpenAI-compatible chat completions API.
+    Openai(OpenaiArgs),
 }
 
 /// `hermes gateway restart`.

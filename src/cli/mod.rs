@@ -52,6 +52,7 @@ fn run(cli: Cli, main_at: MonoNanos) -> Result<ExitCode, CliError> {
         }
         Command::HandoffCheck(args) => handoff_check(cli.home, args.config),
         Command::Agent(AgentCommand::Echo(args)) => Ok(builtin::echo::run(args)),
+        Command::Agent(AgentCommand::Openai(args)) => Ok(builtin::openai::run(args)),
         command => block_on(client_command(command, Home::find(cli.home)?)),
     }
 }

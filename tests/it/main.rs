@@ -8,8 +8,8 @@
 //! - `service`: the unit files, and notifications, logs and sockets under a real systemd.
 //! - `telegram`: the Telegram platform against the test server.
 //! - `tidy`: rules for the source tree that the compiler does not know.
-//! - `support`: harnesses and test servers; no tests of its own beyond those that keep them honest.
 //! - `update`: which releases are staged and which are refused, and what is left on disk either way.
+//! - `support`: harnesses and test servers; no tests of its own beyond those that keep them honest.
 
 mod agent;
 mod cli;

@@ -15,19 +15,22 @@ use super::server::{Brain, Gone, Past, StopReason, Turn, serve};
 use super::{block_on, parse_duration};
 use crate::jsonrpc::ErrorObject;
 
-/// Answers with the prompt. A prompt that begins with one of these words does something else instead:
-///
-///   stream [chunks=N] [bytes=N] [delay=DUR]   streams numbered chunks, see --chunks
-///   ask [TITLE]                               asks for permission and says what was chosen
-///   sleep DUR                                 says nothing for a while, then "slept"
-///   think [TEXT]                              thinks, then answers
-///   tool [TITLE]                              makes a tool call
-///   refuse                                    ends with the stop reason "refusal"
-///   error [TEXT]                              ends with a JSON-RPC error
-///   crash [chunks=N] [code=N]                 streams, then exits in the middle of the turn
-///   pid                                       says its process id
+/// What a prompt can ask for, for `--help`.
+const DIRECTIVES: &str = "\
+A prompt is answered with itself, unless it begins with one of these words:
+  stream [chunks=N] [bytes=N] [delay=DUR]  streams numbered chunks, as --chunks does
+  ask [TITLE]                              asks for permission and says what was chosen
+  sleep DUR                                says \"slept\" after a while
+  think [TEXT]                             thinks, then answers
+  tool [TITLE]                             makes a tool call
+  refuse                                   ends with the stop reason \"refusal\"
+  error [TEXT]                             ends with a JSON-RPC error
+  crash [chunks=N] [code=N]                streams, then exits in the middle of the turn
+  pid                                      says its process id";
+
+/// Answers with the prompt, or does what the prompt asks for
 #[derive(Clone, Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = DIRECTIVES)]
 pub struct EchoArgs {
     /// Answer every prompt with this many numbered chunks
     #[arg(long, value_name = "N")]

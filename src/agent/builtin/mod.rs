@@ -1,6 +1,7 @@
 //! Agents that come with the gateway. Each is an ACP agent over stdio like any other, for other ACP clients too.
 
 pub mod echo;
+pub mod openai;
 mod server;
 
 use std::process::ExitCode;

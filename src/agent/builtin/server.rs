@@ -195,17 +195,18 @@ fn chunk(kind: &str, text: String) -> Value {
 }
 
 /// A session that the client opened in this process.
+#[derive(Default)]
 struct Session {
-    /// The turn that runs, if any: its switch.
-    running: Option<watch::Sender<bool>>,
+    /// The switch of its latest turn. The turn drops the other end before it answers, so that a client that hears the
+    /// answer can prompt at once.
+    turn: Option<watch::Sender<bool>>,
 }
 
 struct Server<B> {
     brain: Arc<B>,
     wire: Arc<Wire>,
     sessions: HashMap<String, Session>,
-    /// Each ends with its session's name.
-    turns: JoinSet<String>,
+    turns: JoinSet<()>,
 }
 
 /// Serves one client on stdin and stdout until stdin ends.
@@ -250,7 +251,7 @@ impl<B: Brain> Server<B> {
         let mut bytes = vec![0; 64 << 10];
         loop {
             tokio::select! {
-                ended = self.turns.join_next(), if !self.turns.is_empty() => self.turn_over(ended),
+                _ = self.turns.join_next(), if !self.turns.is_empty() => {}
                 read = stdin.read(&mut bytes) => {
                     match read.map_err(|e| format!("cannot read stdin: {e}"))? {
                         0 => return Ok(()),
@@ -263,14 +264,6 @@ impl<B: Brain> Server<B> {
                     }
                 }
             }
-        }
-    }
-
-    fn turn_over(&mut self, ended: Option<Result<String, tokio::task::JoinError>>) {
-        if let Some(Ok(session)) = ended
-            && let Some(session) = self.sessions.get_mut(&session)
-        {
-            session.running = None;
         }
     }
 
@@ -309,7 +302,7 @@ impl<B: Brain> Server<B> {
             "initialize" => Ok(Self::introduction()),
             "authenticate" => Ok(json!({})),
             "session/new" => self.brain.create().map(|session| {
-                self.sessions.insert(session.clone(), Session { running: None });
+                self.sessions.insert(session.clone(), Session::default());
                 json!({"sessionId": session})
             }),
             "session/load" => self.load(params).await?,
@@ -348,7 +341,7 @@ impl<B: Brain> Server<B> {
             };
             self.wire.update(&session, update).await?;
         }
-        self.sessions.entry(session).or_insert(Session { running: None });
+        self.sessions.entry(session).or_default();
         Ok(Ok(json!({})))
     }
 
@@ -357,20 +350,21 @@ impl<B: Brain> Server<B> {
         let Some(session) = self.sessions.get_mut(name) else {
             return Err(ErrorObject::new(NOT_FOUND, format!("there is no session {name:?}")));
         };
-        if session.running.is_some() {
+        if session.turn.as_ref().is_some_and(|switch| !switch.is_closed()) {
             return Err(ErrorObject::new(ErrorObject::INVALID_PARAMS, "the session is busy with a turn"));
         }
         let (switch, cancelled) = watch::channel(false);
-        session.running = Some(switch);
+        session.turn = Some(switch);
         let text = prompt_text(&params["prompt"]);
         let mut turn = Turn { session: name.to_owned(), wire: Arc::clone(&self.wire), cancelled };
         let (brain, id) = (Arc::clone(&self.brain), id.clone());
         self.turns.spawn(async move {
             let outcome = brain.prompt(&mut turn, text).await;
             let outcome = outcome.map(|reason| json!({"stopReason": reason.as_str()}));
+            let Turn { wire, cancelled, .. } = turn;
+            drop(cancelled);
             // If the client has gone there is nobody to tell.
-            let _gone = turn.wire.send(Message::Response { id, outcome }).await;
-            turn.session
+            let _gone = wire.send(Message::Response { id, outcome }).await;
         });
         Ok(())
     }
@@ -378,8 +372,8 @@ impl<B: Brain> Server<B> {
 
 impl Session {
     fn cancel(&self) {
-        if let Some(running) = &self.running {
-            running.send_replace(true);
+        if let Some(switch) = &self.turn {
+            switch.send_replace(true);
         }
     }
 }

@@ -157,7 +157,8 @@ impl Connection {
     }
 
     /// Goes on after it was deserialised: limits are not carried, and who adopts has not heard of a ready agent yet.
-    pub(super) fn adopted(&mut self, limits: Limits) {
+    pub(super) fn adopted(&mut self, agent: AgentName, limits: Limits) {
+        self.agent = agent;
         self.limits = limits;
         if matches!(self.phase, Phase::Ready { .. }) {
             self.tell_ready();

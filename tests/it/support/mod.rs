@@ -2,8 +2,8 @@
 
 pub mod fake_gateway;
 pub mod gateway;
+pub mod openai;
 pub mod release;
 pub mod systemd;
 pub mod telegram;
 pub mod unit;
-pub mod release;
