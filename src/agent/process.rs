@@ -7,7 +7,7 @@
 //! - The fds kept here are close-on-exec; a handoff carries duplicates.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
@@ -109,8 +109,16 @@ impl Process {
         })
     }
 
-    /// Takes over a process that the previous image started. Its pipes must be pipes.
+    /// Takes over a process that the previous image started.
+    ///
+    /// # Errors
+    /// The pipes are not pipes, or the pidfd is none or that of another process.
     pub(super) fn adopt(pid: i32, fds: AgentFds) -> io::Result<Self> {
+        let watched = watched_process(&fds.pidfd)?;
+        // A process that somebody else has reaped (after a crash of the daemon, init does) has no number any more.
+        if pid <= 0 || watched.is_some_and(|watched| watched != pid) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the pidfd is that of another process"));
+        }
         let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
         Self::from_fds(pid, fds)
     }
@@ -158,8 +166,11 @@ impl Process {
         let _ready = self.pidfd.readable().await;
     }
 
-    /// Signals the whole process group.
+    /// Signals the whole process group, unless the process was reaped: then its number may be another's.
     pub(super) fn signal(&self, signal: Signal) {
+        if watched_process(self.pidfd.get_ref()).ok().flatten() != Some(self.pid()) {
+            return;
+        }
         if let Err(error) = rustix::process::kill_process_group(self.pid, signal)
             && error != rustix::io::Errno::SRCH
         {
@@ -194,6 +205,14 @@ pub(super) fn describe(status: Option<ExitStatus>) -> String {
         Some((None, Some(signal))) => format!("killed by signal {signal}"),
         Some((None, None)) | None => "exit status unknown".to_owned(),
     }
+}
+
+/// The process that a pidfd stands for; `None` once it was reaped (proc_pid_fdinfo(5)).
+fn watched_process(pidfd: &OwnedFd) -> io::Result<Option<i32>> {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
+    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+    let pid: i32 = pid.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a pidfd"))?;
+    Ok((pid > 0).then_some(pid))
 }
 
 /// Ends a process that was started and cannot be watched. It is killed, so the wait is short.

@@ -104,6 +104,11 @@ impl Running {
         abandoned || drained
     }
 
+    /// Whether it has ended or is being ended.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.ending.is_some() || self.drain_until.is_some()
+    }
+
     /// Whether it is being ended because that was asked for.
     pub(super) fn is_stopping(&self) -> bool {
         self.ending.as_ref().is_some_and(Ending::was_asked_for)

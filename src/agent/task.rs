@@ -183,6 +183,9 @@ impl Task {
                 Wake::Deadline | Wake::Command(_) => {}
             }
             running.advance_ending(now, &self.limits);
+            if running.is_leaving() {
+                self.connection.leave();
+            }
         }
         self.heed_fault(now);
         Flow::Continue
@@ -224,6 +227,7 @@ impl Task {
         if let Some(fault) = self.connection.take_fault()
             && let Life::Up(running) = &mut self.life
         {
+            self.connection.leave();
             running.end(EndingStep::Terminate, now, fault);
             running.advance_ending(now, &self.limits);
         }
@@ -280,7 +284,7 @@ impl Task {
             self.fail_start(now, lived, format!("it ended before it answered initialize: {how}"));
             return Flow::Continue;
         }
-        self.connection.close(&format!("the agent ended before the turn did: {how}"));
+        self.connection.break_off(&format!("the agent ended before the turn did: {how}"));
         let restart_in = self.plan_restart(now, lived);
         tracing::warn!(agent = %self.spec.name, how, ?restart_in, "agent died");
         self.connection.push_event(AgentEvent::Died { agent: self.spec.name.clone(), how, restart_in });

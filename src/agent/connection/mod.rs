@@ -119,6 +119,9 @@ pub(super) struct Connection {
     turns: BTreeMap<TurnId, Turn>,
     #[serde(default)]
     permissions: Permissions,
+    /// The process is on its way out: new turns wait for the next.
+    #[serde(default)]
+    leaving: bool,
     /// What waits to be written.
     #[serde(default)]
     pub(super) outgoing: Outgoing,
@@ -148,6 +151,7 @@ impl Connection {
             sessions: BTreeSet::new(),
             turns: BTreeMap::new(),
             permissions: Permissions::default(),
+            leaving: false,
             outgoing: Outgoing::default(),
             limits,
             events: VecDeque::new(),
@@ -174,13 +178,35 @@ impl Connection {
         self.call(acp::INITIALIZE, acp::initialize_params(), Call::Initialize { deadline });
     }
 
-    /// The process has ended and said its last: ends every turn with `reason` and waits for the next process.
+    /// The process is on its way out: what it says still counts, but it gets no new turns.
+    pub(super) fn leave(&mut self) {
+        self.leaving = true;
+    }
+
+    /// The process has ended and said its last: ends the turns that had reached it with `reason`. Those that had not
+    /// wait for the next process.
+    pub(super) fn break_off(&mut self, reason: &str) {
+        self.end_turns(reason, |turn| !matches!(turn.stage, Stage::Waiting { .. }));
+        self.reset();
+    }
+
+    /// There is no process, nor will there be one soon: ends every turn with `reason`.
     pub(super) fn close(&mut self, reason: &str) {
-        for turn in self.turns.keys().copied().collect::<Vec<_>>() {
+        self.end_turns(reason, |_| true);
+        self.reset();
+    }
+
+    fn end_turns(&mut self, reason: &str, which: impl Fn(&Turn) -> bool) {
+        let turns: Vec<TurnId> = self.turns.iter().filter(|(_, turn)| which(turn)).map(|(id, _)| *id).collect();
+        for turn in turns {
             self.end_turn(turn, TurnOutcome::Failed { reason: reason.to_owned() });
         }
+    }
+
+    fn reset(&mut self) {
         self.phase = Phase::Closed;
         self.pid = 0;
+        self.leaving = false;
         self.calls.clear();
         self.sessions.clear();
         self.permissions.clear();
@@ -284,6 +310,9 @@ impl Connection {
     /// Takes a waiting turn as far as the connection allows.
     fn open(&mut self, now: MonoNanos, turn: TurnId) {
         let Phase::Ready { can_load, .. } = self.phase else { return };
+        if self.leaving {
+            return;
+        }
         let Some(open) = self.turns.get_mut(&turn) else { return };
         let Stage::Waiting { session, text } = &mut open.stage else { return };
         let (session, text) = (session.take(), std::mem::take(text));

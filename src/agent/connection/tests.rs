@@ -203,6 +203,25 @@ fn a_cancel_answers_the_permission_requests_first_and_an_error_after_it_is_no_fa
 }
 
 #[test]
+fn a_turn_that_comes_while_the_process_leaves_waits_for_the_next() {
+    let mut connection = running();
+    sent(&mut connection);
+    connection.leave();
+    connection.prompt(NOW, TurnId(2), None, "hi".into());
+    text(&mut connection, "s", "last words");
+    assert!(sent(&mut connection).is_empty());
+    connection.break_off("it died");
+    match &events(&mut connection)[..] {
+        [AgentEvent::Update { .. }, AgentEvent::TurnEnded { turn: TurnId(1), outcome: TurnOutcome::Failed { .. } }] => {
+        }
+        other => panic!("{other:?}"),
+    }
+    connection.start(NOW, 8, &spec());
+    reply(&mut connection, json!({"protocolVersion": 1}));
+    assert_eq!(request(&mut connection).1, "session/new");
+}
+
+#[test]
 fn what_takes_too_long_is_given_up() {
     let limits = Limits::default();
     let mut connection = running();
@@ -283,6 +302,8 @@ enum Step {
     },
     Noise(Vec<u8>),
     Wait(u64),
+    Leave,
+    BreakOff,
     Close,
     /// Writes part of what waits.
     Write(usize),
@@ -301,6 +322,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => prop::collection::vec(any::<u8>(), 0..40).prop_map(Step::Noise),
         1 => (0u64..200).prop_map(Step::Wait),
         1 => Just(Step::Close),
+        1 => Just(Step::Leave),
+        1 => Just(Step::BreakOff),
         3 => (1usize..300).prop_map(Step::Write),
         3 => Just(Step::Carry),
     ]
@@ -322,7 +345,12 @@ fn play(steps: &[Step], carry: bool) -> (Vec<String>, Vec<u8>) {
                 connection.close("over");
                 open = false;
             }
-            Step::Start | Step::Close => {}
+            Step::Leave if open => connection.leave(),
+            Step::BreakOff if open => {
+                connection.break_off("over");
+                open = false;
+            }
+            Step::Start | Step::Close | Step::Leave | Step::BreakOff => {}
             Step::Prompt { turn, session: of } => {
                 connection.prompt(now, TurnId(*turn), of.map(|number| session(number).as_str().into()), "hi".into());
             }

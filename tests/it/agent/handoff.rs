@@ -1,5 +1,9 @@
 //! Agents that are frozen by one task and go on with another, as they do over an execve.
 
+use std::os::fd::OwnedFd;
+
+use hermes_gateway::agent::{AdoptError, AgentFds};
+
 use super::*;
 
 #[tokio::test]
@@ -121,6 +125,18 @@ async fn an_agent_that_died_during_a_handoff_is_found_dead_with_its_last_words()
     rig.stop().await;
 }
 
+fn with_pid(state: &serde_json::Value, pid: i32) -> serde_json::Value {
+    let mut state = state.clone();
+    state["process"]["pid"] = pid.into();
+    state
+}
+
+fn duplicates(snapshot: &AgentSnapshot) -> AgentFds {
+    let fds = snapshot.fds.as_ref().expect("a process runs");
+    let clone = |fd: &OwnedFd| fd.try_clone().expect("room for a few fds");
+    AgentFds { stdin: clone(&fds.stdin), stdout: clone(&fds.stdout), pidfd: clone(&fds.pidfd) }
+}
+
 /// Waits until the process has ended, which nobody has reaped.
 async fn wait_for_zombie(pid: i32) {
     let ended = async {
@@ -163,6 +179,14 @@ async fn a_state_that_makes_no_sense_is_refused_and_a_newer_one_is_read() {
     };
     assert_eq!(refused(serde_json::json!("nonsense")), "the agent's state cannot be read");
     assert!(refused(snapshot.state.clone()).ends_with("are missing"), "a process without its fds");
+    for (state, swap) in [(snapshot.state.clone(), true), (with_pid(&snapshot.state, 1), false)] {
+        let AgentFds { stdin, stdout, pidfd } = duplicates(&snapshot);
+        let (stdout, pidfd) = if swap { (pidfd, stdout) } else { (stdout, pidfd) };
+        let (events, _unheard) = mpsc::channel(1);
+        let snapshot = AgentSnapshot { state, fds: Some(AgentFds { stdin, stdout, pidfd }), turns: 0 };
+        let error = adopt_with(echo(), quick(), snapshot, events).expect_err("fds of something else");
+        assert!(matches!(error, AdoptError::Fds { .. }), "{error}");
+    }
     snapshot.state["version"] = 99.into();
     snapshot.state["novelty"] = true.into();
     snapshot.state["connection"]["novelty"] = true.into();
