@@ -31,7 +31,7 @@ pub enum Command {
     SelfUpdate(SelfUpdateArgs),
     /// Talk to the gateway's agent from this terminal.
     Chat(ChatArgs),
-    /// Run a built-in agent: ACP over standard input and output, for this gateway or any other ACP client.
+    /// Run a built-in ACP agent, for this gateway or any other ACP client.
     #[command(subcommand)]
     Agent(AgentCommand),
     /// Say whether this program could take over the state on standard input.

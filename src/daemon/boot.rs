@@ -288,13 +288,14 @@ fn control(
 }
 
 type Agents = BTreeMap<AgentName, Outlet<AgentHandle>>;
+type Removed = Vec<(AgentName, Outlet<AgentHandle>)>;
 
 /// The configured agents, taken over where they run already, and those that run and are no longer configured.
 fn agents(
     config: &Config,
     mut inherited: Option<&mut Inherited>,
     events: &mpsc::Sender<AgentEvent>,
-) -> Result<(Agents, Vec<(AgentName, Outlet<AgentHandle>)>), DaemonError> {
+) -> Result<(Agents, Removed), DaemonError> {
     let mut agents = Agents::new();
     let mut removed = Vec::new();
     let entries: Vec<AgentEntry> = match inherited.as_deref_mut() {

@@ -112,6 +112,7 @@ fn help_names_every_command() {
       gateway      Run, watch and steer the gateway
       self-update  Update the running gateway to a newer release, in place [alias: update]
       chat         Talk to the gateway's agent from this terminal
+      agent        Run a built-in ACP agent, for this gateway or any other ACP client
 
     Options:
           --home <DIR>  The gateway's home directory [env: HERMES_HOME] [default: ~/.hermes]

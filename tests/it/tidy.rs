@@ -11,6 +11,7 @@ const LAYERS: [(&str, u8); 17] = [
     ("sys", 0),
     ("id", 0),
     ("clock", 0),
+    ("version", 0),
     ("report", 0),
     ("chat", 0),
     ("jsonrpc", 0),

@@ -15,7 +15,6 @@
 //! item.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::Bound;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -103,6 +102,10 @@ struct InFlight {
 struct Chat {
     #[serde(default)]
     items: VecDeque<Item>,
+    /// Its place in the line for what the bot may send in all: lower is earlier. It goes to the end when it had
+    /// nothing to show before, and whenever it is served.
+    #[serde(default)]
+    place: u64,
     #[serde(default)]
     in_flight: Option<InFlight>,
     /// Failures in a row.
@@ -119,6 +122,15 @@ struct Chat {
     unreachable: bool,
 }
 
+impl Chat {
+    /// Takes the last place in line, unless it waits already.
+    fn line_up(&mut self, place: u64) {
+        if self.items.is_empty() {
+            self.place = place;
+        }
+    }
+}
+
 /// All chats.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Delivery {
@@ -131,9 +143,6 @@ pub(super) struct Delivery {
     /// Groups by the id that they had before.
     #[serde(default)]
     migrated: BTreeMap<String, String>,
-    /// The chat that was served last; the next one goes first.
-    #[serde(default)]
-    turn_of: String,
 }
 
 impl Delivery {
@@ -166,6 +175,7 @@ impl Delivery {
         let in_all: usize = self.chats.values().map(|chat| chat.items.len()).sum();
         let id = self.new_id();
         let chat = self.chats.entry(key).or_default();
+        chat.line_up(id);
         if chat.items.len() < CHAT_ITEMS_MAX && in_all < ITEMS_MAX {
             let item = Item::notice(id, text, thread, now);
             if !item.is_done() {
@@ -190,6 +200,7 @@ impl Delivery {
     ) -> Option<TurnId> {
         let id = self.new_id();
         let chat = self.chats.entry(key).or_default();
+        chat.line_up(id);
         let at = chat.items.iter().position(|item| item.turn == Some(turn)).unwrap_or_else(|| {
             chat.items.push_back(Item::reply(id, turn, thread, now));
             chat.items.len() - 1
@@ -212,28 +223,26 @@ impl Delivery {
         self.next_id
     }
 
-    /// The next request, which then counts as in flight.
+    /// The next request, which then counts as in flight. Of the chats that may send now it is the first in
+    /// line: under the bot's overall limit no chat waits behind those that began to talk later, or were served since.
     pub(super) fn next(&mut self, now: MonoNanos, pace: Pace) -> Next {
         let mut at: Option<MonoNanos> = None;
-        let later = (Bound::Excluded(&self.turn_of), Bound::Unbounded);
-        let earlier = (Bound::Unbounded, Bound::Included(&self.turn_of));
-        let keys = self.chats.range::<String, _>(later).chain(self.chats.range::<String, _>(earlier));
-        let mut found = None;
-        for (key, chat) in keys {
-            if chat.in_flight.is_some() {
-                continue;
-            }
+        let mut found: Option<(u64, &String, InFlight)> = None;
+        for (key, chat) in self.chats.iter().filter(|(_, chat)| chat.in_flight.is_none()) {
             match self.next_of(key, chat, now, pace) {
-                Ok(in_flight) => {
-                    found = Some((key.clone(), in_flight));
-                    break;
+                Ok(ready) if found.as_ref().is_none_or(|(first, ..)| chat.place < *first) => {
+                    found = Some((chat.place, key, ready));
                 }
+                Ok(_) => {}
                 Err(Some(due)) => at = Some(at.map_or(due, |at| at.min(due))),
                 Err(None) => {}
             }
         }
         match found {
-            Some((key, in_flight)) => Next::Start(self.start(key, in_flight, now)),
+            Some((_, key, in_flight)) => {
+                let key = key.clone();
+                Next::Start(self.start(key, in_flight, now))
+            }
             None => at.map_or(Next::Idle, Next::At),
         }
     }
@@ -274,7 +283,9 @@ impl Delivery {
     }
 
     fn start(&mut self, key: String, in_flight: InFlight, now: MonoNanos) -> Request {
+        let place = self.new_id();
         let chat = self.chats.get_mut(&key).expect("the key was found in the map");
+        chat.place = place;
         let item =
             chat.items.iter_mut().find(|item| item.id == in_flight.item).expect("the item was found in the chat");
         match in_flight.action {
@@ -289,7 +300,6 @@ impl Delivery {
         }
         let request = Request { chat: key.clone(), thread: item.thread.clone(), action: in_flight.action.clone() };
         chat.in_flight = Some(in_flight);
-        self.turn_of = key;
         request
     }
 

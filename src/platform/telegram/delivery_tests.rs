@@ -292,6 +292,30 @@ fn one_slow_chat_does_not_starve_the_others() {
 }
 
 #[test]
+fn an_old_chat_is_not_starved_by_ever_new_ones() {
+    let mut world = World::new();
+    // The bot's overall limit is used up, more chats begin to talk all the time, and each name comes after the last.
+    let mut chats = 0;
+    let mut begin = |world: &mut World, count: usize| {
+        for _ in 0..count {
+            chats += 1;
+            world.push(notice(&format!("2{chats:06}"), "new"));
+        }
+    };
+    begin(&mut world, 60);
+    world.push(notice("1", "old"));
+    for _ in 0..40 {
+        world.start(Pace::Streaming);
+        while !world.in_flight.is_empty() {
+            world.finish(0, None);
+        }
+        begin(&mut world, 20);
+        world.pass(Duration::from_secs(1));
+    }
+    assert_eq!(world.shown("1"), ["old"]);
+}
+
+#[test]
 fn flushing_shows_what_a_growing_reply_has() {
     let mut world = World::new();
     world.push(step("1", 7, ReplyStep::Delta("so far".into())));

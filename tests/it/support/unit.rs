@@ -90,11 +90,6 @@ impl<'a> Unit<'a> {
         self.systemd.show(UNIT, "MainPID").parse().expect("a pid")
     }
 
-    /// `ActiveState=`.
-    pub fn active_state(&self) -> String {
-        self.systemd.show(UNIT, "ActiveState")
-    }
-
     /// The processes in the unit.
     pub fn processes(&self) -> Vec<u32> {
         self.systemd.processes(UNIT)
