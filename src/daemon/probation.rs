@@ -21,6 +21,8 @@ pub(super) struct Probation {
     /// Its row in the history.
     row: Option<i64>,
     version: String,
+    /// What ran before.
+    previous: String,
     until: Instant,
 }
 
@@ -69,7 +71,7 @@ impl Daemon {
         };
         if is_update {
             let until = Instant::now() + self.config.gateway.probation;
-            self.probation = Some(Probation { row, version: passport.to.version, until });
+            self.probation = Some(Probation { row, version: passport.to.version, previous: passport.from.version, until });
         }
     }
 
@@ -117,12 +119,18 @@ impl Daemon {
     async fn commit(&mut self) {
         let Some(probation) = self.probation.take() else { return };
         let versions = Versions::new(self.home.path());
-        let version = Version::parse(&probation.version).expect("a version that was staged is one");
-        let set = tokio::task::spawn_blocking(move || versions.set_current(&version)).await;
+        let [version, previous] = [&probation.version, &probation.previous]
+            .map(|version| Version::parse(version).expect("a version that ran is one"));
+        let set = tokio::task::spawn_blocking(move || {
+            versions.set_current(&version)?;
+            versions.prune(&[version, previous])
+        })
+        .await;
         match set {
-            Ok(Ok(())) => {
+            Ok(Ok(pruned)) => {
                 tracing::info!(
                     version = probation.version,
+                    pruned = pruned.len(),
                     "update committed"
                 );
             }
