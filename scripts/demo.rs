@@ -54,6 +54,8 @@ async fn demo() -> Result<()> {
     let newer = newer()?;
     let key = release(&script, &binary, releases.path(), &newer)?;
     let gateway = start(&binary, releases.path(), &key).await?;
+    // Its digest is known a moment after it serves.
+    gateway.wait_until("the digest is known", async |status| !status.image.sha256.is_empty()).await;
     let before = gateway.status().await;
     println!("hermes {} serves as PID {}; its agent is PID {}.\n", version(), gateway.pid(), agent_pid(&before)?);
     let scene = scene(&mut gateway.chat("demo").await).await?;
