@@ -1,15 +1,26 @@
 //! Agents that others wrote, installed by `scripts/third-party-agent`. Needs a Python package index, so it is not part of
-//! the test suite: `cargo nextest run --test third-party`.
+//! the test suite: `scripts/check-third-party-agent` runs it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+#[path = "it/support/gateway.rs"]
+#[expect(dead_code, reason = "the other tests use more of it")]
+mod gateway;
+#[path = "it/support/release.rs"]
+#[expect(dead_code, reason = "the other tests use more of it")]
+mod release;
+
+use gateway::{Chat, Gateway};
 use hermes_gateway::agent::{
     AgentCommand, AgentEvent, AgentHandle, AgentSnapshot, AgentSpec, TurnOutcome, TurnUpdate, adopt, spawn,
 };
+use hermes_gateway::chat::ReplyEnd;
+use hermes_gateway::control::proto::{HandoffKind, Status};
 use hermes_gateway::id::{SessionId, TurnId};
+use release::Publisher;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
@@ -128,4 +139,77 @@ async fn a_real_agent_is_carried_in_the_middle_of_a_turn_and_loads_its_session_l
     let (opened, _) = read(&mut events, &mut String::new(), usize::MAX).await;
     assert!(matches!(opened, Some((_, false))), "an unknown session is replaced: {opened:?}");
     stop(handle, events).await;
+}
+
+/// gateway.toml with the echo example as the default agent and the real one as `real`.
+fn config(publisher: &Publisher, agent_home: &Path) -> String {
+    let table = |name: &str, spec: &AgentSpec| {
+        let env: BTreeMap<_, _> = spec.env.iter().filter(|(key, _)| *key != "THIRD_PARTY_HOME").collect();
+        assert!(env.is_empty(), "only the agent's home is set");
+        let env = format!("{{ THIRD_PARTY_HOME = {agent_home:?} }}");
+        format!("[agents.{name}]\ncommand = {:?}\nenv = {env}\n", spec.command)
+    };
+    let (echo, real) = (table("default", &installed("echo-agent")), table("real", &installed("hermes-agent")));
+    let (manifest, key) = (publisher.path("manifest.json"), publisher.public_key());
+    format!("{echo}{real}[update]\nmanifest_url = \"file://{}\"\nverifying_keys = [\"{key}\"]\n", manifest.display())
+}
+
+async fn ask(chat: &mut Chat, text: &str) -> String {
+    chat.say(text).await;
+    let answer = chat.answer(async |_, _| {}).await;
+    assert_eq!(answer.end, ReplyEnd::Complete);
+    answer.text
+}
+
+fn pid(status: &Status, agent: &str) -> i32 {
+    let agent = status.agents.iter().find(|status| status.name == agent).expect("it is configured");
+    agent.pid.expect("it runs")
+}
+
+#[tokio::test]
+async fn a_gateway_carries_them_over_a_restart_and_an_update() {
+    let binary = Path::new(env!("CARGO_BIN_EXE_hermes"));
+    let publisher = Publisher::new();
+    publisher.release("99.0.0", &std::fs::read(binary).expect("the binary is built"));
+    let agent_home = tempfile::tempdir().expect("a temporary directory");
+    let gateway = Gateway::start(binary, &config(&publisher, agent_home.path())).await;
+    let before = gateway.status().await;
+    let (mut echo, mut real) = (gateway.chat("echo").await, gateway.chat("real").await);
+    real.say("/new real").await;
+    real.notice("New session").await;
+    assert_eq!(ask(&mut echo, "hello").await, "hello");
+    assert!(ask(&mut real, "hello").await.contains("You said: "));
+
+    let (chunks, update) = (250, HandoffKind::Update { version: None, dry_run: false });
+    let expected: String = (0..chunks).map(|piece| format!("{piece},")).collect();
+    let mut handoffs = vec![update, HandoffKind::Restart];
+    let mut carried = Vec::new();
+    real.say(&format!("stream chunks={chunks} delay=20ms")).await;
+    let answer = real
+        .answer(async |_, bytes| {
+            // At a third and at two thirds of the answer.
+            if bytes * 3 > expected.len() * (carried.len() + 1)
+                && let Some(kind) = handoffs.pop()
+            {
+                let report = gateway.handoff(kind).await.expect("a handoff succeeds");
+                carried.push((report.kind, report.to.version, report.turns_carried, report.agents_carried));
+            }
+        })
+        .await;
+    assert_eq!((answer.text.as_str(), answer.end), (expected.as_str(), ReplyEnd::Complete));
+    let running = before.image.version.clone();
+    assert_eq!(carried, [("restart".to_owned(), running, 1, 2), ("update".to_owned(), "99.0.0".to_owned(), 1, 2)]);
+    assert_eq!(ask(&mut echo, "hello again").await, "hello again");
+
+    let after = gateway.status().await;
+    assert_eq!((after.pid, after.generation, &*after.image.version), (before.pid, 2, "99.0.0"));
+    println!("\ngateway       PID {} → {}, {} → {}", before.pid, after.pid, before.image.version, after.image.version);
+    for (agent, title) in [("default", "echo-agent"), ("real", "hermes-agent")] {
+        assert_eq!(pid(&before, agent), pid(&after, agent), "{title} is the same process");
+        println!("{title:12}  PID {} → {}", pid(&before, agent), pid(&after, agent));
+    }
+    println!("answer of hermes-agent: {} of {} bytes, byte-identical", answer.text.len(), expected.len());
+    for (kind, version, turns, agents) in carried {
+        println!("{kind} to {version} in the middle of it: {turns} turn and {agents} agents carried");
+    }
 }

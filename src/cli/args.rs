@@ -37,13 +37,20 @@ pub enum Command {
     /// Say whether this program could take over the state on standard input.
     #[command(hide = true)]
     HandoffCheck(RunArgs),
+    /// Measure what it costs to replace this image, for scripts/bench.
+    #[command(hide = true)]
+    ExecProbe(ExecProbeArgs),
 }
 
 impl Command {
     /// Whether a program reads the answer.
     pub fn json(&self) -> bool {
         match self {
-            Self::Gateway(GatewayCommand::Run(_)) | Self::Chat(_) | Self::Agent(_) | Self::HandoffCheck(_) => false,
+            Self::Gateway(GatewayCommand::Run(_))
+            | Self::Chat(_)
+            | Self::Agent(_)
+            | Self::HandoffCheck(_)
+            | Self::ExecProbe(_) => false,
             Self::Gateway(
                 GatewayCommand::Status(JsonArgs { json })
                 | GatewayCommand::Restart(RestartArgs { json: JsonArgs { json }, .. })
@@ -141,4 +148,12 @@ pub struct ChatArgs {
     /// Send this one message, print the answer and exit.
     #[arg(long, value_name = "TEXT")]
     pub once: Option<String>,
+}
+
+/// `hermes exec-probe`.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct ExecProbeArgs {
+    /// How many samples to take.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=5000))]
+    pub count: u16,
 }

@@ -11,6 +11,7 @@ mod ctl;
 mod error;
 mod handoff;
 mod home;
+mod probe;
 mod progress;
 mod render;
 mod screen;
@@ -51,6 +52,7 @@ fn run(cli: Cli, main_at: MonoNanos) -> Result<ExitCode, CliError> {
             Ok(ExitCode::SUCCESS)
         }
         Command::HandoffCheck(args) => handoff_check(cli.home, args.config),
+        Command::ExecProbe(args) => probe::run(&args, main_at),
         Command::Agent(AgentCommand::Echo(args)) => Ok(builtin::echo::run(args)),
         Command::Agent(AgentCommand::Openai(args)) => Ok(builtin::openai::run(args)),
         command => block_on(client_command(command, Home::find(cli.home)?)),
@@ -65,7 +67,10 @@ async fn client_command(command: Command, home: Home) -> Result<(), CliError> {
         Command::Gateway(GatewayCommand::Stop(args)) => ctl::stop(&home, args).await,
         Command::SelfUpdate(args) => update::self_update(&home, args).await,
         Command::Chat(args) => chat::run(&home, args).await,
-        Command::Gateway(GatewayCommand::Run(_)) | Command::HandoffCheck(_) | Command::Agent(_) => {
+        Command::Gateway(GatewayCommand::Run(_))
+        | Command::HandoffCheck(_)
+        | Command::ExecProbe(_)
+        | Command::Agent(_) => {
             unreachable!("these were run without a connection")
         }
     }

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -184,8 +184,10 @@ impl GatewayState {
     pub fn write(&self, path: &Path) -> Result<(), StateFileError> {
         let error = |source| StateFileError::Write { path: path.to_owned(), source };
         let directory = path.parent().unwrap_or(Path::new("."));
+        // In one write: a handoff waits for it, and the serialiser alone would make one of every token.
+        let text = serde_json::to_vec_pretty(self).map_err(|source| error(source.into()))?;
         let mut file = NamedTempFile::with_prefix_in(".gateway_state.", directory).map_err(error)?;
-        serde_json::to_writer_pretty(&mut file, self).map_err(|source| error(source.into()))?;
+        file.write_all(&text).map_err(error)?;
         file.persist(path).map_err(|persist| error(persist.error))?;
         Ok(())
     }
