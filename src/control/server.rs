@@ -3,7 +3,7 @@
 //! **Invariants**
 //! - Events wait in `outbox` and nothing is read while they do, so a slow daemon slows its clients and the task never
 //!   waits for the daemon without taking its commands: neither can block the other.
-//! - Nothing touches a socket in [`Phase::Frozen`]; commands taken then only change what [`ControlCommand::Thaw`]
+//! - Nothing touches a socket in `Phase::Frozen`; commands taken then only change what [`ControlCommand::Thaw`]
 //!   will write, and are not in the snapshot.
 
 use std::collections::{BTreeMap, VecDeque};

@@ -1,10 +1,10 @@
 //! Composes everything, runs it, and hands it off.
 //!
-//! One task owns all state ([`Daemon`]) and takes one event at a time; the parts that touch the outside (agents,
+//! One task owns all state (`Daemon`) and takes one event at a time; the parts that touch the outside (agents,
 //! platforms, the control socket) are tasks of their own behind bounded queues. Everything runs on the main thread,
 //! beside the store's writer thread and tokio's blocking pool.
 //!
-//! - [`boot`] makes a `Daemon`, of nothing or of what the previous image left.
+//! - `boot` makes a `Daemon`, of nothing or of what the previous image left.
 //! - [`run`](self::run()) is the loop; `effects` carries out what the gateway decides; `requests` serves the control
 //!   socket.
 //! - `swap` is the handoff from request to execve; `quiesce` stops and resumes all parts; `probation` is what follows
@@ -13,7 +13,7 @@
 //!
 //! **Invariants**
 //! - Only this module binds listeners, reads the environment and chooses paths.
-//! - There is one way to a handoff, [`Daemon::request_handoff`], whoever asks.
+//! - There is one way to a handoff, `Daemon::request_handoff`, whoever asks.
 //! - Between freezing the parts and execve (or thawing them) nothing is acted upon; what arrives is stashed.
 
 mod boot;
