@@ -14,11 +14,11 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use thiserror::Error;
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 
 use super::{AgentFds, AgentSpec};
+use crate::sys::readiness;
 
 /// Variables by which systemd speaks to the daemon alone (sd_notify(3), sd_listen_fds(3)).
 const DAEMON_VARIABLES: [&str; 8] = [
@@ -132,7 +132,7 @@ impl Process {
             pid,
             stdin: Some(pipe::Sender::from_owned_fd(stdin)?),
             stdout: pipe::Receiver::from_owned_fd(stdout)?,
-            pidfd: watch(pidfd)?,
+            pidfd: readiness::readable(pidfd)?,
         })
     }
 
@@ -191,11 +191,6 @@ impl Process {
         };
         Some(ExitStatus::from_raw(raw))
     }
-}
-
-#[expect(deprecated, reason = "its successor is unsafe for types that may change their fd; an OwnedFd does not")]
-fn watch(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::with_interest(pidfd, Interest::READABLE)
 }
 
 /// Says how a process ended: `exit code 1`, `killed by signal 9`.

@@ -232,10 +232,7 @@ async fn ask(url: &Url, timer: &Timer) -> Result<Response, UpdateError> {
 }
 
 fn client(url: &Url, limits: &Limits) -> reqwest::Result<Client> {
-    if rustls::crypto::CryptoProvider::get_default().is_none() {
-        // Another thread may have been faster, and then there is one.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    }
+    crate::tls::choose_provider();
     let builder = Client::builder()
         .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
         .redirect(Policy::none())

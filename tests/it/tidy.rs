@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 
 /// The modules of `src/` and their layers, as in the table of `src/lib.rs`. A module depends on lower layers only;
 /// those of layer 0 may also use each other.
-const LAYERS: [(&str, u8); 18] = [
+const LAYERS: [(&str, u8); 19] = [
     ("sys", 0),
     ("id", 0),
     ("clock", 0),
     ("version", 0),
+    ("tls", 0),
     ("report", 0),
     ("chat", 0),
     ("jsonrpc", 0),

@@ -198,8 +198,7 @@ impl Api {
     /// # Errors
     /// [`TelegramError::Client`].
     pub fn new(config: &TelegramConfig) -> Result<Self, TelegramError> {
-        // Another part of the process may have installed a provider before, which serves as well.
-        drop(rustls::crypto::ring::default_provider().install_default());
+        crate::tls::choose_provider();
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT_DEADLINE)
             // A redirect would hand the token in the URL to wherever it points.

@@ -71,7 +71,7 @@ impl Model {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(ModelError::BaseUrl);
         }
-        tls_provider();
+        crate::tls::choose_provider();
         let client = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(READ_TIMEOUT)
@@ -241,11 +241,6 @@ async fn explanation(mut response: reqwest::Response) -> String {
 
 fn clip(text: &str) -> String {
     text[..text.floor_char_boundary(EXPLANATION_BYTES_MAX)].to_owned()
-}
-
-/// Chooses the one cryptography provider that is built in. A second time it changes nothing.
-fn tls_provider() {
-    let _chosen_before = rustls::crypto::ring::default_provider().install_default();
 }
 
 #[cfg(test)]
