@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::{DeserializeOwned, IgnoredAny};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use thiserror::Error;
@@ -151,15 +151,6 @@ pub struct WebhookInfo {
     pub url: String,
 }
 
-/// A command as Telegram's menu shows it (`BotCommand`).
-#[derive(Clone, Debug, Serialize)]
-pub struct BotCommand {
-    /// 1–32 of `a-z0-9_`, without the slash.
-    pub command: String,
-    /// 1–256 characters.
-    pub description: String,
-}
-
 #[derive(Deserialize)]
 struct Answer<'a> {
     ok: bool,
@@ -271,22 +262,6 @@ impl Api {
     /// Any [`TelegramError`].
     pub async fn get_webhook_info(&self) -> Result<WebhookInfo, TelegramError> {
         self.call("getWebhookInfo", &json!({}), CALL_DEADLINE).await
-    }
-
-    /// `deleteWebhook`, keeping the updates that wait. Only on an operator's word: the webhook is someone's.
-    ///
-    /// # Errors
-    /// Any [`TelegramError`].
-    pub async fn delete_webhook(&self) -> Result<(), TelegramError> {
-        self.call::<IgnoredAny>("deleteWebhook", &json!({}), CALL_DEADLINE).await.map(drop)
-    }
-
-    /// `setMyCommands`: what Telegram's menu offers.
-    ///
-    /// # Errors
-    /// Any [`TelegramError`].
-    pub async fn set_my_commands(&self, commands: &[BotCommand]) -> Result<(), TelegramError> {
-        self.call::<IgnoredAny>("setMyCommands", &json!({ "commands": commands }), CALL_DEADLINE).await.map(drop)
     }
 
     async fn call<T: DeserializeOwned>(
