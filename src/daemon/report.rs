@@ -5,22 +5,31 @@ use serde_json::Value;
 use super::run::Daemon;
 use super::state::Origin;
 use super::swap::{Pending, Swap};
-use crate::chat::LinkState;
+use crate::chat::{LinkState, Outbound, OutboundContent, ReplyEnd, ReplyStep};
 use crate::clock::UnixMillis;
 use crate::control::ControlCommand;
 use crate::control::proto::{self, AgentStatus, HandoffReport, PlatformStatus, Progress, Status, TurnStatus};
-use crate::gateway::{AgentView, Describe, notice, text};
+use crate::gateway::{AgentView, Describe, Effect, Requester, notice, text};
 use crate::handoff::Phase;
 use crate::jsonrpc::ErrorObject;
 use crate::report::Chain;
 use crate::service::state_file::{self, GatewayState, HandoffState, LinkPhase, PlatformState};
 
+/// The kind of handoff that takes time before it begins.
+const UPDATE: &str = "update";
+
 impl Daemon {
+    /// In a chat an update is one message that shows the step it is at, so that it costs the chat's rate limit little
+    /// and the last word, which is a message of its own, comes at once.
     pub(super) async fn tell_begin(&mut self, pending: &Pending) {
-        if let Origin::Chat(by) = &pending.origin {
-            let begins = text::handoff_begins(pending.kind_name());
-            self.carry_out(vec![notice(&by.conversation, begins)]).await;
-        }
+        let Origin::Chat(by) = &pending.origin else { return };
+        let begins = text::handoff_begins(pending.kind_name());
+        let effects = if pending.kind_name() == UPDATE {
+            [ReplyStep::Begin, ReplyStep::Delta(begins.to_owned())].map(|step| step_of(by, step)).into()
+        } else {
+            vec![notice(&by.conversation, begins)]
+        };
+        self.carry_out(effects).await;
     }
 
     /// Control clients see every step; a chat sees each phase once.
@@ -32,11 +41,20 @@ impl Daemon {
                 self.control.put(ControlCommand::Notify { client, method: proto::PROGRESS, params });
             }
             Origin::Chat(by) if progress.done_bytes.is_none_or(|done| done == 0) => {
-                let told = notice(&by.conversation, progress.message);
+                let told = step_of(by, ReplyStep::Activity(progress.message));
                 self.carry_out(vec![told]).await;
             }
             Origin::Chat(_) | Origin::Signal { .. } => {}
         }
+    }
+
+    /// The last word to the chat that asked.
+    async fn tell_chat(&mut self, by: &Requester, kind: &str, told: String) {
+        let mut effects = vec![notice(&by.conversation, told)];
+        if kind == UPDATE {
+            effects.push(step_of(by, ReplyStep::End(ReplyEnd::Complete)));
+        }
+        self.carry_out(effects).await;
     }
 
     pub(super) async fn tell_done(&mut self, origin: &Origin, report: &HandoffReport) {
@@ -47,7 +65,7 @@ impl Daemon {
             }
             Origin::Chat(by) => {
                 let done = text::handoff_done(report);
-                self.carry_out(vec![notice(&by.conversation, done)]).await;
+                self.tell_chat(by, &report.kind, done).await;
             }
             Origin::Signal { .. } => {}
         }
@@ -61,7 +79,7 @@ impl Daemon {
             }
             Origin::Chat(by) => {
                 let told = text::handoff_failed(pending.kind_name(), reason, &self.image.id);
-                self.carry_out(vec![notice(&by.conversation, told)]).await;
+                self.tell_chat(by, pending.kind_name(), told).await;
             }
             Origin::Signal { .. } => {}
         }
@@ -230,6 +248,12 @@ impl Daemon {
             tracing::warn!(error = %Chain(&error), "cannot write the state file");
         }
     }
+}
+
+/// A step of the message that shows an update to the chat that asked for it.
+fn step_of(by: &Requester, step: ReplyStep) -> Effect {
+    let content = OutboundContent::Reply { turn: by.turn, step };
+    Effect::Show(Outbound { conversation: by.conversation.clone(), content })
 }
 
 fn platform_state((link, updated_at): &(LinkState, UnixMillis)) -> PlatformState {
