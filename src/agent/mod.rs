@@ -36,7 +36,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{AgentName, SessionId, TurnId};
 pub use handle::AgentHandle;
 pub use limits::Limits;
-pub use snapshot::AdoptError;
+pub use snapshot::{AdoptError, check_state};
 pub use task::{adopt, adopt_with, spawn, spawn_with};
 
 /// How to start an agent.

@@ -105,6 +105,14 @@ pub(super) fn take(connection: &Connection, backoff: Backoff, life: &Life) -> Re
     Ok(AgentSnapshot { state, fds, turns: connection.turns() })
 }
 
+/// Whether this image understands the state of an agent, for the preflight child.
+///
+/// # Errors
+/// What is not understood.
+pub fn check_state(state: &serde_json::Value) -> Result<(), serde_json::Error> {
+    State::deserialize(state).map(drop)
+}
+
 /// The reverse. A newer version is read as far as it is understood.
 pub(super) fn restore(snapshot: AgentSnapshot, limits: &Limits) -> Result<(Connection, Backoff, Life), AdoptError> {
     let state: State = serde_json::from_value(snapshot.state).map_err(AdoptError::State)?;

@@ -127,6 +127,14 @@ fn into_tokio(listener: std::os::unix::net::UnixListener) -> io::Result<UnixList
     UnixListener::from_std(listener)
 }
 
+/// Whether this image understands the state of the control socket, for the preflight child.
+///
+/// # Errors
+/// What is not understood.
+pub fn check_state(state: &serde_json::Value) -> Result<(), serde_json::Error> {
+    State::deserialize(state).map(drop)
+}
+
 /// [`ControlSnapshot::state`].
 #[derive(Debug, Serialize, Deserialize)]
 struct State {

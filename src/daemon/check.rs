@@ -12,10 +12,13 @@ use super::state::{
 };
 use super::{DaemonError, boot};
 use crate::config::{Config, ConfigError, Home, HomeError};
+use crate::agent;
+use crate::control::server;
 use crate::gateway::GatewayState;
 use crate::handoff::adopt::{AdoptError, Sections};
 use crate::handoff::preflight::{CheckReport, PRODUCT};
 use crate::platform::local::Local;
+use crate::platform::telegram;
 use crate::store::{SCHEMA_VERSION, Store, StoreError};
 
 /// Why this image cannot take over.
@@ -66,10 +69,22 @@ fn read_everything(sections: &mut Sections) -> Result<(), AdoptError> {
     sections.fd_names()?;
     sections.take::<Passport>(PASSPORT)?;
     sections.take::<GatewayState>(GATEWAY)?;
-    sections.take::<Vec<AgentEntry>>(AGENTS)?;
-    sections.take::<ControlEntry>(CONTROL)?;
-    sections.take::<Vec<PlatformEntry>>(PLATFORMS)?;
+    for agent in sections.take::<Vec<AgentEntry>>(AGENTS)?.unwrap_or_default() {
+        agent::check_state(&agent.state).map_err(|source| unreadable(AGENTS, source))?;
+    }
+    if let Some(control) = sections.take::<ControlEntry>(CONTROL)? {
+        server::check_state(&control.state).map_err(|source| unreadable(CONTROL, source))?;
+    }
+    for platform in sections.take::<Vec<PlatformEntry>>(PLATFORMS)?.unwrap_or_default() {
+        if platform.name.as_str() == telegram::PLATFORM {
+            telegram::check_state(&platform.state).map_err(|source| unreadable(PLATFORMS, source))?;
+        }
+    }
     sections.take::<Local>(LOCAL)?;
     sections.take::<Stash>(STASH)?;
     Ok(())
+}
+
+fn unreadable(section: &str, source: serde_json::Error) -> AdoptError {
+    AdoptError::Section { section: section.to_owned(), source }
 }

@@ -34,6 +34,7 @@ use tokio::sync::mpsc;
 use super::{PlatformEvent, PlatformHandle};
 use crate::config::TelegramConfig;
 use crate::store::Store;
+pub use saved::check_state;
 use task::Task;
 
 /// The key in `[platforms.<name>]`, and the platform of every conversation here.

@@ -66,6 +66,15 @@ impl Saved {
     }
 }
 
+/// Whether this image understands the platform's state, for the preflight child. At a handoff what is not understood
+/// is lost, so it must not come to one.
+///
+/// # Errors
+/// What is not understood.
+pub fn check_state(state: &Value) -> Result<(), serde_json::Error> {
+    Saved::deserialize(state).map(drop)
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
