@@ -59,7 +59,7 @@ pub enum HandoffKind {
         /// This version instead of the newest.
         #[serde(default)]
         version: Option<String>,
-        /// Stage, verify and preflight, but do not replace anything.
+        /// Stage, verify and preflight, but do not replace anything; `versions/` is left as it was.
         #[serde(default)]
         dry_run: bool,
     },

@@ -293,8 +293,10 @@ fn extract(
     if on_disk != unpacked {
         return Err(UpdateError::ReadBack { path });
     }
+    // Nobody else stages while this one holds the lock.
+    let is_new = !path.exists();
     let path = staging.publish().map_err(|error| disk(needed_bytes, error))?;
-    Ok(StagedImage { version: release.version.clone(), sha256: hex(&on_disk), path, file })
+    Ok(StagedImage { version: release.version.clone(), sha256: hex(&on_disk), path, file, is_new })
 }
 
 /// Runs what waits for the disk away from the runtime's thread.

@@ -5,6 +5,8 @@
 //! - `config`: gateway.toml, accepted and refused.
 //! - `control`: the control socket, its limits, and clients over freezes and adoptions.
 //! - `handoff`: the whole gateway under a real systemd, replaced while turns stream.
+//! - `hostile`: bad input from every side, and ends at every moment: clear words, no panic, nothing lost.
+//! - `refusal`: bad releases asked for from a chat and the command line: the reason is told, nothing is touched.
 //! - `service`: the unit files, and notifications, logs and sockets under a real systemd.
 //! - `telegram`: the Telegram platform against the test server.
 //! - `tidy`: rules for the source tree that the compiler does not know.
@@ -16,6 +18,8 @@ mod cli;
 mod config;
 mod control;
 mod handoff;
+mod hostile;
+mod refusal;
 mod service;
 mod support;
 mod telegram;
