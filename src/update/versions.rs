@@ -277,6 +277,11 @@ impl Staging {
         &self.dir
     }
 
+    /// The directory that messages name: the other one is gone when they are read.
+    pub(super) fn versions_dir(&self) -> &Path {
+        &self.lock.versions.dir
+    }
+
     /// A file without a name, so that what was verified cannot be changed by path, and goes away by itself.
     pub(super) fn create_archive(&self) -> Result<File, VersionsError> {
         tempfile::tempfile_in(&self.dir).map_err(io_error("create a file in", &self.dir))

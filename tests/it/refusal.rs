@@ -208,14 +208,18 @@ impl Scene {
             .replace(&self.server.url(""), "https://example.org/")
             .replace(&self.gateway.home().display().to_string(), "~/.hermes")
             .replace(target(), "TARGET");
-        let word = |word: &str| match word.trim_end_matches([':', ',']) {
-            hex if hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()) => word.replace(hex, "…"),
-            number if number.len() > 2 && number.parse::<u64>().is_ok_and(|n| !n.is_power_of_two()) => {
-                word.replace(number, "N")
+        let mut words: Vec<String> = text.split(' ').map(str::to_owned).collect();
+        for at in 0..words.len() {
+            let counted = words.get(at + 1).is_some_and(|next| ["bytes", "are"].iter().any(|unit| next.starts_with(unit)));
+            match words[at].trim_end_matches([':', ',']) {
+                hex if hex.len() == 64 => words[at] = words[at].replace(hex, "…"),
+                number if counted && number.parse::<u64>().is_ok_and(|n| !n.is_power_of_two()) => {
+                    words[at] = words[at].replace(number, "N");
+                }
+                _ => {}
             }
-            _ => word.to_owned(),
-        };
-        text.split(' ').map(word).collect::<Vec<_>>().join(" ")
+        }
+        words.join(" ")
     }
 }
 
