@@ -14,7 +14,6 @@ use crate::report::Chain;
 use crate::store::HandoffRecord;
 use crate::telemetry::lifecycle;
 use crate::update::Versions;
-use semver::Version;
 
 /// An update that has not proven itself yet.
 pub(super) struct Probation {
@@ -117,7 +116,8 @@ impl Daemon {
     async fn commit(&mut self) {
         let Some(probation) = self.probation.take() else { return };
         let versions = Versions::new(self.home.path());
-        let version = Version::parse(&probation.version).expect("a version that was staged is one");
+        // This image read its own version when it began to serve.
+        let version = super::releases::running_version();
         let set = tokio::task::spawn_blocking(move || versions.set_current(&version)).await;
         match set {
             Ok(Ok(())) => {

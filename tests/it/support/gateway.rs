@@ -17,7 +17,7 @@ use hermes_gateway::control::proto::{
     Status,
 };
 use hermes_gateway::jsonrpc::Message;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 
 /// The longest wait for anything that should happen soon.
 pub const SOON: Duration = Duration::from_secs(30);
@@ -48,7 +48,7 @@ impl Gateway {
 
     /// Starts `binary`, by way of a program that executes what follows its arguments in its own place, and does not
     /// wait for anything.
-    pub fn launch(home: tempfile::TempDir, by: &[&str], binary: &Path, config: &str) -> Self {
+    pub fn launch(home: tempfile::TempDir, by: &[&str], binary: &Path, config: impl AsRef<[u8]>) -> Self {
         std::fs::write(home.path().join("gateway.toml"), config).expect("writes the configuration");
         let process = spawn(home.path(), by, binary);
         Self { home, binary: binary.to_owned(), process }
@@ -115,6 +115,17 @@ impl Gateway {
         serde_json::from_slice(&text).expect("it is replaced as a whole")
     }
 
+    /// The process of an agent that is ready.
+    pub async fn agent_pid(&self, name: &str) -> i32 {
+        let mut pid = None;
+        self.wait_until("the agent is ready", async |status| {
+            pid = status.agents.iter().find(|agent| agent.name == name).and_then(|agent| agent.pid);
+            pid.is_some()
+        })
+        .await;
+        pid.expect("it was waited for")
+    }
+
     /// A new connection.
     pub async fn client(&self) -> Client {
         Client::connect(&self.socket()).await.expect("the gateway listens")
@@ -153,18 +164,18 @@ impl Gateway {
         let params = ChatOpenParams { chat: Some(name.to_owned()) };
         let opened: ChatOpened =
             client.request(proto::CHAT_OPEN, &params, SOON, |_, _| {}).await.expect("a chat opens");
-        Chat { client, name: opened.conversation, early: Vec::new() }
+        Chat { client, name: opened.conversation, early: opened.backlog }
     }
 }
 
 impl Drop for Gateway {
     fn drop(&mut self) {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.process.id()).expect("a pid"));
-        let _gone_already = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        let _gone_already = kill(pid, Signal::SIGTERM);
         let start = Instant::now();
         while matches!(self.process.try_wait(), Ok(None)) {
             if start.elapsed() > SOON {
-                let _gone_already = nix::sys::signal::killpg(pid, nix::sys::signal::Signal::SIGKILL);
+                let _gone_already = killpg(pid, Signal::SIGKILL);
             }
             std::thread::park_timeout(Duration::from_millis(5));
         }
