@@ -36,6 +36,8 @@ pub const UP_TO_DATE: i64 = 3;
 pub const FORBIDDEN: i64 = 4;
 /// Error code: a bound is reached; try again later.
 pub const OVERLOADED: i64 = 5;
+/// Error code: the gateway stops, so the handoff does not come about.
+pub const STOPPING: i64 = 6;
 
 /// A version of the program and its exact bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,8 +9,8 @@ use crate::chat::LinkState;
 use crate::clock::UnixMillis;
 use crate::control::ControlCommand;
 use crate::control::proto::{self, AgentStatus, HandoffReport, PlatformStatus, Progress, Status, TurnStatus};
-use crate::handoff::Phase;
 use crate::gateway::{AgentView, Describe, notice, text};
+use crate::handoff::Phase;
 use crate::jsonrpc::ErrorObject;
 use crate::report::Chain;
 use crate::service::state_file::{self, GatewayState, HandoffState, LinkPhase, PlatformState};
@@ -54,6 +54,9 @@ impl Daemon {
     }
 
     pub(super) async fn tell_failed(&mut self, pending: &Pending, reason: &str) {
+        if let Some(why) = self.stopping.clone() {
+            return self.tell_stopped(pending, &why).await;
+        }
         match &pending.origin {
             Origin::Control { client, id, .. } => {
                 let error = ErrorObject::new(proto::HANDOFF_FAILED, reason);
@@ -61,6 +64,20 @@ impl Daemon {
             }
             Origin::Chat(by) => {
                 let told = text::handoff_failed(pending.kind_name(), reason, &self.image.id);
+                self.carry_out(vec![notice(&by.conversation, told)]).await;
+            }
+            Origin::Signal { .. } => {}
+        }
+    }
+
+    async fn tell_stopped(&mut self, pending: &Pending, why: &str) {
+        match &pending.origin {
+            Origin::Control { client, id, .. } => {
+                let error = ErrorObject::new(proto::STOPPING, format!("the gateway stops ({why})"));
+                self.respond(*client, id.clone(), Err(error));
+            }
+            Origin::Chat(by) => {
+                let told = text::handoff_stopped(pending.kind_name(), why);
                 self.carry_out(vec![notice(&by.conversation, told)]).await;
             }
             Origin::Signal { .. } => {}

@@ -303,14 +303,14 @@ impl Daemon {
     }
 
     /// A handoff that did not come about: everything goes on, and it is told.
-    async fn fail(&mut self, reason: String) {
+    pub(super) async fn fail(&mut self, reason: String) {
         let Swap::Preparing(pending) = std::mem::replace(&mut self.swap, Swap::Idle) else { return };
         tracing::error!(
             name: lifecycle::HANDOFF_FAILED,
             kind = pending.kind_name(),
             phase = %pending.timeline.phase(),
             reason,
-            "handoff failed, the running image goes on"
+            "handoff failed"
         );
         self.unstage(&pending).await;
         self.record(&pending, format!("failed in {}: {reason}", pending.timeline.phase())).await;

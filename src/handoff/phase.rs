@@ -142,7 +142,9 @@ mod tests {
 
     #[test]
     fn a_timeline_out_of_order_is_not_read() {
-        for text in [r#"{"entered":[]}"#, r#"{"entered":[["seal",1],["quiesce",2]]}"#, r#"{"entered":[["seal",1],["seal",2]]}"#] {
+        for text in
+            [r#"{"entered":[]}"#, r#"{"entered":[["seal",1],["quiesce",2]]}"#, r#"{"entered":[["seal",1],["seal",2]]}"#]
+        {
             serde_json::from_str::<Timeline>(text).expect_err(text);
         }
     }

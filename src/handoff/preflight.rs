@@ -136,7 +136,9 @@ fn accept(ended: Ended, expected_version: &str) -> Result<CheckReport, Preflight
         let said = String::from_utf8_lossy(&ended.error);
         let error = said.lines().rev().find_map(|line| line.strip_prefix("error: "));
         let last = || said.lines().rfind(|line| !line.trim().is_empty());
-        let said = error.or_else(last).unwrap_or("").trim().to_owned();
+        let said = error.or_else(last).unwrap_or("").trim();
+        // What this error says itself.
+        let said = said.strip_prefix("cannot take over: ").unwrap_or(said).to_owned();
         return Err(PreflightError::Refused { how: ended.how, said });
     }
     let report: CheckReport = serde_json::from_slice(&ended.output).map_err(|_| PreflightError::NoReport)?;
@@ -274,7 +276,7 @@ mod tests {
     #[tokio::test]
     async fn a_script_is_told_as_such() {
         let mut image = tempfile::tempfile().expect("a temporary file");
-        std::io::Write::write_all(&mut image, b"#!/bin/sh\ntrue\n").expect("writes");
+        io::Write::write_all(&mut image, b"#!/bin/sh\ntrue\n").expect("writes");
         let sealed = Registry::default().seal().expect("seals");
         let refused = run(&image, &sealed, &[], "1.2.3", LONG).await;
         assert!(matches!(refused, Err(PreflightError::Script)), "{refused:?}");

@@ -210,10 +210,11 @@ impl Scene {
             .replace(target(), "TARGET");
         let mut words: Vec<String> = text.split(' ').map(str::to_owned).collect();
         for at in 0..words.len() {
-            let counted = words.get(at + 1).is_some_and(|next| ["bytes", "are"].iter().any(|unit| next.starts_with(unit)));
+            let is_count = words.get(at + 1).is_some_and(|next| next.starts_with("bytes") || next == "are")
+                || at > 0 && words[at - 1] == "of";
             match words[at].trim_end_matches([':', ',']) {
                 hex if hex.len() == 64 => words[at] = words[at].replace(hex, "…"),
-                number if counted && number.parse::<u64>().is_ok_and(|n| !n.is_power_of_two()) => {
+                number if is_count && number.parse::<u64>().is_ok_and(|n| !n.is_power_of_two()) => {
                     words[at] = words[at].replace(number, "N");
                 }
                 _ => {}

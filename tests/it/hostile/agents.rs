@@ -35,7 +35,7 @@ const IN_A_TURN: [(&str, &str, &str); 4] = [
 const AT_THE_START: [(&str, &str, &str); 3] = [
     ("exits-at-once", r#"["sh", "-c", "exit 7"]"#, "exit code 7"),
     ("not-there", r#"["/no/such/agent"]"#, "/no/such/agent"),
-    ("no-acp", r#"["sh", "-c", "echo hello; exec cat > /dev/null"]"#, ""),
+    ("never-answers", r#"["sh", "-c", "echo hello; exec sleep 1000"]"#, ""),
 ];
 
 /// Talks nonsense between its messages, and answers requests that nobody made.
@@ -107,8 +107,8 @@ async fn an_agent_that_breaks_the_rules_is_told_and_the_others_are_answered() {
     echoes(&mut good, "after the restart").await;
 
     // The one that never answers is given up after 30 s, most of which are over.
-    let mut chat = gateway.chat("no-acp").await;
-    let told = chat.notice("⚠ Agent 'no-acp' does not run (").await;
+    let mut chat = gateway.chat("never-answers").await;
+    let told = chat.notice("⚠ Agent 'never-answers' does not run (").await;
     assert!(told.contains("initialize"), "{told}");
     assert_no_panic(&gateway);
 }

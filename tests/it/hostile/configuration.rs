@@ -49,7 +49,7 @@ async fn a_reload_is_refused_and_the_gateway_goes_on_with_what_it_has() {
     let file = gateway.home().join("gateway.toml");
     fs::write(&file, "[gateway]\nprobatoin = \"60s\"\nprobation = 60\n").expect("writes");
     let said = format!(
-        "the new image cannot take over (exit code 78): cannot take over: cannot use the configuration: \
+        "the new image cannot take over (exit code 78): cannot use the configuration: \
          {}:2:1: unknown key 'probatoin' in [gateway]; did you mean 'probation'?",
         file.display()
     );

@@ -4,18 +4,22 @@
 use std::path::Path;
 use std::time::Duration;
 
-use hermes_gateway::chat::OutboundContent;
-use hermes_gateway::control::proto::HandoffKind;
+use hermes_gateway::chat::{OutboundContent, ReplyStep};
+use hermes_gateway::control::client::Client;
+use hermes_gateway::control::proto::{self, HandoffKind, HandoffParams, HandoffReport};
 use nix::sys::signal::Signal;
 
 use super::{ECHO, USER, assert_no_panic, echoes, start, telegram_config};
-use crate::support::gateway::{Gateway, stream_prompt};
+use crate::support::gateway::{Gateway, SOON, stream_prompt};
 use crate::support::telegram::TelegramServer;
 
 /// Restarts the gateway again and again, and lets `end` happen to it after a while.
 async fn end_within_restarts(gateway: &Gateway, after: Duration, signal: Signal) {
+    let params = HandoffParams { kind: HandoffKind::Restart, force: false, reason: None };
     let restarts = async {
-        while gateway.handoff(HandoffKind::Restart).await.is_ok() {}
+        while let Ok(mut client) = Client::connect(&gateway.socket()).await
+            && client.request::<HandoffReport>(proto::HANDOFF, &params, SOON, |_, _| {}).await.is_ok()
+        {}
     };
     let end = async {
         // The moment is the input of the test: any is as good as another.
@@ -86,7 +90,7 @@ async fn after_a_sigkill_what_waited_is_asked_and_what_ran_is_told() {
     while !told || answered != "waits, too" {
         match chat.next().await {
             OutboundContent::Notice { text } => told |= text == lost,
-            OutboundContent::Reply { step: hermes_gateway::chat::ReplyStep::Delta(text), .. } => answered.push_str(&text),
+            OutboundContent::Reply { step: ReplyStep::Delta(text), .. } => answered.push_str(&text),
             OutboundContent::Reply { .. } => {}
         }
     }

@@ -134,8 +134,7 @@ async fn wrong_parameters_are_answered_with_what_is_wrong() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_without_end_are_turned_away_and_let_in_again() {
     let gateway = start(ECHO).await;
-    let idle: Vec<UnixStream> =
-        (0..200).map_while(|_| UnixStream::connect(gateway.socket()).ok()).collect();
+    let idle: Vec<UnixStream> = (0..200).map_while(|_| UnixStream::connect(gateway.socket()).ok()).collect();
     assert!(idle.len() > 64, "more than there is room for");
     let turned_away = idle.iter().any(|mut stream| {
         stream.set_read_timeout(Some(Duration::from_millis(50))).expect("sets");

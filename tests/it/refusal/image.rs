@@ -65,6 +65,13 @@ async fn an_image_that_cannot_take_over_is_refused_and_removed() {
     let (dir, key) = (scene.publisher.dir.path(), &scene.publisher.key);
     pack::publish(dir, &release("1.1.0"), &ours, key).expect("publishes");
     scene.refused_as_published("it says another version").await;
-    insta::assert_snapshot!(scene.table().await, @"");
+    insta::assert_snapshot!(scene.table().await, @r"
+    it crashes → the new image cannot take over (killed by signal 4)
+    it is for another machine → the new image does not start: Exec format error (os error 8)
+    it is empty → the new image does not start: Exec format error (os error 8)
+    it is a script → the new image is a script, not a program
+    it is another program → the new image is not a hermes gateway: it printed no report
+    it says another version → the new image says that it is hermes-gateway 1.0.0, and hermes-gateway 1.1.0 was asked for
+    ");
     scene.updates().await;
 }

@@ -43,7 +43,26 @@ async fn a_bad_release_is_refused_and_the_reason_told_everywhere() {
     signatures(&mut scene).await;
     versions(&mut scene).await;
     downloads(&mut scene).await;
-    insta::assert_snapshot!(scene.table().await, @"");
+    insta::assert_snapshot!(scene.table().await, @r"
+    signed by another key → no trusted key signed the archive hermes-1.1.0-TARGET.tar.gz: it was changed or renamed after signing, or the publisher's key is missing from [update] verifying_keys
+    a changed byte → the archive hermes-1.1.0-TARGET.tar.gz has SHA-256 …, and the manifest says …: it was damaged or changed
+    a changed byte, the manifest agrees → no trusted key signed the archive hermes-1.1.0-TARGET.tar.gz: it was changed or renamed after signing, or the publisher's key is missing from [update] verifying_keys
+    not signed → the archive hermes-1.1.0-TARGET.tar.gz is not signed, or cut short: sign it with scripts/release or zipsign: could not find read signatures in .tar.gz file: the expected last GZIP block was missing or corrupted
+    another version under this name → no trusted key signed the archive hermes-1.1.0-TARGET.tar.gz: it was changed or renamed after signing, or the publisher's key is missing from [update] verifying_keys
+    an older version → version 0.9.0 is older than 1.0.0, which runs: to go back use the revert command
+    for another target → version 1.1.0 is not available for TARGET, only for riscv64gc-unknown-linux-gnu
+    of another product → release 1.1.0 is not a hermes release, it holds apollo-1.1.0.tar.gz: check manifest_url
+    no release at all → the manifest lists no release
+    expired → the manifest expired on 2020-01-01T00:00:00Z: the publisher has to renew it, or a mirror serves old files
+    a manifest that is not JSON → the manifest is not JSON: does manifest_url lead to a web page?: expected value at line 1 column 1
+    a manifest without end → the manifest is larger than the limit of 1048576 bytes
+    a manifest that is not there → the server answers 404 for https://example.org/manifest.json
+    an archive that is cut short → the archive is cut short: N bytes of N: try again
+    an archive without end → the archive is larger than the limit of 65536 bytes
+    a server that dies half-way → the connection broke after N bytes of https://example.org/hermes-1.1.0-TARGET.tar.gz: try again: error decoding response body: error reading a body from connection: end of file before message length reached
+    a redirect to plain http → http://example.org/hermes.tar.gz is refused: only https is allowed, http on a loopback address, and file for a manifest on this machine; an https source may not lead to http
+    an archive of unknown size without end → the archive is larger than the limit of 268435456 bytes
+    ");
     scene.updates().await;
 }
 
@@ -144,5 +163,8 @@ async fn a_full_disk_is_told_and_nothing_is_left_on_it() {
     let name = hermes_gateway::update::archive_name(&release("1.1.0").version, hermes_gateway::update::target());
     scene.server.fail(&name, Fault::Unannounced);
     scene.refused_as_published("no space while it is written").await;
-    insta::assert_snapshot!(scene.table().await, @"");
+    insta::assert_snapshot!(scene.table().await, @r"
+    no space for an archive of known size → no space left in ~/.hermes/versions: at least N bytes are needed and 65536 are free
+    no space while it is written → no space left in ~/.hermes/versions: at least N bytes are needed and N are free
+    ");
 }

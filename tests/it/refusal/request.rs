@@ -37,10 +37,13 @@ async fn one_update_at_a_time_and_the_second_is_told_who_and_where() {
     busy(told.strip_prefix("⏳ Not now: ").and_then(|told| told.strip_suffix('.')).expect("a refusal"));
     scene.answers().await;
 
-    // A download that hangs does not hold up a stop.
+    // A download that hangs does not hold up a stop, and who waits for the update is told.
     scene.gateway.signal(Signal::SIGTERM);
     assert_eq!(scene.gateway.wait().code(), Some(0));
-    assert_eq!(scene.gateway.state_file()["gateway_state"], "stopped");
+    let state = scene.gateway.state_file();
+    assert_eq!((&state["gateway_state"], &state["restart_requested"]), (&json!("stopped"), &json!(false)));
+    let stopped = "⏹ The update does not take place: the gateway stops (SIGTERM).".to_owned();
+    scene.telegram.until("it is told", |state| state.texts(ADMIN).contains(&stopped).then_some(())).await;
     scene.gateway.start_again().await;
     scene.answers().await;
 }
