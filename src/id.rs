@@ -74,7 +74,7 @@ impl Generation {
     /// The generation after this one.
     #[must_use]
     pub fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
     }
 }
 

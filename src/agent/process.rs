@@ -18,10 +18,11 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 
 use super::{AgentFds, AgentSpec};
+use crate::handoff::adopt::{EXEC_AT_VARIABLE, STATE_FD_VARIABLE};
 use crate::sys::readiness;
 
-/// Variables by which systemd speaks to the daemon alone (sd_notify(3), sd_listen_fds(3)).
-const DAEMON_VARIABLES: [&str; 8] = [
+/// Variables by which systemd (sd_notify(3), sd_listen_fds(3)) and the previous image speak to the daemon alone.
+const DAEMON_VARIABLES: [&str; 10] = [
     "NOTIFY_SOCKET",
     "LISTEN_FDS",
     "LISTEN_PID",
@@ -30,6 +31,8 @@ const DAEMON_VARIABLES: [&str; 8] = [
     "WATCHDOG_PID",
     "CREDENTIALS_DIRECTORY",
     "FDSTORE",
+    STATE_FD_VARIABLE,
+    EXEC_AT_VARIABLE,
 ];
 
 /// Why an agent process could not be started.

@@ -131,7 +131,7 @@ pub struct SelfUpdateArgs {
     /// Do not ask.
     #[arg(long, short)]
     pub yes: bool,
-    /// Download, verify and try the release, but do not switch to it.
+    /// Download, verify and try the release, but do not switch to it or keep it.
     #[arg(long)]
     pub dry_run: bool,
     /// See [`JsonArgs`].

@@ -99,7 +99,9 @@ impl CliError {
 
     fn exit_code(&self) -> u8 {
         match self {
-            Self::NoHome | Self::Daemon(DaemonError::Config(_) | DaemonError::Home(_)) => CONFIG,
+            Self::NoHome
+            | Self::Daemon(DaemonError::Config(_) | DaemonError::Home(_))
+            | Self::Check(CheckError::Config(_) | CheckError::Home(_)) => CONFIG,
             Self::Usage(_) => USAGE,
             _ => FAILURE,
         }
@@ -118,6 +120,7 @@ impl CliError {
                 proto::UP_TO_DATE => "up_to_date",
                 proto::FORBIDDEN => "forbidden",
                 proto::OVERLOADED => "overloaded",
+                proto::STOPPING => "stopping",
                 ErrorObject::METHOD_NOT_FOUND => "unsupported",
                 ErrorObject::INVALID_PARAMS => "invalid",
                 _ => "internal",

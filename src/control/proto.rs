@@ -36,6 +36,8 @@ pub const UP_TO_DATE: i64 = 3;
 pub const FORBIDDEN: i64 = 4;
 /// Error code: a bound is reached; try again later.
 pub const OVERLOADED: i64 = 5;
+/// Error code: the gateway stops, so the handoff does not come about.
+pub const STOPPING: i64 = 6;
 
 /// A version of the program and its exact bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,7 +61,7 @@ pub enum HandoffKind {
         /// This version instead of the newest.
         #[serde(default)]
         version: Option<String>,
-        /// Stage, verify and preflight, but do not replace anything.
+        /// Stage, verify and preflight, but do not replace anything; `versions/` is left as it was.
         #[serde(default)]
         dry_run: bool,
     },

@@ -69,6 +69,10 @@ pub(super) fn ground(options: RunOptions) -> Result<Ground, DaemonError> {
     let inherited = match claimed.map_err(DaemonError::Adopt)? {
         Some(mut inherited) => {
             let passport = take::<Passport>(&mut inherited, PASSPORT)?;
+            if passport.timeline.phase() >= Phase::Exec {
+                let source = "its handoff is over already".into();
+                return Err(DaemonError::AdoptPart { part: "the passport".into(), source });
+            }
             Some((inherited, arrived_at(passport, &environment, options.main_at)))
         }
         None => None,

@@ -11,8 +11,8 @@ use super::state::{
     STASH, Stash,
 };
 use super::{DaemonError, boot};
-use crate::config::{Config, ConfigError, Home, HomeError};
 use crate::agent;
+use crate::config::{Config, ConfigError, Home, HomeError};
 use crate::control::server;
 use crate::gateway::GatewayState;
 use crate::handoff::adopt::{AdoptError, Sections};

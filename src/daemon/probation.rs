@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use semver::Version;
 use tokio::time::Instant;
 
+use super::releases::running_version;
 use super::run::Daemon;
 use super::state::Passport;
 use crate::chat::LinkState;
@@ -14,7 +16,6 @@ use crate::report::Chain;
 use crate::store::HandoffRecord;
 use crate::telemetry::lifecycle;
 use crate::update::Versions;
-use semver::Version;
 
 /// An update that has not proven itself yet.
 pub(super) struct Probation {
@@ -120,11 +121,12 @@ impl Daemon {
     async fn commit(&mut self) {
         let Some(probation) = self.probation.take() else { return };
         let versions = Versions::new(self.home.path());
-        let [version, previous] = [&probation.version, &probation.previous]
-            .map(|version| Version::parse(version).expect("a version that ran is one"));
+        // This image read its own version when it began to serve.
+        let version = running_version();
+        let kept: Vec<Version> = Version::parse(&probation.previous).into_iter().chain([version.clone()]).collect();
         let set = tokio::task::spawn_blocking(move || {
             versions.set_current(&version)?;
-            versions.prune(&[version, previous])
+            versions.prune(&kept)
         })
         .await;
         match set {

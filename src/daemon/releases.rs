@@ -70,7 +70,7 @@ impl Daemon {
     }
 }
 
-fn running_version() -> Version {
+pub(super) fn running_version() -> Version {
     Version::parse(crate::version::version()).expect("the version stamp holds a semantic version")
 }
 

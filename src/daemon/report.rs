@@ -72,6 +72,9 @@ impl Daemon {
     }
 
     pub(super) async fn tell_failed(&mut self, pending: &Pending, reason: &str) {
+        if let Some(why) = self.stopping.clone() {
+            return self.tell_stopped(pending, &why).await;
+        }
         match &pending.origin {
             Origin::Control { client, id, .. } => {
                 let error = ErrorObject::new(proto::HANDOFF_FAILED, reason);
@@ -80,6 +83,20 @@ impl Daemon {
             Origin::Chat(by) => {
                 let told = text::handoff_failed(pending.kind_name(), reason, &self.image.id);
                 self.tell_chat(by, pending.kind_name(), told).await;
+            }
+            Origin::Signal { .. } => {}
+        }
+    }
+
+    async fn tell_stopped(&mut self, pending: &Pending, why: &str) {
+        match &pending.origin {
+            Origin::Control { client, id, .. } => {
+                let error = ErrorObject::new(proto::STOPPING, format!("the gateway stops ({why})"));
+                self.respond(*client, id.clone(), Err(error));
+            }
+            Origin::Chat(by) => {
+                let told = text::handoff_stopped(pending.kind_name(), why);
+                self.carry_out(vec![notice(&by.conversation, told)]).await;
             }
             Origin::Signal { .. } => {}
         }

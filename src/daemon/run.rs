@@ -204,6 +204,7 @@ impl Daemon {
         let why = self.stopping.clone().unwrap_or_default();
         tracing::info!(why, "stopping");
         self.notifier.stopping(&format!("stopping: {why}"));
+        self.fail(format!("the gateway stops ({why})")).await;
         self.write_state_file();
         let drain = self.config.gateway.restart_drain_timeout;
         let mut effects = Vec::new();

@@ -4,20 +4,24 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::time::Duration;
 
+use semver::Version;
+
 use super::quiesce::FreezeError;
 use super::releases;
 use super::run::Daemon;
 use super::state::{CheckFor, Origin, PASSPORT, Passport, VERSION};
 use crate::clock::UnixMillis;
 use crate::control::proto::{self, HandoffKind, HandoffReport, Image, Progress};
+use crate::gateway::notice;
 use crate::handoff::preflight::{self, CheckReport, PreflightError};
 use crate::handoff::reexec::reexec;
 use crate::handoff::{Phase, Sealed, Timeline};
 use crate::id::Generation;
+use crate::jsonrpc::ErrorObject;
 use crate::report::Chain;
 use crate::store::HandoffRecord;
 use crate::telemetry::lifecycle;
-use crate::update::{Check, StageProgress, StagedImage, UpdateError};
+use crate::update::{Check, StageProgress, StagedImage, UpdateError, Versions};
 
 /// The image that runs, opened when the process or this image started.
 pub(super) struct RunningImage {
@@ -41,6 +45,8 @@ pub(super) struct Pending {
     pub(super) timeline: Timeline,
     /// What is to run next, once that is known.
     pub(super) to: Option<Image>,
+    /// What this handoff put into `versions/`, to be removed again if it does not come about.
+    pub(super) staged: Option<Version>,
 }
 
 /// Bytes that may be run: verified, or those that run already.
@@ -77,6 +83,10 @@ impl Pending {
     fn is_dry_run(&self) -> bool {
         matches!(self.kind, HandoffKind::Update { dry_run: true, .. })
     }
+
+    fn wants_newest(&self) -> bool {
+        matches!(self.kind, HandoffKind::Update { version: None, .. })
+    }
 }
 
 impl Daemon {
@@ -95,7 +105,8 @@ impl Daemon {
     ) {
         if let Swap::Preparing(pending) = &self.swap {
             let told = format!(
-                "a {} asked for by {} is under way ({}, {} s)",
+                "{} {} asked for by {} is under way ({}, {} s)",
+                if pending.kind_name() == "update" { "an" } else { "a" },
                 pending.kind_name(),
                 pending.origin.who(),
                 pending.timeline.phase(),
@@ -112,7 +123,7 @@ impl Daemon {
         let first = if is_update { Phase::Stage } else { Phase::Preflight };
         let timeline = Timeline::start(first);
         let started_at = UnixMillis::now();
-        let pending = Pending { kind, force, reason, origin, started_at, timeline, to: None };
+        let pending = Pending { kind, force, reason, origin, started_at, timeline, to: None, staged: None };
         tracing::info!(
             name: lifecycle::HANDOFF_BEGIN,
             kind = pending.kind_name(),
@@ -137,14 +148,16 @@ impl Daemon {
     pub(super) async fn step(&mut self, step: Step) {
         match step {
             Step::Progress(progress) => self.tell_progress(progress).await,
-            Step::Staged(Ok(StagedImage { version, sha256, file, .. })) => {
+            Step::Staged(Ok(StagedImage { version, sha256, file, is_new, .. })) => {
                 let id = Image { version: version.to_string(), sha256 };
                 if let Swap::Preparing(pending) = &mut self.swap {
                     pending.to = Some(id.clone());
+                    pending.staged = is_new.then_some(version);
                     pending.timeline.enter(Phase::Preflight);
                 }
                 self.preflight(Candidate { file, id }).await;
             }
+            Step::Staged(Err(UpdateError::SameVersion { .. })) if self.wants_newest() => self.end_up_to_date().await,
             Step::Staged(Err(error)) => {
                 tracing::error!(error = %Chain(&error), "a release was refused");
                 self.fail(Chain(&error).to_string()).await;
@@ -290,21 +303,52 @@ impl Daemon {
     }
 
     /// A handoff that did not come about: everything goes on, and it is told.
-    async fn fail(&mut self, reason: String) {
+    pub(super) async fn fail(&mut self, reason: String) {
         let Swap::Preparing(pending) = std::mem::replace(&mut self.swap, Swap::Idle) else { return };
         tracing::error!(
             name: lifecycle::HANDOFF_FAILED,
             kind = pending.kind_name(),
             phase = %pending.timeline.phase(),
             reason,
-            "handoff failed, the running image goes on"
+            "handoff failed"
         );
+        self.unstage(&pending).await;
         self.record(&pending, format!("failed in {}: {reason}", pending.timeline.phase())).await;
         self.tell_failed(&pending, &reason).await;
     }
 
+    /// Leaves `versions/` as it was before the handoff.
+    async fn unstage(&self, pending: &Pending) {
+        let Some(version) = pending.staged.clone() else { return };
+        let versions = Versions::new(self.home.path());
+        match tokio::task::spawn_blocking(move || versions.remove(&version)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(error = %Chain(&error), "a staged version stays behind"),
+            Err(error) => tracing::warn!(%error, "a staged version stays behind"),
+        }
+    }
+
+    fn wants_newest(&self) -> bool {
+        matches!(&self.swap, Swap::Preparing(pending) if pending.wants_newest())
+    }
+
+    /// The newest release was asked for, and it runs.
+    async fn end_up_to_date(&mut self) {
+        let Swap::Preparing(pending) = std::mem::replace(&mut self.swap, Swap::Idle) else { return };
+        tracing::info!(version = self.image.id.version, "there is nothing newer");
+        let told = format!("{} is the newest release.", self.image.id.version);
+        match pending.origin {
+            Origin::Control { client, id, .. } => {
+                self.respond(client, id, Err(ErrorObject::new(proto::UP_TO_DATE, told)));
+            }
+            Origin::Chat(by) => self.carry_out(vec![notice(&by.conversation, told)]).await,
+            Origin::Signal { .. } => {}
+        }
+    }
+
     async fn end_dry_run(&mut self, to: Image) {
         let Swap::Preparing(pending) = std::mem::replace(&mut self.swap, Swap::Idle) else { return };
+        self.unstage(&pending).await;
         let report = HandoffReport {
             kind: pending.kind_name().to_owned(),
             from: self.image.id.clone(),

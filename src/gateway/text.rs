@@ -150,6 +150,11 @@ pub fn handoff_failed(kind: &str, reason: &str, running: &Image) -> String {
     format!("❌ The {kind} failed: {reason}\n{} goes on as before.", running.version)
 }
 
+/// What the asking chat is told when the gateway stops before a handoff.
+pub fn handoff_stopped(kind: &str, why: &str) -> String {
+    format!("⏹ The {kind} does not take place: the gateway stops ({why}).")
+}
+
 /// `1 turn`, `3 turns`.
 pub fn counted(count: usize, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }

@@ -53,10 +53,28 @@ impl fmt::Display for Phase {
 
 /// When each phase of one handoff began.
 ///
-/// **Invariant:** phases are entered in their order, each at most once.
+/// **Invariant:** there is at least one, and phases are entered in their order, each at most once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Entered")]
 pub struct Timeline {
     entered: Vec<(Phase, MonoNanos)>,
+}
+
+/// A timeline as it is read, before its order is known to be right.
+#[derive(Deserialize)]
+struct Entered {
+    entered: Vec<(Phase, MonoNanos)>,
+}
+
+impl TryFrom<Entered> for Timeline {
+    type Error = &'static str;
+
+    fn try_from(Entered { entered }: Entered) -> Result<Self, Self::Error> {
+        if entered.is_empty() || !entered.is_sorted_by(|(one, _), (next, _)| one < next) {
+            return Err("a timeline has at least one phase, and all in their order");
+        }
+        Ok(Self { entered })
+    }
 }
 
 impl Timeline {
@@ -120,6 +138,15 @@ mod tests {
         assert_eq!(timeline.durations_us(), [("preflight".to_owned(), 3_000), ("quiesce".to_owned(), 2_000)]);
         assert_eq!(timeline.between(Phase::Preflight, Phase::Adopt), Some(Duration::from_millis(5)));
         assert_eq!(timeline.between(Phase::Preflight, Phase::Exec), None);
+    }
+
+    #[test]
+    fn a_timeline_out_of_order_is_not_read() {
+        for text in
+            [r#"{"entered":[]}"#, r#"{"entered":[["seal",1],["quiesce",2]]}"#, r#"{"entered":[["seal",1],["seal",2]]}"#]
+        {
+            serde_json::from_str::<Timeline>(text).expect_err(text);
+        }
     }
 
     #[test]

@@ -9,10 +9,12 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::io::{FdFlags, fcntl_getfd};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -50,6 +52,10 @@ pub enum PreflightError {
     /// The kernel did not even start it.
     #[error("the new image does not start")]
     Start(#[source] io::Error),
+    /// It is a script: its interpreter would look for it by a number that is closed by then, in preflight as after an
+    /// execveat(2).
+    #[error("the new image is a script, not a program")]
+    Script,
     /// The check could not be watched.
     #[error("cannot watch the check of the new image")]
     Watch(#[source] io::Error),
@@ -93,6 +99,9 @@ pub async fn run(
     expected_version: &str,
     deadline: Duration,
 ) -> Result<CheckReport, PreflightError> {
+    if is_script(image).map_err(PreflightError::Watch)? {
+        return Err(PreflightError::Script);
+    }
     let (output_read, output_write) = io::pipe().map_err(PreflightError::Watch)?;
     let (error_read, error_write) = io::pipe().map_err(PreflightError::Watch)?;
     let state = sealed.state().map_err(PreflightError::Watch)?;
@@ -116,12 +125,20 @@ pub async fn run(
     accept(report?, expected_version)
 }
 
+fn is_script(image: &File) -> io::Result<bool> {
+    let closed = fcntl_getfd(image)?.contains(FdFlags::CLOEXEC);
+    let mut start = [0; 2];
+    Ok(closed && image.read_at(&mut start, 0)? == start.len() && start == *b"#!")
+}
+
 fn accept(ended: Ended, expected_version: &str) -> Result<CheckReport, PreflightError> {
     if ended.how != "exit code 0" {
         let said = String::from_utf8_lossy(&ended.error);
         let error = said.lines().rev().find_map(|line| line.strip_prefix("error: "));
         let last = || said.lines().rfind(|line| !line.trim().is_empty());
-        let said = error.or_else(last).unwrap_or("").trim().to_owned();
+        let said = error.or_else(last).unwrap_or("").trim();
+        // What this error says itself.
+        let said = said.strip_prefix("cannot take over: ").unwrap_or(said).to_owned();
         return Err(PreflightError::Refused { how: ended.how, said });
     }
     let report: CheckReport = serde_json::from_slice(&ended.output).map_err(|_| PreflightError::NoReport)?;
@@ -254,6 +271,15 @@ mod tests {
         // The descendant held the fifo open; its end shows here as the end of the stream.
         let ended = tokio::time::timeout(LONG, alive.read(&mut [0; 1])).await.expect("the descendant is gone");
         assert_eq!(ended.expect("reads"), 0);
+    }
+
+    #[tokio::test]
+    async fn a_script_is_told_as_such() {
+        let mut image = tempfile::tempfile().expect("a temporary file");
+        io::Write::write_all(&mut image, b"#!/bin/sh\ntrue\n").expect("writes");
+        let sealed = Registry::default().seal().expect("seals");
+        let refused = run(&image, &sealed, &[], "1.2.3", LONG).await;
+        assert!(matches!(refused, Err(PreflightError::Script)), "{refused:?}");
     }
 
     #[tokio::test]

@@ -245,10 +245,10 @@ async fn download(
     check_space(staging, needed_bytes)?;
 
     let scratch = |what, source: io::Error, done: u64| {
-        let dir = staging.dir().to_owned();
+        let dir = staging.versions_dir().to_owned();
         no_space(&source, &dir, needed_bytes.max(done)).unwrap_or(UpdateError::Scratch { what, dir, source })
     };
-    let file = staging.create_archive().map_err(|error| disk_error_in(staging.dir(), needed_bytes, error))?;
+    let file = staging.create_archive().map_err(|error| disk_error_in(staging.versions_dir(), needed_bytes, error))?;
     let mut file = tokio::fs::File::from_std(file);
     progress(StageProgress::Download { done_bytes: 0, total_bytes });
     while let Some(chunk) = body.chunk().await? {
@@ -274,7 +274,7 @@ fn extract(
 ) -> Result<StagedImage, UpdateError> {
     let archive_bytes = archive.metadata().map_or(0, |meta| meta.len());
     let dir = staging.dir().to_owned();
-    let disk = |needed, error| disk_error_in(&dir, needed, error);
+    let disk = |needed, error| disk_error_in(versions.dir(), needed, error);
     let binary = Binary::open(&mut archive, &release.name, UnixMillis::now())?;
     let mut out = staging.create_binary().map_err(|error| disk(archive_bytes * 2, error))?;
     let unpacked = binary.copy_to(&mut out, limits.binary_bytes_max).map_err(|error| match error {
@@ -293,8 +293,10 @@ fn extract(
     if on_disk != unpacked {
         return Err(UpdateError::ReadBack { path });
     }
+    // Nobody else stages while this one holds the lock.
+    let is_new = !path.exists();
     let path = staging.publish().map_err(|error| disk(needed_bytes, error))?;
-    Ok(StagedImage { version: release.version.clone(), sha256: hex(&on_disk), path, file })
+    Ok(StagedImage { version: release.version.clone(), sha256: hex(&on_disk), path, file, is_new })
 }
 
 /// Runs what waits for the disk away from the runtime's thread.
@@ -315,7 +317,7 @@ fn parse_key(text: &str) -> Option<VerifyingKey> {
 
 /// Refuses early what is sure not to fit.
 fn check_space(staging: &Staging, needed_bytes: u64) -> Result<(), UpdateError> {
-    let dir = staging.dir().to_owned();
+    let dir = staging.versions_dir().to_owned();
     match available(&dir) {
         Some(available_bytes) if available_bytes < needed_bytes => {
             Err(UpdateError::NoSpace { dir, needed_bytes, available_bytes })

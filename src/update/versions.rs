@@ -80,6 +80,8 @@ pub struct StagedImage {
     pub path: PathBuf,
     /// The file itself, open for reading only, at its start, close-on-exec.
     pub file: File,
+    /// Whether `versions/` did not have this version before it was staged.
+    pub is_new: bool,
 }
 
 /// `HERMES_HOME/versions`.
@@ -170,7 +172,7 @@ impl Versions {
             other => other?,
         };
         let sha256 = hex(&hash(&mut file).map_err(io_error("read", &path))?);
-        Ok(StagedImage { version: version.clone(), sha256, path, file })
+        Ok(StagedImage { version: version.clone(), sha256, path, file, is_new: false })
     }
 
     /// Removes every version that is neither in `keep` nor `current`, and returns which.
@@ -185,17 +187,35 @@ impl Versions {
             if keep.contains(&version) || current.as_ref() == Some(&version) {
                 continue;
             }
-            let dir = self.dir.join(version.to_string());
-            // Under this name a power cut half-way leaves nothing that looks like a version, and the next update
-            // clears it.
-            let doomed = self.dir.join(staging_name(&version));
-            fs::rename(&dir, &doomed).map_err(io_error("remove", &dir))?;
-            fs::remove_dir_all(&doomed).map_err(io_error("remove", &doomed))?;
+            self.take_away(&version)?;
             removed.push(version);
         }
         sync_dir(&self.dir)?;
         drop(lock);
         Ok(removed)
+    }
+
+    /// Removes a version that was staged and must not be run, unless it is `current`.
+    ///
+    /// # Errors
+    /// [`VersionsError::Busy`] while an update is staged, [`VersionsError::Io`], and as [`Versions::current`].
+    pub fn remove(&self, version: &Version) -> Result<(), VersionsError> {
+        let lock = self.lock()?;
+        if self.current()?.as_ref() != Some(version) {
+            self.take_away(version)?;
+            sync_dir(&self.dir)?;
+        }
+        drop(lock);
+        Ok(())
+    }
+
+    fn take_away(&self, version: &Version) -> Result<(), VersionsError> {
+        let dir = self.dir.join(version.to_string());
+        // Under this name a power cut half-way leaves nothing that looks like a version, and the next update clears
+        // it.
+        let doomed = self.dir.join(staging_name(version));
+        fs::rename(&dir, &doomed).map_err(io_error("remove", &dir))?;
+        fs::remove_dir_all(&doomed).map_err(io_error("remove", &doomed))
     }
 
     /// Takes the lock of an update and removes what interrupted ones left.
@@ -255,6 +275,11 @@ pub(super) struct Staging {
 impl Staging {
     pub(super) fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// The directory that messages name: the other one is gone when they are read.
+    pub(super) fn versions_dir(&self) -> &Path {
+        &self.lock.versions.dir
     }
 
     /// A file without a name, so that what was verified cannot be changed by path, and goes away by itself.

@@ -6,6 +6,8 @@
 //! - `control`: the control socket, its limits, and clients over freezes and adoptions.
 //! - `golden`: states that earlier images handed over.
 //! - `handoff`: the whole gateway under a real systemd, replaced while turns stream.
+//! - `hostile`: bad input from every side, and ends at every moment: clear words, no panic, nothing lost.
+//! - `refusal`: bad releases asked for from a chat and the command line: the reason is told, nothing is touched.
 //! - `service`: the unit files, and notifications, logs and sockets under a real systemd.
 //! - `telegram`: the Telegram platform against the test server.
 //! - `tidy`: rules for the source tree that the compiler does not know.
@@ -18,6 +20,8 @@ mod config;
 mod control;
 mod golden;
 mod handoff;
+mod hostile;
+mod refusal;
 mod service;
 mod support;
 mod telegram;

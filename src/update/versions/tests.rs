@@ -109,6 +109,18 @@ fn pruning_keeps_current_and_what_is_named() {
 }
 
 #[test]
+fn a_version_that_must_not_be_run_is_removed_unless_it_is_current() {
+    let (_home, versions) = home();
+    put(&versions, "1.0.0", b"old");
+    put(&versions, "1.1.0", b"bad");
+    versions.set_current(&v("1.0.0")).unwrap();
+    versions.remove(&v("1.1.0")).unwrap();
+    versions.remove(&v("1.0.0")).unwrap();
+    assert_eq!(versions.list().unwrap(), [v("1.0.0")]);
+    assert!(matches!(versions.remove(&v("1.1.0")), Err(VersionsError::Io { .. })));
+}
+
+#[test]
 fn one_at_a_time() {
     let (_home, versions) = home();
     let lock = versions.lock().unwrap();

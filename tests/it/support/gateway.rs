@@ -5,7 +5,8 @@
 use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use hermes_gateway::agent::builtin::echo;
@@ -16,13 +17,18 @@ use hermes_gateway::control::proto::{
     Status,
 };
 use hermes_gateway::jsonrpc::Message;
+use nix::sys::signal::{Signal, kill, killpg};
 
 /// The longest wait for anything that should happen soon.
 pub const SOON: Duration = Duration::from_secs(30);
 
+/// Messages sent so far: their ids are unique also when a chat is opened again.
+static SENT: AtomicU64 = AtomicU64::new(0);
+
 /// A running gateway; dropping it ends it.
 pub struct Gateway {
     home: tempfile::TempDir,
+    binary: PathBuf,
     process: Child,
 }
 
@@ -35,22 +41,52 @@ impl Gateway {
 
     /// As [`Gateway::start`], in a home that has something in it.
     pub async fn start_in(home: tempfile::TempDir, binary: &Path, config: &str) -> Self {
-        std::fs::write(home.path().join("gateway.toml"), config).expect("writes the configuration");
-        let log = File::create(home.path().join("gateway.log")).expect("creates the log");
-        let process = Command::new(binary)
-            .args(["gateway", "run"])
-            .env("HERMES_HOME", home.path())
-            .env_remove("NOTIFY_SOCKET")
-            .env_remove("RUNTIME_DIRECTORY")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .process_group(0)
-            .spawn()
-            .expect("the gateway starts");
-        let gateway = Self { home, process };
+        let gateway = Self::launch(home, &[], binary, config);
         gateway.wait_until("it serves", async |status| status.agents.iter().all(|agent| agent.state == "ready")).await;
         gateway
+    }
+
+    /// Starts `binary`, by way of a program that executes what follows its arguments in its own place, and does not
+    /// wait for anything.
+    pub fn launch(home: tempfile::TempDir, by: &[&str], binary: &Path, config: impl AsRef<[u8]>) -> Self {
+        std::fs::write(home.path().join("gateway.toml"), config).expect("writes the configuration");
+        let process = spawn(home.path(), by, binary);
+        Self { home, binary: binary.to_owned(), process }
+    }
+
+    /// Starts it anew in the same home, once the process before has ended, and waits until it answers.
+    pub async fn start_again(&mut self) {
+        assert!(matches!(self.process.try_wait(), Ok(Some(_))), "the process before has ended");
+        self.process = spawn(self.home.path(), &[], &self.binary);
+        let pid = self.pid();
+        self.wait_until("it answers", async |status| status.pid == pid).await;
+    }
+
+    /// Sends the process a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill(nix::unistd::Pid::from_raw(self.pid().cast_signed()), signal).expect("the process is there");
+    }
+
+    /// Waits until the process has ended.
+    pub fn wait(&mut self) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.process.try_wait().expect("the process is ours") {
+                return status;
+            }
+            assert!(start.elapsed() < SOON, "still running\n{}", self.log());
+            // Nothing is awaited but the end; wait(2) has no deadline.
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
+    }
+
+    /// Runs the command line on its home.
+    pub async fn cli(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(&self.binary);
+        command.args(arguments).env_clear().env("HERMES_HOME", self.home()).stdin(Stdio::null());
+        let output = tokio::task::spawn_blocking(move || command.output());
+        let output = tokio::time::timeout(2 * SOON, output).await.expect("the command ends");
+        output.expect("nothing panics").expect("the command starts")
     }
 
     /// Its process id.
@@ -71,6 +107,23 @@ impl Gateway {
     /// What it has logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.home.path().join("gateway.log")).unwrap_or_default()
+    }
+
+    /// `gateway_state.json`, as it is now.
+    pub fn state_file(&self) -> serde_json::Value {
+        let text = std::fs::read(self.home().join("gateway_state.json")).expect("it is written at the start");
+        serde_json::from_slice(&text).expect("it is replaced as a whole")
+    }
+
+    /// The process of an agent that is ready.
+    pub async fn agent_pid(&self, name: &str) -> i32 {
+        let mut pid = None;
+        self.wait_until("the agent is ready", async |status| {
+            pid = status.agents.iter().find(|agent| agent.name == name).and_then(|agent| agent.pid);
+            pid.is_some()
+        })
+        .await;
+        pid.expect("it was waited for")
     }
 
     /// A new connection.
@@ -111,29 +164,45 @@ impl Gateway {
         let params = ChatOpenParams { chat: Some(name.to_owned()) };
         let opened: ChatOpened =
             client.request(proto::CHAT_OPEN, &params, SOON, |_, _| {}).await.expect("a chat opens");
-        Chat { client, prefix: opened.conversation, sent: 0, early: Vec::new() }
+        Chat { client, name: opened.conversation, early: opened.backlog }
     }
 }
 
 impl Drop for Gateway {
     fn drop(&mut self) {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.process.id()).expect("a pid"));
-        let _gone_already = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        let _gone_already = kill(pid, Signal::SIGTERM);
         let start = Instant::now();
         while matches!(self.process.try_wait(), Ok(None)) {
             if start.elapsed() > SOON {
-                let _gone_already = nix::sys::signal::killpg(pid, nix::sys::signal::Signal::SIGKILL);
+                let _gone_already = killpg(pid, Signal::SIGKILL);
             }
             std::thread::park_timeout(Duration::from_millis(5));
         }
     }
 }
 
+fn spawn(home: &Path, by: &[&str], binary: &Path) -> Child {
+    let log = File::options().create(true).append(true).open(home.join("gateway.log")).expect("opens the log");
+    let mut words = by.iter().map(std::ffi::OsStr::new).chain([binary.as_os_str()]);
+    let mut command = Command::new(words.next().expect("there is the binary"));
+    command
+        .args(words)
+        .args(["gateway", "run"])
+        .env("HERMES_HOME", home)
+        .env_remove("NOTIFY_SOCKET")
+        .env_remove("RUNTIME_DIRECTORY")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .process_group(0);
+    command.spawn().expect("the gateway starts")
+}
+
 /// A local chat that is open.
 pub struct Chat {
     client: Client,
-    prefix: String,
-    sent: u64,
+    name: String,
     /// What came while an answer to a request was awaited.
     early: Vec<OutboundContent>,
 }
@@ -153,8 +222,8 @@ pub struct Answer {
 impl Chat {
     /// Says something; returns when it is durable.
     pub async fn say(&mut self, text: &str) -> ChatSent {
-        self.sent += 1;
-        let params = ChatSendParams { text: text.to_owned(), message_id: format!("{}-{}", self.prefix, self.sent) };
+        let number = SENT.fetch_add(1, Ordering::Relaxed);
+        let params = ChatSendParams { text: text.to_owned(), message_id: format!("{} {number}", self.name) };
         let early = &mut self.early;
         self.client
             .request(proto::CHAT_SEND, &params, SOON, |_, params| early.push(output(params)))
