@@ -100,6 +100,20 @@ async fn looking_and_trying_change_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_that_fails_says_why() {
+    let scene = Scene::start().await;
+    scene.server.fail("manifest.json", Fault::Content(b"<!doctype html>".to_vec()));
+    let reason = "the manifest is not JSON: does manifest_url lead to a web page?: expected value at line 1 column 1";
+    assert_eq!(error_of(&scene.gateway.cli(&["self-update", "--check"]).await), reason);
+    let told = json_error_of(&scene.gateway.cli(&["self-update", "--check", "--json"]).await);
+    assert_eq!(told, ("internal".to_owned(), reason.to_owned()));
+    scene.telegram.say(ADMIN, 9200, "/update check");
+    let told = scene.telegram.until("it is told", |state| state.texts(9200).pop()).await;
+    assert_eq!(told, format!("❌ Cannot look for releases: {reason}"));
+    scene.answers().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_version_that_cannot_be_had_is_told() {
     let scene = Scene::start().await;
     scene.publisher.release("1.1.0", b"the new image");
