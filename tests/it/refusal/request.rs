@@ -49,6 +49,20 @@ async fn one_update_at_a_time_and_the_second_is_told_who_and_where() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_waits_for_an_update_is_told_of_a_stop() {
+    let mut scene = Scene::start().await;
+    let name = scene.publisher.release("1.1.0", b"the new image");
+    scene.server.fail(&name, Fault::StallHalfWay);
+    let stop = async {
+        scene.gateway.wait_until("it downloads", async |status| status.phase == "stage").await;
+        scene.gateway.signal(Signal::SIGTERM);
+    };
+    let (output, ()) = tokio::join!(scene.gateway.cli(&["self-update", "--yes", "--json"]), stop);
+    assert_eq!(json_error_of(&output), ("stopping".to_owned(), "the gateway stops (SIGTERM)".to_owned()));
+    assert_eq!(scene.gateway.wait().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_no_admin_is_told_so_and_nothing_is_fetched() {
     let scene = Scene::start().await;
     scene.publisher.release("1.1.0", b"the new image");
