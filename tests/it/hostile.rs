@@ -38,7 +38,8 @@ fn telegram_config(telegram: &TelegramServer) -> String {
 /// The default agent echoes.
 async fn echoes(chat: &mut Chat, text: &str) {
     chat.say(text).await;
-    assert_eq!(chat.answer(async |_, _| {}).await.text, text);
+    let answer = chat.answer(async |_, _| {}).await;
+    assert_eq!((answer.text.as_str(), answer.notices.as_slice()), (text, &[][..]));
 }
 
 fn assert_no_panic(gateway: &Gateway) {

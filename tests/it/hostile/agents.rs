@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 
 use super::{BINARY, ECHO, assert_no_panic, echoes, home};
 use crate::support::gateway::Gateway;
+use crate::support::unit::Footprint;
 
 /// Begins every agent that is written in shell. `line` reads a message, `answer RESULT` answers it.
 const PRELUDE: &str = r#"
@@ -110,6 +111,40 @@ async fn an_agent_that_breaks_the_rules_is_told_and_the_others_are_answered() {
     let mut chat = gateway.chat("never-answers").await;
     let told = chat.notice("⚠ Agent 'never-answers' does not run (").await;
     assert!(told.contains("initialize"), "{told}");
+    assert_no_panic(&gateway);
+}
+
+/// What an agent says without end, and nobody reads, is bounded, and is no reason to wait.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_says_more_and_more_holds_up_no_handoff() {
+    let chunk = r#"{"jsonrpc":"2.0","method":"session/update","params":{"sessionId":"s","update":{"sessionUpdate":"agent_message_chunk","content":{"type":"text","text":"more and more and more"}}}}"#;
+    let script = format!("{PRELUDE}\nhello; session; line; exec yes \"$CHUNK\"");
+    let config = format!(
+        "{ECHO}[agents.flood]\ncommand = [\"sh\", \"-c\", '''{script}''']\ncwd = \"/\"\nenv = {{ CHUNK = '{chunk}' }}\n"
+    );
+    let gateway = super::start(&config).await;
+    let mut chat = gateway.chat("flood").await;
+    chat.say("/new flood").await;
+    chat.say("go on").await;
+    gateway
+        .wait_until("it floods", async |status| {
+            status.agents.iter().any(|agent| agent.turns.iter().any(|turn| turn.answer_bytes > 1 << 20))
+        })
+        .await;
+    let mut good = gateway.chat("good").await;
+    for generation in 1..=3 {
+        let report = gateway.handoff(HandoffKind::Restart).await.expect("the flood does not hold it up");
+        assert_eq!((report.generation, report.turns_carried), (generation, 1));
+        echoes(&mut good, "beside the flood").await;
+    }
+    let resident_kb = Footprint::of(gateway.pid()).resident_kb;
+    assert!(resident_kb < 300_000, "{resident_kb} kB");
+    let flood = gateway.agent_pid("flood").await;
+    kill(Pid::from_raw(flood), Signal::SIGKILL).expect("it runs");
+    gateway
+        .wait_until("the turn is over", async |status| status.agents.iter().all(|agent| agent.turns.is_empty()))
+        .await;
+    echoes(&mut good, "after the flood").await;
     assert_no_panic(&gateway);
 }
 

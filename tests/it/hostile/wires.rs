@@ -20,6 +20,7 @@ fn link(status: &proto::Status) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_platform_that_answers_nonsense_holds_up_nobody_else() {
     let telegram = TelegramServer::start().await;
+    telegram.fault("getMe", 1, Fault::Malformed);
     let gateway = start(&telegram_config(&telegram)).await;
     let connected = async |gateway: &Gateway| {
         gateway.wait_until("the link is up", async |status| link(status)["state"] == "connected").await;

@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 use super::Scene;
 use crate::support::release::{Fault, Publisher, pack, release};
 
+/// A name, and what makes a good release of 1.1.0 bad; it is given the archive's name.
+type Case = (&'static str, fn(&Scene, &str));
+
 /// Changes the archive's entry in the manifest.
 fn edit_asset(scene: &Scene, edit: impl FnOnce(&mut serde_json::Map<String, Value>)) {
     scene.publisher.edit_manifest(|manifest| {
@@ -67,7 +70,7 @@ async fn a_bad_release_is_refused_and_the_reason_told_everywhere() {
 }
 
 async fn signatures(scene: &mut Scene) {
-    let cases: [(&str, fn(&Scene, &str)); 5] = [
+    let cases: [Case; 5] = [
         ("signed by another key", |scene, _| {
             let other = Publisher::new();
             scene.clear();
@@ -94,7 +97,7 @@ async fn signatures(scene: &mut Scene) {
 }
 
 async fn versions(scene: &mut Scene) {
-    let cases: [(&str, fn(&Scene, &str)); 5] = [
+    let cases: [Case; 5] = [
         ("an older version", |scene, _| publish_instead(scene, &release("0.9.0"))),
         ("for another target", |scene, _| {
             let other = pack::Release { target: "riscv64gc-unknown-linux-gnu".to_owned(), ..release("1.1.0") };
@@ -114,7 +117,7 @@ async fn versions(scene: &mut Scene) {
 }
 
 async fn downloads(scene: &mut Scene) {
-    let cases: [(&str, fn(&Scene, &str)); 8] = [
+    let cases: [Case; 8] = [
         ("a manifest that is not JSON", |scene, _| {
             scene.server.fail("manifest.json", Fault::Content(b"<!doctype html>".to_vec()));
         }),

@@ -49,6 +49,20 @@ async fn one_update_at_a_time_and_the_second_is_told_who_and_where() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_waits_for_an_update_is_told_of_a_stop() {
+    let mut scene = Scene::start().await;
+    let name = scene.publisher.release("1.1.0", b"the new image");
+    scene.server.fail(&name, Fault::StallHalfWay);
+    let stop = async {
+        scene.gateway.wait_until("it downloads", async |status| status.phase == "stage").await;
+        scene.gateway.signal(Signal::SIGTERM);
+    };
+    let (output, ()) = tokio::join!(scene.gateway.cli(&["self-update", "--yes", "--json"]), stop);
+    assert_eq!(json_error_of(&output), ("stopping".to_owned(), "the gateway stops (SIGTERM)".to_owned()));
+    assert_eq!(scene.gateway.wait().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_no_admin_is_told_so_and_nothing_is_fetched() {
     let scene = Scene::start().await;
     scene.publisher.release("1.1.0", b"the new image");
@@ -97,6 +111,20 @@ async fn looking_and_trying_change_nothing() {
     assert_eq!((&tried["dry_run"], &tried["to"]["version"]), (&json!(true), &json!("1.1.0")));
     assert_eq!(scene.untouched().await, before);
     scene.updates().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_that_fails_says_why() {
+    let scene = Scene::start().await;
+    scene.server.fail("manifest.json", Fault::Content(b"<!doctype html>".to_vec()));
+    let reason = "the manifest is not JSON: does manifest_url lead to a web page?: expected value at line 1 column 1";
+    assert_eq!(error_of(&scene.gateway.cli(&["self-update", "--check"]).await), reason);
+    let told = json_error_of(&scene.gateway.cli(&["self-update", "--check", "--json"]).await);
+    assert_eq!(told, ("internal".to_owned(), reason.to_owned()));
+    scene.telegram.say(ADMIN, 9200, "/update check");
+    let told = scene.telegram.until("it is told", |state| state.texts(9200).pop()).await;
+    assert_eq!(told, format!("❌ Cannot look for releases: {reason}"));
+    scene.answers().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
