@@ -80,8 +80,9 @@ pub(super) struct Running {
     pub(super) process: Process,
     pub(super) started: MonoNanos,
     pub(super) lines: LineBuffer,
-    /// Where the next bytes are read to.
-    buffer: Box<[u8]>,
+    /// Where the next bytes are read to. Its memory is not touched before, or a hundred agents would cost a new image
+    /// a hundred times as many page faults.
+    buffer: Vec<u8>,
     /// It is being ended.
     pub(super) ending: Option<Ending>,
     /// No more output is wanted or to be had.
@@ -93,7 +94,7 @@ pub(super) struct Running {
 impl Running {
     pub(super) fn new(process: Process, started: MonoNanos, limits: &Limits) -> Self {
         let lines = LineBuffer::new(limits.line_bytes_max);
-        let buffer = vec![0; READ_BYTES].into_boxed_slice();
+        let buffer = Vec::with_capacity(READ_BYTES);
         Self { process, started, lines, buffer, ending: None, output_over: false, drain_until: None }
     }
 
@@ -157,7 +158,8 @@ impl Running {
 
     /// Reads once and passes the whole lines on.
     pub(super) fn read(&mut self, now: MonoNanos, limits: &Limits, connection: &mut Connection) {
-        match self.process.stdout.try_read(&mut self.buffer) {
+        self.buffer.clear();
+        match self.process.stdout.try_read_buf(&mut self.buffer) {
             Ok(0) => self.end_of_output(now, limits),
             Ok(count) => {
                 self.lines.push(&self.buffer[..count]);

@@ -156,8 +156,9 @@ impl Connection {
     /// # Errors
     /// The connection is broken.
     pub(super) fn read(&mut self) -> io::Result<()> {
-        let mut chunk = vec![0; READ_BYTES];
-        match self.stream.try_read(&mut chunk) {
+        // Not zeroed: what is not read is not touched.
+        let mut chunk = Vec::with_capacity(READ_BYTES);
+        match self.stream.try_read_buf(&mut chunk) {
             Ok(0) => {
                 self.intake = Intake::Ended;
                 // `printf '{…}' | nc -N` sends no newline, and means the request all the same.

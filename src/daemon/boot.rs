@@ -9,7 +9,7 @@ use std::path::Path;
 use tokio::sync::mpsc;
 
 use super::outlet::Outlet;
-use super::releases::sha256_hex;
+use super::releases::{raise_floor, sha256_hex};
 use super::run::{Daemon, Events, ticks};
 use super::state::{
     AGENTS, AgentEntry, CONTROL, ControlEntry, GATEWAY, LOCAL, PASSPORT, PLATFORMS, Passport, PlatformEntry, SECTIONS,
@@ -34,7 +34,7 @@ use crate::report::Chain;
 use crate::service::listen::{activated_control, bind_control};
 use crate::service::lock::Lock;
 use crate::service::notify::Notifier;
-use crate::store::Store;
+use crate::store::{Opening, Store};
 use crate::sys::signals::Signals;
 use crate::telemetry::{self, TelemetryOptions, lifecycle};
 
@@ -49,6 +49,7 @@ pub(super) struct Ground {
     config: Config,
     lock: Lock,
     store: Store,
+    opening: Opening,
     notifier: Notifier,
     /// The control socket, if systemd listens on it.
     activated: Option<UnixListener>,
@@ -91,8 +92,8 @@ pub(super) fn ground(options: RunOptions) -> Result<Ground, DaemonError> {
         None => activated_control().map_err(DaemonError::Listen)?,
     };
     // The first thread.
-    let store = Store::open(&home.state_db()).map_err(DaemonError::Store)?;
-    Ok(Ground { options, environment, home, config, lock, store, notifier, activated, inherited })
+    let (store, opening) = Store::open_beside(&home.state_db());
+    Ok(Ground { options, environment, home, config, lock, store, opening, notifier, activated, inherited })
 }
 
 /// The environment with the home that was asked for.
@@ -112,10 +113,15 @@ fn arrived_at(mut passport: Passport, environment: &Environment, main_at: MonoNa
 
 /// Brings everything up, says READY=1, and tells whoever asked for the handoff.
 pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
-    let Ground { options, environment, home, config, lock, store, notifier, activated, inherited } = ground;
+    let Ground { options, environment, home, config, lock, store, opening, notifier, activated, inherited } = ground;
     let system = |what| move |source| DaemonError::System { what, source };
     let signals = Signals::open().map_err(system("listen for signals"))?;
     let (mut inherited, passport) = inherited.unzip();
+    // Nothing is started without a database. What runs already is taken over meanwhile.
+    let mut opening = Some(opening);
+    if inherited.is_none() {
+        opened(&mut opening).await?;
+    }
     let (ports, events) = queues();
     let control = control(&home, activated, inherited.as_mut(), ports.control)?;
     let (agents, removed) = agents(&config, inherited.as_mut(), &ports.agents)?;
@@ -153,6 +159,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
         steps: ports.steps,
         swap: Swap::Idle,
         probation: None,
+        books: None,
         stash: None,
         ticks,
         checks: Vec::new(),
@@ -162,8 +169,17 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     for outlet in removed {
         daemon.dismiss(outlet);
     }
+    opened(&mut opening).await?;
     daemon.begin(passport, stash, &environment).await;
     Ok(daemon)
+}
+
+/// Waits for the database, unless that was done.
+async fn opened(opening: &mut Option<Opening>) -> Result<(), DaemonError> {
+    match opening.take() {
+        Some(opening) => opening.done().await.map_err(DaemonError::Store),
+        None => Ok(()),
+    }
 }
 
 impl Daemon {
@@ -171,13 +187,13 @@ impl Daemon {
     async fn begin(&mut self, passport: Option<Passport>, stash: Stash, _environment: &Environment) {
         self.notifier.ready(&self.status_line());
         let ready = MonoNanos::now();
-        self.write_state_file();
         match passport {
             Some(passport) => self.arrived(passport, ready).await,
             None => {
                 tracing::info!(name: lifecycle::READY, version = self.image.id.version, "serving");
                 self.hash_image();
                 self.recover().await;
+                raise_floor(&self.store).await;
             }
         }
         // What was held back by the previous image.
@@ -185,7 +201,7 @@ impl Daemon {
         self.gateway.hold(false, &mut effects);
         self.carry_out(effects).await;
         self.replay(stash).await;
-        self.raise_floor().await;
+        self.write_state_file();
     }
 
     /// Takes up what a process that was killed left in the store.

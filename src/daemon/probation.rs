@@ -5,7 +5,7 @@ use std::time::Duration;
 use semver::Version;
 use tokio::time::Instant;
 
-use super::releases::running_version;
+use super::releases::{raise_floor, running_version};
 use super::run::Daemon;
 use super::state::Passport;
 use crate::chat::LinkState;
@@ -13,13 +13,13 @@ use crate::clock::MonoNanos;
 use crate::gateway::AgentView;
 use crate::handoff::Phase;
 use crate::report::Chain;
-use crate::store::HandoffRecord;
+use crate::store::{HandoffRecord, Store};
 use crate::telemetry::lifecycle;
 use crate::update::Versions;
 
 /// An update that has not proven itself yet.
 pub(super) struct Probation {
-    /// Its row in the history.
+    /// Its row in the history, once that is written.
     row: Option<i64>,
     version: String,
     /// What ran before.
@@ -63,17 +63,23 @@ impl Daemon {
             phases_us: report.phases_us.clone(),
             outcome: if is_update { "serving" } else { "committed" }.to_owned(),
         };
-        let row = match self.store.record_handoff(&record).await {
-            Ok(row) => Some(row),
-            Err(error) => {
-                tracing::error!(error = %Chain(&error), "cannot record a handoff");
-                None
-            }
-        };
+        self.books = Some(tokio::spawn(keep_books(self.store.clone(), record)));
         if is_update {
             let until = Instant::now() + self.config.gateway.probation;
             self.probation =
-                Some(Probation { row, version: passport.to.version, previous: passport.from.version, until });
+                Some(Probation { row: None, version: passport.to.version, previous: passport.from.version, until });
+        }
+    }
+
+    /// Waits until what [`Self::arrived`] began to write is on disk: before anything that reads it or depends on it.
+    pub(super) async fn close_books(&mut self) {
+        let Some(books) = self.books.take() else { return };
+        let row = books.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot record a handoff");
+            None
+        });
+        if let Some(probation) = &mut self.probation {
+            probation.row = row;
         }
     }
 
@@ -119,6 +125,7 @@ impl Daemon {
     }
 
     async fn commit(&mut self) {
+        self.close_books().await;
         let Some(probation) = self.probation.take() else { return };
         let versions = Versions::new(self.home.path());
         // This image read its own version when it began to serve.
@@ -142,5 +149,19 @@ impl Daemon {
             tracing::error!(error = %Chain(&error), "cannot record how a handoff ended");
         }
         self.write_state_file();
+    }
+}
+
+/// Writes down that a handoff is over, and that this version ran. Beside the loop: the disk may take its time, and
+/// nobody who is served waits for this.
+async fn keep_books(store: Store, record: HandoffRecord) -> Option<i64> {
+    let row = store.record_handoff(&record).await;
+    raise_floor(&store).await;
+    match row {
+        Ok(row) => Some(row),
+        Err(error) => {
+            tracing::error!(error = %Chain(&error), "cannot record a handoff");
+            None
+        }
     }
 }

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use super::run::Daemon;
 use crate::control::proto::Progress;
 use crate::report::Chain;
+use crate::store::Store;
 use crate::update::{self, Check, Have, Source, StageProgress, StagedImage, UpdateError, Versions, Want};
 
 /// Where the store keeps the highest version that ever ran here: nothing older is accepted as an update.
@@ -43,29 +44,29 @@ impl Releases {
 impl Daemon {
     pub(super) async fn releases(&self) -> Result<Releases, UpdateError> {
         let running = running_version();
-        let floor = self.highest_version().await.unwrap_or_else(|| running.clone());
+        let floor = highest_version(&self.store).await.unwrap_or_else(|| running.clone());
         let source = Source::new(&self.config.update)?;
         Ok(Releases { source, versions: Versions::new(self.home.path()), running, floor })
     }
+}
 
-    /// Remembers the highest version that ever ran, so that no older release is accepted again.
-    pub(super) async fn raise_floor(&self) {
-        let running = running_version();
-        if self.highest_version().await.is_some_and(|known| known >= running) {
-            return;
-        }
-        if let Err(error) = self.store.set_meta(HIGHEST_VERSION, running.to_string()).await {
-            tracing::error!(error = %Chain(&error), "cannot record the highest version that ran");
-        }
+/// Remembers the highest version that ever ran, so that no older release is accepted again.
+pub(super) async fn raise_floor(store: &Store) {
+    let running = running_version();
+    if highest_version(store).await.is_some_and(|known| known >= running) {
+        return;
     }
+    if let Err(error) = store.set_meta(HIGHEST_VERSION, running.to_string()).await {
+        tracing::error!(error = %Chain(&error), "cannot record the highest version that ran");
+    }
+}
 
-    async fn highest_version(&self) -> Option<Version> {
-        match self.store.meta(HIGHEST_VERSION).await {
-            Ok(known) => known.and_then(|version| Version::parse(&version).ok()),
-            Err(error) => {
-                tracing::error!(error = %Chain(&error), "cannot read the highest version that ran");
-                None
-            }
+async fn highest_version(store: &Store) -> Option<Version> {
+    match store.meta(HIGHEST_VERSION).await {
+        Ok(known) => known.and_then(|version| Version::parse(&version).ok()),
+        Err(error) => {
+            tracing::error!(error = %Chain(&error), "cannot read the highest version that ran");
+            None
         }
     }
 }

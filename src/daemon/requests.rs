@@ -23,7 +23,10 @@ impl Daemon {
     pub(super) async fn control_request(&mut self, request: ControlRequest) {
         let ControlRequest { client, peer, id, method, params } = request;
         let outcome = match method.as_str() {
-            proto::STATUS => self.status(HISTORY).await,
+            proto::STATUS => {
+                self.close_books().await;
+                self.status(HISTORY).await
+            }
             proto::HANDOFF => {
                 let params: HandoffParams = match read(params) {
                     Ok(params) => params,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::outlet::Outlet;
@@ -54,6 +55,8 @@ pub(super) struct Daemon {
     pub(super) steps: mpsc::Sender<Step>,
     pub(super) swap: Swap,
     pub(super) probation: Option<Probation>,
+    /// The record of the handoff that led here, while it is being written; yields its row.
+    pub(super) books: Option<JoinHandle<Option<i64>>>,
     /// What arrived while everything is held; `None` while nothing is.
     pub(super) stash: Option<Stash>,
     pub(super) ticks: Interval,
@@ -220,6 +223,7 @@ impl Daemon {
         self.control.put(ControlCommand::Stop { drain });
         self.stash = Some(Stash::default());
         self.await_stopped(Instant::now() + drain + AGENT_STOP).await;
+        self.close_books().await;
         if let Err(error) = self.store.flush().await {
             tracing::error!(error = %Chain(&error), "the last writes may be lost");
         }

@@ -115,6 +115,8 @@ impl Daemon {
             self.refuse(&origin, proto::BUSY, told).await;
             return;
         }
+        // So that no execve comes before the record of the last one is on disk.
+        self.close_books().await;
         if let Err(why) = self.settle_probation().await {
             self.refuse(&origin, proto::BUSY, why).await;
             return;
@@ -188,6 +190,7 @@ impl Daemon {
             Ok(releases) => releases,
             Err(error) => return self.fail(Chain(&error).to_string()).await,
         };
+        self.write_state_file();
         let steps = self.steps.clone();
         tokio::spawn(async move {
             let progress = steps.clone();
@@ -249,7 +252,8 @@ impl Daemon {
                     fds = sealed.fd_count(),
                     "replacing the image"
                 );
-                self.write_state_file();
+                // No word of this in gateway_state.json: the next image writes it in a few milliseconds, and a
+                // `draining` must not be left behind by a process that dies in between.
                 self.notifier.reloading(&self.status_line());
                 self.notifier.watchdog_ping();
                 let error = reexec(&candidate.file, sealed);
@@ -262,7 +266,6 @@ impl Daemon {
                 self.fail(reason).await;
             }
         }
-        self.write_state_file();
     }
 
     async fn freeze_and_seal(&mut self, to: &Image, drain: Duration) -> Result<Sealed, String> {
@@ -313,6 +316,7 @@ impl Daemon {
             "handoff failed"
         );
         self.unstage(&pending).await;
+        self.write_state_file();
         self.record(&pending, format!("failed in {}: {reason}", pending.timeline.phase())).await;
         self.tell_failed(&pending, &reason).await;
     }
@@ -362,6 +366,7 @@ impl Daemon {
             phases_us: pending.timeline.durations_us(),
             dry_run: true,
         };
+        self.write_state_file();
         self.tell_done(&pending.origin, &report).await;
     }
 

@@ -19,6 +19,7 @@ mod writer;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
+use tokio::sync::oneshot;
 
 pub use history::HandoffRecord;
 pub use inbox::{Accepted, OpenTurn, TurnState};
@@ -83,6 +84,22 @@ pub struct Store {
     writer: Writer,
 }
 
+/// A database that is being opened.
+#[derive(Debug)]
+pub struct Opening {
+    opened: oneshot::Receiver<Result<(), StoreError>>,
+}
+
+impl Opening {
+    /// Waits until the database is open.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub async fn done(self) -> Result<(), StoreError> {
+        self.opened.await.unwrap_or(Err(StoreError::Stopped))
+    }
+}
+
 impl Store {
     /// Opens or creates the database and brings it to [`SCHEMA_VERSION`].
     ///
@@ -90,7 +107,15 @@ impl Store {
     /// [`StoreError::Open`], [`StoreError::TooNew`].
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let connection = schema::open(path)?;
-        Ok(Self { writer: Writer::start(connection) })
+        Ok(Self { writer: Writer::start(|| Ok(connection)).0 })
+    }
+
+    /// As [`Store::open`], but beside the caller, who must not count on the store until [`Opening::done`] says that it
+    /// is open. What is asked of it before waits.
+    pub fn open_beside(path: &Path) -> (Self, Opening) {
+        let path = path.to_owned();
+        let (writer, opened) = Writer::start(move || schema::open(&path));
+        (Self { writer }, Opening { opened })
     }
 
     /// Checks that this image can read the database at `path`, without writing to it; a missing file is fine.
@@ -108,5 +133,27 @@ impl Store {
     /// [`StoreError::Stopped`].
     pub async fn flush(&self) -> Result<(), StoreError> {
         self.writer.run("flush", |_| Ok(())).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_asked_while_the_database_is_being_opened_is_answered() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (store, opening) = Store::open_beside(&dir.path().join("state.db"));
+        store.set_meta("k", "v".into()).await.expect("writes");
+        opening.done().await.expect("it is open");
+        assert_eq!(store.meta("k").await.expect("reads").as_deref(), Some("v"));
+    }
+
+    #[tokio::test]
+    async fn a_database_that_cannot_be_opened_says_why_and_does_nothing() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (store, opening) = Store::open_beside(dir.path());
+        assert!(matches!(opening.done().await, Err(StoreError::Open { .. })));
+        assert!(matches!(store.meta("k").await, Err(StoreError::Stopped)));
     }
 }

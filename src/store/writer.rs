@@ -21,13 +21,26 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(connection: Connection) -> Self {
+    /// Starts the thread, which first of all opens the database; the receiver is told how that went.
+    pub(super) fn start(
+        open: impl FnOnce() -> Result<Connection, StoreError> + Send + 'static,
+    ) -> (Self, oneshot::Receiver<Result<(), StoreError>>) {
         let (jobs, queue) = mpsc::channel(QUEUE);
+        let (tell, opened) = oneshot::channel();
         std::thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || serve(connection, queue))
+            .spawn(move || {
+                let (outcome, connection) = match open() {
+                    Ok(connection) => (Ok(()), Some(connection)),
+                    Err(error) => (Err(error), None),
+                };
+                drop(tell.send(outcome));
+                if let Some(connection) = connection {
+                    serve(connection, queue);
+                }
+            })
             .expect("a thread can be started at boot");
-        Self { jobs }
+        (Self { jobs }, opened)
     }
 
     /// Runs `job` on the writer thread and returns its result once that is committed.
