@@ -10,8 +10,8 @@ use thiserror::Error;
 
 use super::screen;
 use crate::control::client::ClientError;
-use crate::daemon::{CheckError, DaemonError};
 use crate::control::proto;
+use crate::daemon::{CheckError, DaemonError};
 use crate::jsonrpc::ErrorObject;
 use crate::report::Chain;
 

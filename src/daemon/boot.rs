@@ -256,10 +256,9 @@ fn optional<T: serde::de::DeserializeOwned + Default>(
 }
 
 fn fd(inherited: &mut Inherited, name: &crate::handoff::FdName) -> Result<OwnedFd, DaemonError> {
-    inherited.take_fd(name).ok_or_else(|| DaemonError::AdoptPart {
-        part: format!("fd '{name}'"),
-        source: "it was not handed over".into(),
-    })
+    inherited
+        .take_fd(name)
+        .ok_or_else(|| DaemonError::AdoptPart { part: format!("fd '{name}'"), source: "it was not handed over".into() })
 }
 
 fn control(
@@ -322,10 +321,8 @@ fn agents(
         let gone = || AgentSpec { name: name.clone(), command: Vec::new(), cwd: "/".into(), env: BTreeMap::new() };
         let spec = configured.map_or_else(gone, |agent| spec(&name, agent));
         let snapshot = AgentSnapshot { state, fds, turns };
-        let handle = agent::adopt(spec, snapshot, events.clone()).map_err(|source| DaemonError::AdoptPart {
-            part: format!("agent '{name}'"),
-            source: source.into(),
-        })?;
+        let handle = agent::adopt(spec, snapshot, events.clone())
+            .map_err(|source| DaemonError::AdoptPart { part: format!("agent '{name}'"), source: source.into() })?;
         let outlet = Outlet::new(handle);
         if configured.is_some() {
             agents.insert(name, outlet);
@@ -342,12 +339,7 @@ fn agents(
 }
 
 fn spec(name: &AgentName, agent: &crate::config::AgentConfig) -> AgentSpec {
-    AgentSpec {
-        name: name.clone(),
-        command: agent.command.clone(),
-        cwd: agent.cwd.clone(),
-        env: agent.env.clone(),
-    }
+    AgentSpec { name: name.clone(), command: agent.command.clone(), cwd: agent.cwd.clone(), env: agent.env.clone() }
 }
 
 fn platforms(
@@ -373,8 +365,7 @@ fn platforms(
 fn access(config: &Config) -> Access {
     let listed = |ids: &[String]| ids.iter().cloned().collect();
     let telegram = config.telegram.as_ref().map(|telegram| {
-        let allowed =
-            Allowed::Listed { talk: listed(&telegram.allow_from), admin: listed(&telegram.allow_admin_from) };
+        let allowed = Allowed::Listed { talk: listed(&telegram.allow_from), admin: listed(&telegram.allow_admin_from) };
         (PlatformName::from("telegram"), allowed)
     });
     Access::new(telegram.into_iter().chain([(PlatformName::from(LOCAL_PLATFORM), Allowed::Everyone)]))

@@ -71,7 +71,8 @@ impl Daemon {
         };
         if is_update {
             let until = Instant::now() + self.config.gateway.probation;
-            self.probation = Some(Probation { row, version: passport.to.version, previous: passport.from.version, until });
+            self.probation =
+                Some(Probation { row, version: passport.to.version, previous: passport.from.version, until });
         }
     }
 
@@ -128,11 +129,7 @@ impl Daemon {
         .await;
         match set {
             Ok(Ok(pruned)) => {
-                tracing::info!(
-                    version = probation.version,
-                    pruned = pruned.len(),
-                    "update committed"
-                );
+                tracing::info!(version = probation.version, pruned = pruned.len(), "update committed");
             }
             Ok(Err(error)) => tracing::error!(error = %Chain(&error), "cannot make the update the current version"),
             Err(error) => tracing::error!(%error, "cannot make the update the current version"),

@@ -48,6 +48,8 @@ pub struct OpenTurn {
     pub inbound: Inbound,
     /// Whether an agent had it already.
     pub running: bool,
+    /// When it was stored.
+    pub received_at: UnixMillis,
 }
 
 impl Store {
@@ -92,24 +94,46 @@ impl Store {
             .await
     }
 
+    /// Makes a message wait that was dealt with already, and gives it another text: `/retry` becomes the question that
+    /// it repeats.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn requeue(&self, turn: TurnId, text: String) -> Result<(), StoreError> {
+        let now = UnixMillis::now();
+        self.writer
+            .run("record a turn's text", move |db| {
+                db.execute(
+                    "UPDATE inbox SET inbound = json_set(inbound, '$.text', ?2), state = 'queued', updated_ms = ?3
+                     WHERE id = ?1",
+                    params![turn.0, text, now.0],
+                )?;
+                Ok(())
+            })
+            .await
+    }
+
     /// The turns that are not over, oldest first: what a gateway that was killed takes up again.
     ///
     /// # Errors
     /// Any [`StoreError`].
     pub async fn open_turns(&self) -> Result<Vec<OpenTurn>, StoreError> {
-        let rows: Vec<(i64, String, String)> = self
+        let rows: Vec<(i64, String, String, i64)> = self
             .writer
             .run("list the open turns", |db| {
-                db.prepare("SELECT id, inbound, state FROM inbox WHERE state IN ('queued', 'running') ORDER BY id")?
-                    .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
-                    .collect()
+                db.prepare(
+                    "SELECT id, inbound, state, received_ms FROM inbox WHERE state IN ('queued', 'running') ORDER BY id",
+                )?
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
+                .collect()
             })
             .await?;
         rows.into_iter()
-            .map(|(id, body, state)| {
+            .map(|(id, body, state, received_ms)| {
                 let inbound = serde_json::from_str(&body)
                     .map_err(|source| StoreError::Corrupt { what: "a stored message", source })?;
-                Ok(OpenTurn { turn: TurnId(id), inbound, running: state == "running" })
+                let received_at = UnixMillis(received_ms);
+                Ok(OpenTurn { turn: TurnId(id), inbound, running: state == "running", received_at })
             })
             .collect()
     }
@@ -201,5 +225,10 @@ mod tests {
         store.set_turn_state(turns[1], TurnState::Running).await.expect("records");
         let open: Vec<_> = store.open_turns().await.expect("lists").iter().map(|t| (t.turn, t.running)).collect();
         assert_eq!(open, [(turns[1], true), (turns[2], false)]);
+        // `/retry` is a message of its own that becomes the question it repeats.
+        store.requeue(turns[0], "again, with \"quotes\"".into()).await.expect("records");
+        let open = store.open_turns().await.expect("lists");
+        assert_eq!((open[0].turn, open[0].running), (turns[0], false));
+        assert_eq!(open[0].inbound, Inbound { text: "again, with \"quotes\"".into(), ..message("a") });
     }
 }

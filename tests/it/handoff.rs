@@ -69,9 +69,10 @@ fn update_from_telegram(systemd: &Systemd, restart: &str) {
         let before = unit.identity();
         let agent = unit.agent_pid().await;
 
-        for (round, command, done) in
-            [(1, "/update", "✅ updated 1.0.0 → 1.0.1, same process (PID "), (2, "/restart", "♻ restarted 1.0.1, same process (PID ")]
-        {
+        for (round, command, done) in [
+            (1, "/update", "✅ updated 1.0.0 → 1.0.1, same process (PID "),
+            (2, "/restart", "♻ restarted 1.0.1, same process (PID "),
+        ] {
             let chat = 7_000 + round;
             let (chunks, bytes) = (120, 50);
             telegram.say(USER, chat, &stream_prompt(chunks, bytes, 20));
