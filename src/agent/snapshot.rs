@@ -1,7 +1,7 @@
 //! An agent's state on its way from one image to the next.
 //!
 //! **Invariant:** the state together with the fds is everything: what can be found out again from the fds (that the
-//! process has ended, that its output is over) is not in it.
+//! process has ended, that its output is over) is not in it, nor what the configuration says: that has secrets.
 
 use std::io;
 
@@ -12,7 +12,7 @@ use super::connection::Connection;
 use super::limits::Backoff;
 use super::process::Process;
 use super::running::{Ending, Life, Running};
-use super::{AgentSnapshot, AgentSpec, Limits};
+use super::{AgentSnapshot, Limits};
 use crate::clock::MonoNanos;
 use crate::jsonrpc::LineBuffer;
 
@@ -53,8 +53,6 @@ pub(super) enum FreezeError {
 #[derive(Serialize)]
 struct StateRef<'a> {
     version: u32,
-    /// For people who look at the state; who adopts has its own.
-    spec: &'a AgentSpec,
     connection: &'a Connection,
     backoff: Backoff,
     process: Option<ProcessState>,
@@ -87,12 +85,7 @@ struct ProcessState {
 }
 
 /// Takes the state, and duplicates of the fds.
-pub(super) fn take(
-    spec: &AgentSpec,
-    connection: &Connection,
-    backoff: Backoff,
-    life: &Life,
-) -> Result<AgentSnapshot, FreezeError> {
+pub(super) fn take(connection: &Connection, backoff: Backoff, life: &Life) -> Result<AgentSnapshot, FreezeError> {
     let (process, fds, start_at) = match life {
         Life::Down { start_at } => (None, None, *start_at),
         Life::Up(running) => {
@@ -106,7 +99,7 @@ pub(super) fn take(
             (Some(process), Some(fds), MonoNanos::default())
         }
     };
-    let state = StateRef { version: AgentSnapshot::VERSION, spec, connection, backoff, process, start_at };
+    let state = StateRef { version: AgentSnapshot::VERSION, connection, backoff, process, start_at };
     let state = serde_json::to_value(state).map_err(FreezeError::State)?;
     Ok(AgentSnapshot { state, fds, turns: connection.turns() })
 }

@@ -235,7 +235,7 @@ impl Task {
 
     /// Tells the state and touches nothing until it is thawed or replaced.
     async fn freeze(&mut self) -> Flow {
-        match snapshot::take(&self.spec, &self.connection, self.backoff, &self.life) {
+        match snapshot::take(&self.connection, self.backoff, &self.life) {
             Ok(snapshot) => {
                 let frozen = AgentEvent::Frozen { agent: self.spec.name.clone(), snapshot };
                 if self.events.send(frozen).await.is_err() {

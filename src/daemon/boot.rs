@@ -44,7 +44,6 @@ const EVENTS: usize = 256;
 /// What is there before the runtime: everything that claims inherited things.
 pub(super) struct Ground {
     options: RunOptions,
-    environment: Environment,
     home: Home,
     config: Config,
     lock: Lock,
@@ -88,7 +87,7 @@ pub(super) fn ground(options: RunOptions) -> Result<Ground, DaemonError> {
     };
     // The first thread.
     let store = Store::open(&home.state_db()).map_err(DaemonError::Store)?;
-    Ok(Ground { options, environment, home, config, lock, store, notifier, activated, inherited })
+    Ok(Ground { options, home, config, lock, store, notifier, activated, inherited })
 }
 
 /// The environment with the home that was asked for.
@@ -108,7 +107,7 @@ fn arrived_at(mut passport: Passport, environment: &Environment, main_at: MonoNa
 
 /// Brings everything up, says READY=1, and tells whoever asked for the handoff.
 pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
-    let Ground { options, environment, home, config, lock, store, notifier, activated, inherited } = ground;
+    let Ground { options, home, config, lock, store, notifier, activated, inherited } = ground;
     let system = |what| move |source| DaemonError::System { what, source };
     let signals = Signals::open().map_err(system("listen for signals"))?;
     let (mut inherited, passport) = inherited.unzip();
@@ -149,7 +148,9 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
         steps: ports.steps,
         swap: Swap::Idle,
         probation: None,
-        stash: None,
+        // Nothing is handled before everything is there.
+        held: true,
+        stash,
         ticks,
         checks: Vec::new(),
         held_steps: Vec::new(),
@@ -158,13 +159,13 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     for outlet in removed {
         daemon.dismiss(outlet);
     }
-    daemon.begin(passport, stash, &environment).await;
+    daemon.begin(passport).await;
     Ok(daemon)
 }
 
 impl Daemon {
     /// From here on the gateway serves.
-    async fn begin(&mut self, passport: Option<Passport>, stash: Stash, _environment: &Environment) {
+    async fn begin(&mut self, passport: Option<Passport>) {
         self.notifier.ready(&self.status_line());
         let ready = MonoNanos::now();
         self.write_state_file();
@@ -172,15 +173,22 @@ impl Daemon {
             Some(passport) => self.arrived(passport, ready).await,
             None => {
                 tracing::info!(name: lifecycle::READY, version = self.image.id.version, "serving");
-                self.hash_image();
                 self.recover().await;
             }
+        }
+        // Known after a handoff, unless that came before the first image had read itself.
+        if self.image.id.sha256.is_empty() {
+            self.hash_image();
         }
         // What was held back by the previous image.
         let mut effects = Vec::new();
         self.gateway.hold(false, &mut effects);
         self.carry_out(effects).await;
-        self.replay(stash).await;
+        self.held = false;
+        self.replay().await;
+        for check in std::mem::take(&mut self.stash.checks) {
+            self.check(check).await;
+        }
         self.raise_floor().await;
     }
 
@@ -203,7 +211,7 @@ impl Daemon {
         }
     }
 
-    /// Digests the image beside the loop; after a handoff the digest is known.
+    /// Digests the image beside the loop.
     fn hash_image(&self) {
         let steps = self.steps.clone();
         tokio::task::spawn_blocking(move || {
@@ -314,10 +322,7 @@ fn agents(
             None
         };
         let configured = config.agents.get(&name);
-        if !running && configured.is_none() {
-            continue;
-        }
-        // One that is no longer configured is stopped and never started again.
+        // One that is no longer configured is stopped and never started again. So it ends the turns that it has.
         let gone = || AgentSpec { name: name.clone(), command: Vec::new(), cwd: "/".into(), env: BTreeMap::new() };
         let spec = configured.map_or_else(gone, |agent| spec(&name, agent));
         let snapshot = AgentSnapshot { state, fds, turns };

@@ -14,7 +14,7 @@ pub(super) trait Inlet {
     /// What it takes.
     type Command;
 
-    /// Takes a command or gives it back.
+    /// Takes a command or gives it back. One that has ended takes everything: it needs no commands.
     fn try_put(&self, command: Self::Command) -> Result<(), Self::Command>;
 }
 
@@ -22,7 +22,10 @@ impl Inlet for AgentHandle {
     type Command = AgentCommand;
 
     fn try_put(&self, command: AgentCommand) -> Result<(), AgentCommand> {
-        self.try_send(command)
+        match self.try_send(command) {
+            Err(command) if !self.is_over() => Err(command),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 }
 
@@ -30,9 +33,10 @@ impl Inlet for PlatformHandle {
     type Command = PlatformCommand;
 
     fn try_put(&self, command: PlatformCommand) -> Result<(), PlatformCommand> {
-        self.try_send(command).map_err(|error| match error {
-            TrySendError::Full(command) | TrySendError::Closed(command) => command,
-        })
+        match self.try_send(command) {
+            Ok(()) | Err(TrySendError::Closed(_)) => Ok(()),
+            Err(TrySendError::Full(command)) => Err(command),
+        }
     }
 }
 
@@ -46,8 +50,7 @@ impl Inlet for ControlHandle {
 
 /// Commands for one inlet, in order. What does not fit waits here.
 ///
-/// **Invariant:** the backlog is bounded by back-pressure: while any outlet [`is_backlogged`](Self::is_backlogged)
-/// the daemon takes no agent events and no messages, which are all that makes commands.
+/// **Invariant:** the backlog is bounded by back-pressure, see `Daemon::next_event`.
 #[derive(Debug)]
 pub(super) struct Outlet<I: Inlet> {
     inlet: I,

@@ -16,7 +16,7 @@ use crate::chat::LinkState;
 use crate::clock::UnixMillis;
 use crate::config::{Config, Home};
 use crate::control::server::ControlHandle;
-use crate::control::{ControlCommand, ControlEvent};
+use crate::control::{ControlCommand, ControlEvent, proto};
 use crate::gateway::Gateway;
 use crate::id::{AgentName, Generation, PlatformName};
 use crate::platform::local::Local;
@@ -54,8 +54,10 @@ pub(super) struct Daemon {
     pub(super) steps: mpsc::Sender<Step>,
     pub(super) swap: Swap,
     pub(super) probation: Option<Probation>,
-    /// What arrived while everything is held; `None` while nothing is.
-    pub(super) stash: Option<Stash>,
+    /// Whether everything is held: what arrives is stashed.
+    pub(super) held: bool,
+    /// What arrived while everything was held and was not handled yet.
+    pub(super) stash: Stash,
     pub(super) ticks: Interval,
     /// Looks for releases that are under way.
     pub(super) checks: Vec<CheckFor>,
@@ -111,17 +113,23 @@ impl Daemon {
     }
 
     /// Waits for the next event. Cancel-safe: an event is returned or stays where it is.
+    ///
+    /// What does not fit into a part's queue is kept here, and bounded by what makes it: messages wait while any
+    /// command does, and agents' events wait while a command for a chat does. They do not wait for a command to an
+    /// agent: its task may be waiting to tell an event before it takes another command, and nobody would go on. What
+    /// agents' events make for agents is at most one prompt for each conversation.
     pub(super) async fn next_event(&mut self) -> Event {
         self.flush();
-        let open = !self.is_backlogged();
+        let chats_take = !self.control.is_backlogged() && !self.platforms.values().any(Outlet::is_backlogged);
+        let all_take = chats_take && !self.agents.values().any(Outlet::is_backlogged);
         tokio::select! {
             request = self.signals.next() => Event::Signal(request),
             Some(step) = self.events.steps.recv() => Event::Step(step),
             Some(event) = self.events.control.recv() => Event::Control(event),
-            Some(event) = self.events.platforms.recv(), if open => Event::Platform(event),
-            Some(event) = self.events.agents.recv(), if open => Event::Agent(event),
+            Some(event) = self.events.platforms.recv(), if all_take => Event::Platform(event),
+            Some(event) = self.events.agents.recv(), if chats_take => Event::Agent(event),
             // Room in a full queue is looked for again soon.
-            () = tokio::time::sleep(Duration::from_millis(2)), if !open => Event::Tick,
+            () = tokio::time::sleep(Duration::from_millis(2)), if !all_take => Event::Tick,
             _ = self.ticks.tick() => Event::Tick,
         }
     }
@@ -163,12 +171,14 @@ impl Daemon {
         match event {
             ControlEvent::Request { client, peer, id, method, params } => {
                 let request = ControlRequest { client, peer, id, method, params };
-                match &mut self.stash {
-                    Some(stash) => stash.requests.push(request),
-                    None => Box::pin(self.control_request(request)).await,
-                }
+                self.stash.requests.push_back(request);
+                self.replay().await;
             }
-            ControlEvent::Gone { client } => self.local.gone(client),
+            ControlEvent::Gone { client } => {
+                self.local.gone(client);
+                // Or it would be in a chat for good.
+                self.stash.requests.retain(|r| r.client != client || r.method != proto::CHAT_OPEN);
+            }
             // Of a freeze that was given up.
             ControlEvent::Frozen(_) | ControlEvent::FreezeFailed(_) | ControlEvent::Stopped => {}
         }
@@ -176,10 +186,10 @@ impl Daemon {
 
     pub(super) async fn platform_event(&mut self, event: PlatformEvent) {
         match event {
-            PlatformEvent::Inbound { turn, inbound } => match &mut self.stash {
-                Some(stash) => stash.messages.push((turn, inbound)),
-                None => self.message(turn, inbound).await,
-            },
+            PlatformEvent::Inbound { turn, inbound } => {
+                self.stash.messages.push_back((turn, inbound));
+                self.replay().await;
+            }
             PlatformEvent::Link { platform, state } => {
                 tracing::info!(%platform, ?state, "link changed");
                 self.links.insert(platform, (state, UnixMillis::now()));
@@ -217,7 +227,7 @@ impl Daemon {
             outlet.put(PlatformCommand::Stop { drain });
         }
         self.control.put(ControlCommand::Stop { drain });
-        self.stash = Some(Stash::default());
+        self.held = true;
         self.await_stopped(Instant::now() + drain + AGENT_STOP).await;
         if let Err(error) = self.store.flush().await {
             tracing::error!(error = %Chain(&error), "the last writes may be lost");
@@ -253,12 +263,6 @@ impl Daemon {
         self.agents.values_mut().for_each(Outlet::flush);
         self.platforms.values_mut().for_each(Outlet::flush);
         self.control.flush();
-    }
-
-    fn is_backlogged(&self) -> bool {
-        self.agents.values().any(Outlet::is_backlogged)
-            || self.platforms.values().any(Outlet::is_backlogged)
-            || self.control.is_backlogged()
     }
 }
 

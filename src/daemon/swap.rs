@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::time::Duration;
 
+use super::probation::Probation;
 use super::quiesce::FreezeError;
 use super::releases;
 use super::run::Daemon;
@@ -104,10 +105,13 @@ impl Daemon {
             self.refuse(&origin, proto::BUSY, told).await;
             return;
         }
-        if let Err(why) = self.settle_probation().await {
-            self.refuse(&origin, proto::BUSY, why).await;
+        // It cannot be frozen any more; it has seconds.
+        if let Some(agent) = self.agents.keys().find(|agent| !self.config.agents.contains_key(agent)) {
+            let told = format!("agent '{agent}' is no longer configured and is being stopped; try again in a moment");
+            self.refuse(&origin, proto::BUSY, told).await;
             return;
         }
+        self.settle_probation().await;
         let is_update = matches!(kind, HandoffKind::Update { .. });
         let first = if is_update { Phase::Stage } else { Phase::Preflight };
         let timeline = Timeline::start(first);
@@ -200,7 +204,6 @@ impl Daemon {
             registry.put_section(PASSPORT, VERSION, &passport)?;
             registry.seal_for_preflight()
         });
-        self.stash.get_or_insert_default();
         self.thaw().await;
         let sealed = match sealed {
             Ok(sealed) => sealed,
@@ -249,7 +252,6 @@ impl Daemon {
                 self.fail(reason).await;
             }
         }
-        self.write_state_file();
     }
 
     async fn freeze_and_seal(&mut self, to: &Image, drain: Duration) -> Result<Sealed, String> {
@@ -286,11 +288,12 @@ impl Daemon {
             process_started_at: self.process_started_at,
             turns_carried,
             agents_carried,
+            probation: self.probation.as_ref().map(Probation::carried),
         }
     }
 
     /// A handoff that did not come about: everything goes on, and it is told.
-    async fn fail(&mut self, reason: String) {
+    pub(super) async fn fail(&mut self, reason: String) {
         let Swap::Preparing(pending) = std::mem::replace(&mut self.swap, Swap::Idle) else { return };
         tracing::error!(
             name: lifecycle::HANDOFF_FAILED,
@@ -300,6 +303,7 @@ impl Daemon {
             "handoff failed, the running image goes on"
         );
         self.record(&pending, format!("failed in {}: {reason}", pending.timeline.phase())).await;
+        self.write_state_file();
         self.tell_failed(&pending, &reason).await;
     }
 
@@ -318,6 +322,7 @@ impl Daemon {
             phases_us: pending.timeline.durations_us(),
             dry_run: true,
         };
+        self.write_state_file();
         self.tell_done(&pending.origin, &report).await;
     }
 
