@@ -194,6 +194,10 @@ impl Daemon {
 
     /// Takes up what a process that was killed left in the store.
     async fn recover(&mut self) {
+        // An update that had not proven itself when its process ended; which version runs now is another matter.
+        if let Err(error) = self.store.close_handoffs("ended before it was committed").await {
+            tracing::error!(error = %Chain(&error), "cannot record how a handoff ended");
+        }
         let open = match self.store.open_turns().await {
             Ok(open) => open,
             Err(error) => {
