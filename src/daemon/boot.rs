@@ -5,6 +5,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::rc::Rc;
 
 use tokio::sync::mpsc;
 
@@ -16,7 +17,7 @@ use super::state::{
     STASH, Stash, agent_fds, client_fd, listener_fd, lock_fd,
 };
 use super::swap::{FIRST, RunningImage, Step, Swap};
-use super::{DaemonError, RunOptions};
+use super::{DaemonError, RunOptions, report};
 use crate::agent::{self, AgentCommand, AgentEvent, AgentFds, AgentHandle, AgentSnapshot, AgentSpec};
 use crate::chat::LinkState;
 use crate::clock::{MonoNanos, UnixMillis};
@@ -34,6 +35,7 @@ use crate::report::Chain;
 use crate::service::listen::{activated_control, bind_control};
 use crate::service::lock::Lock;
 use crate::service::notify::Notifier;
+use crate::service::state_file;
 use crate::store::Store;
 use crate::sys::signals::Signals;
 use crate::telemetry::{self, TelemetryOptions, lifecycle};
@@ -46,7 +48,7 @@ pub(super) struct Ground {
     options: RunOptions,
     home: Home,
     config: Config,
-    lock: Lock,
+    lock: Rc<Lock>,
     store: Store,
     notifier: Notifier,
     /// The control socket, if systemd listens on it.
@@ -54,8 +56,18 @@ pub(super) struct Ground {
     inherited: Option<(Inherited, Passport)>,
 }
 
-/// Everything that must happen before there are threads, and all that can fail for the operator's sake.
-pub(super) fn ground(options: RunOptions) -> Result<Ground, DaemonError> {
+/// A home that is this process's own. From here on what goes wrong is written into its `gateway_state.json`.
+pub(super) struct Claimed {
+    options: RunOptions,
+    environment: Environment,
+    pub(super) home: Home,
+    /// Shared, so that it is held until a failed start has been written down.
+    pub(super) lock: Rc<Lock>,
+    inherited: Option<(Inherited, Passport)>,
+}
+
+/// Finds the home and takes its lock, or takes it over from the previous image.
+pub(super) fn claim(options: RunOptions) -> Result<Claimed, DaemonError> {
     let environment = environment(options.home.as_deref())?;
     let claimed = Inherited::claim(environment.text(STATE_FD_VARIABLE), SECTIONS);
     let logging = TelemetryOptions {
@@ -74,12 +86,21 @@ pub(super) fn ground(options: RunOptions) -> Result<Ground, DaemonError> {
     };
     let home = Home::resolve(&environment, options.config.as_deref()).map_err(DaemonError::Home)?;
     home.create().map_err(DaemonError::Home)?;
-    let config = Config::load(home.config_file(), &environment).map_err(DaemonError::Config)?;
     let mut inherited = inherited;
     let lock = match inherited.as_mut().and_then(|(inherited, _)| inherited.take_fd(&lock_fd())) {
         Some(fd) => Lock::from_fd(fd),
         None => Lock::acquire(&home.lock()).map_err(DaemonError::Lock)?,
     };
+    Ok(Claimed { options, environment, home, lock: Rc::new(lock), inherited })
+}
+
+/// Everything else that must happen before there are threads, and all that can fail for the operator's sake.
+pub(super) fn ground(claimed: Claimed) -> Result<Ground, DaemonError> {
+    let Claimed { options, environment, home, lock, inherited } = claimed;
+    if inherited.is_none() {
+        report::write_start(&home, state_file::Phase::Starting, None);
+    }
+    let config = Config::load(home.config_file(), &environment).map_err(DaemonError::Config)?;
     let notifier = Notifier::from_env(&environment);
     let activated = match &inherited {
         Some(_) => None,
@@ -155,6 +176,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
         checks: Vec::new(),
         held_steps: Vec::new(),
         stopping: None,
+        died: None,
     };
     for outlet in removed {
         daemon.dismiss(outlet);

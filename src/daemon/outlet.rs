@@ -16,6 +16,9 @@ pub(super) trait Inlet {
 
     /// Takes a command or gives it back. One that has ended takes everything: it needs no commands.
     fn try_put(&self, command: Self::Command) -> Result<(), Self::Command>;
+
+    /// Whether it has ended.
+    fn is_over(&self) -> bool;
 }
 
 impl Inlet for AgentHandle {
@@ -26,6 +29,10 @@ impl Inlet for AgentHandle {
             Err(command) if !self.is_over() => Err(command),
             Ok(()) | Err(_) => Ok(()),
         }
+    }
+
+    fn is_over(&self) -> bool {
+        Self::is_over(self)
     }
 }
 
@@ -38,6 +45,10 @@ impl Inlet for PlatformHandle {
             Err(TrySendError::Full(command)) => Err(command),
         }
     }
+
+    fn is_over(&self) -> bool {
+        Self::is_over(self)
+    }
 }
 
 impl Inlet for ControlHandle {
@@ -45,6 +56,10 @@ impl Inlet for ControlHandle {
 
     fn try_put(&self, command: ControlCommand) -> Result<(), ControlCommand> {
         self.try_send(command).map_err(|command| *command)
+    }
+
+    fn is_over(&self) -> bool {
+        Self::is_over(self)
     }
 }
 
@@ -80,6 +95,11 @@ impl<I: Inlet> Outlet<I> {
     pub(super) fn is_backlogged(&self) -> bool {
         !self.backlog.is_empty()
     }
+
+    /// Whether the other end is gone.
+    pub(super) fn is_over(&self) -> bool {
+        self.inlet.is_over()
+    }
 }
 
 #[cfg(test)]
@@ -103,6 +123,10 @@ mod tests {
             self.room.set(self.room.get() - 1);
             self.got.borrow_mut().push(command);
             Ok(())
+        }
+
+        fn is_over(&self) -> bool {
+            false
         }
     }
 

@@ -1,16 +1,18 @@
 //! The loop: one event at a time, and the orderly end.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
+use super::boot::Claimed;
 use super::outlet::Outlet;
 use super::probation::Probation;
 use super::state::{CheckFor, ControlRequest, Stash};
 use super::swap::{RunningImage, Step, Swap};
-use super::{DaemonError, RunOptions, boot};
+use super::{DaemonError, RunOptions, boot, report};
 use crate::agent::{AgentCommand, AgentEvent, AgentHandle};
 use crate::chat::LinkState;
 use crate::clock::UnixMillis;
@@ -24,6 +26,7 @@ use crate::platform::{PlatformCommand, PlatformEvent, PlatformHandle};
 use crate::report::Chain;
 use crate::service::lock::Lock;
 use crate::service::notify::Notifier;
+use crate::service::state_file::Phase;
 use crate::store::Store;
 use crate::sys::signals::{self, Signals};
 use crate::telemetry::lifecycle;
@@ -31,13 +34,16 @@ use crate::telemetry::lifecycle;
 /// The longest wait for agents at a stop, beyond what the platforms are given: stdin closed, SIGTERM, SIGKILL.
 const AGENT_STOP: Duration = Duration::from_secs(15);
 
+/// How long blocking calls that nobody waits for any more may hold up the end of the process.
+const LEFT_BEHIND: Duration = Duration::from_secs(1);
+
 /// Everything that runs.
 pub(super) struct Daemon {
     pub(super) options: RunOptions,
     pub(super) home: Home,
     pub(super) config: Config,
     pub(super) store: Store,
-    pub(super) lock: Lock,
+    pub(super) lock: Rc<Lock>,
     pub(super) notifier: Notifier,
     pub(super) signals: Signals,
     pub(super) image: RunningImage,
@@ -65,6 +71,8 @@ pub(super) struct Daemon {
     pub(super) held_steps: Vec<Step>,
     /// Set once a stop was asked for; the loop ends.
     pub(super) stopping: Option<String>,
+    /// A part that has ended although nobody asked it to. Without it the gateway would be deaf on one side, so it stops.
+    pub(super) died: Option<String>,
 }
 
 /// Where events come from.
@@ -88,20 +96,37 @@ pub(super) enum Event {
 /// Runs the gateway until it is asked to stop. Replaces the image of the process any number of times meanwhile.
 ///
 /// # Errors
-/// [`DaemonError`] when it cannot start.
+/// [`DaemonError`] when it cannot start, or when a part of it has died. Once the home is claimed this is also in
+/// `gateway_state.json`.
 pub fn run(options: RunOptions) -> Result<(), DaemonError> {
     signals::take_over().map_err(|source| DaemonError::System { what: "set up signals", source })?;
-    let ground = boot::ground(options)?;
+    let claimed = boot::claim(options)?;
+    let (home, lock) = (claimed.home.clone(), Rc::clone(&claimed.lock));
+    let outcome = serve(claimed);
+    match &outcome {
+        Err(error @ DaemonError::PartDied { .. }) => report::write_start(&home, Phase::Stopped, Some(error)),
+        Err(error) => report::write_start(&home, Phase::StartupFailed, Some(error)),
+        Ok(()) => {}
+    }
+    drop(lock);
+    outcome
+}
+
+fn serve(claimed: Claimed) -> Result<(), DaemonError> {
+    let ground = boot::ground(claimed)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|source| DaemonError::System { what: "start the event loop", source })?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         let mut daemon = boot::boot(ground).await?;
         daemon.serve().await;
         daemon.wind_down().await;
-        Ok(())
-    })
+        daemon.died.map_or(Ok(()), |part| Err(DaemonError::PartDied { part }))
+    });
+    // A look-up of a name that hangs would hold up the end for as long as it hangs.
+    runtime.shutdown_timeout(LEFT_BEHIND);
+    outcome
 }
 
 impl Daemon {
@@ -206,7 +231,23 @@ impl Daemon {
 
     async fn tick(&mut self) {
         self.notifier.watchdog_ping();
+        self.watch_parts();
         self.watch_probation().await;
+    }
+
+    /// A part's task ends by itself only when it panics, which tokio keeps to itself.
+    fn watch_parts(&mut self) {
+        let agent = self.agents.iter().find(|(name, outlet)| outlet.is_over() && self.config.agents.contains_key(name));
+        let platform = self.platforms.iter().find(|(_, outlet)| outlet.is_over());
+        let part = agent
+            .map(|(name, _)| format!("agent '{name}'"))
+            .or_else(|| platform.map(|(name, _)| format!("platform '{name}'")))
+            .or_else(|| self.control.is_over().then(|| "the control socket".to_owned()));
+        if let Some(part) = part {
+            tracing::error!(part, "a part of the gateway has died, so the gateway stops to be started anew");
+            self.stopping = Some(format!("{part} has died"));
+            self.died = Some(part);
+        }
     }
 
     /// Stops everything in order, each wait with a deadline.
@@ -215,6 +256,10 @@ impl Daemon {
         tracing::info!(why, "stopping");
         self.notifier.stopping(&format!("stopping: {why}"));
         self.write_state_file();
+        self.fail(format!("the gateway is to stop ({why})")).await;
+        // Their stop would never be told.
+        self.agents.retain(|_, outlet| !outlet.is_over());
+        self.platforms.retain(|_, outlet| !outlet.is_over());
         let drain = self.config.gateway.restart_drain_timeout;
         let mut effects = Vec::new();
         self.gateway.hold(true, &mut effects);
@@ -233,11 +278,12 @@ impl Daemon {
             tracing::error!(error = %Chain(&error), "the last writes may be lost");
         }
         self.write_state_file_stopped(&why);
+        report::remove_pid_file(&self.home);
         tracing::info!(name: lifecycle::STOPPED, why, "stopped");
     }
 
     async fn await_stopped(&mut self, deadline: Instant) {
-        let mut control_open = true;
+        let mut control_open = !self.control.is_over();
         while control_open || !self.agents.is_empty() || !self.platforms.is_empty() {
             let Ok(event) = tokio::time::timeout_at(deadline, self.next_event()).await else {
                 let agents: Vec<_> = self.agents.keys().map(AgentName::as_str).collect();

@@ -4,6 +4,7 @@
 //! - `cli`: every command against a scripted gateway.
 //! - `config`: gateway.toml, accepted and refused.
 //! - `control`: the control socket, its limits, and clients over freezes and adoptions.
+//! - `core`: the whole gateway as a plain process: nothing lost and nothing twice over handoffs, kills and reloads.
 //! - `handoff`: the whole gateway under a real systemd, replaced while turns stream.
 //! - `service`: the unit files, and notifications, logs and sockets under a real systemd.
 //! - `telegram`: the Telegram platform against the test server.
@@ -15,6 +16,7 @@ mod agent;
 mod cli;
 mod config;
 mod control;
+mod core;
 mod handoff;
 mod service;
 mod support;

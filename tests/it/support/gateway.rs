@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use hermes_gateway::agent::builtin::echo;
@@ -36,21 +36,32 @@ impl Gateway {
     /// As [`Gateway::start`], in a home that has something in it.
     pub async fn start_in(home: tempfile::TempDir, binary: &Path, config: &str) -> Self {
         std::fs::write(home.path().join("gateway.toml"), config).expect("writes the configuration");
-        let log = File::create(home.path().join("gateway.log")).expect("creates the log");
-        let process = Command::new(binary)
-            .args(["gateway", "run"])
-            .env("HERMES_HOME", home.path())
-            .env_remove("NOTIFY_SOCKET")
-            .env_remove("RUNTIME_DIRECTORY")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .process_group(0)
-            .spawn()
-            .expect("the gateway starts");
+        let process = spawn(home.path(), binary);
         let gateway = Self { home, process };
-        gateway.wait_until("it serves", async |status| status.agents.iter().all(|agent| agent.state == "ready")).await;
+        gateway.wait_until_ready().await;
         gateway
+    }
+
+    async fn wait_until_ready(&self) {
+        self.wait_until("it serves", async |status| status.agents.iter().all(|agent| agent.state == "ready")).await;
+    }
+
+    /// Kills it without a word, as the kernel does when memory is short, and starts it again on the same home.
+    pub async fn kill_and_start(&mut self, binary: &Path) {
+        self.process.kill().expect("it runs");
+        self.process.wait().expect("it ends");
+        self.process = spawn(self.home.path(), binary);
+        self.wait_until_ready().await;
+    }
+
+    /// Sends it SIGTERM and waits for its end.
+    pub fn terminate(&mut self) -> ExitStatus {
+        nix::sys::signal::kill(self.nix_pid(), nix::sys::signal::Signal::SIGTERM).expect("it runs");
+        self.process.wait().expect("it ends")
+    }
+
+    fn nix_pid(&self) -> nix::unistd::Pid {
+        nix::unistd::Pid::from_raw(i32::try_from(self.process.id()).expect("a pid"))
     }
 
     /// Its process id.
@@ -115,9 +126,24 @@ impl Gateway {
     }
 }
 
+fn spawn(home: &Path, binary: &Path) -> Child {
+    let log = File::options().create(true).append(true).open(home.join("gateway.log")).expect("opens the log");
+    Command::new(binary)
+        .args(["gateway", "run"])
+        .env("HERMES_HOME", home)
+        .env_remove("NOTIFY_SOCKET")
+        .env_remove("RUNTIME_DIRECTORY")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .process_group(0)
+        .spawn()
+        .expect("the gateway starts")
+}
+
 impl Drop for Gateway {
     fn drop(&mut self) {
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.process.id()).expect("a pid"));
+        let pid = self.nix_pid();
         let _gone_already = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
         let start = Instant::now();
         while matches!(self.process.try_wait(), Ok(None)) {
