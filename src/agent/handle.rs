@@ -77,6 +77,11 @@ impl AgentHandle {
         Ok(())
     }
 
+    /// Whether the task has ended and takes no command any more.
+    pub fn is_over(&self) -> bool {
+        self.commands.is_closed()
+    }
+
     fn put(&self, room: mpsc::Permit<'_, AgentCommand>, command: AgentCommand) {
         if matches!(command, AgentCommand::Freeze) {
             self.freezes.fetch_add(1, Ordering::Relaxed);

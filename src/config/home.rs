@@ -120,6 +120,11 @@ impl Home {
         self.root.join("gateway_state.json")
     }
 
+    /// Which process the gateway is, for other programs. The [lock](Home::lock) says whether it runs.
+    pub fn pid_file(&self) -> PathBuf {
+        self.root.join("gateway.pid")
+    }
+
     /// The lock that makes the gateway the only one on this home.
     pub fn lock(&self) -> PathBuf {
         self.root.join("gateway.lock")

@@ -54,6 +54,11 @@ impl ControlHandle {
             Err(mpsc::error::TrySendError::Full(command)) => Err(Box::new(command)),
         }
     }
+
+    /// Whether the task has ended and takes no command any more.
+    pub fn is_over(&self) -> bool {
+        self.commands.is_closed()
+    }
 }
 
 /// Why a snapshot could not be taken over.

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::rc::Rc;
 
 use tokio::sync::mpsc;
 
@@ -16,7 +17,7 @@ use super::state::{
     STASH, Stash, agent_fds, client_fd, listener_fd, lock_fd,
 };
 use super::swap::{FIRST, RunningImage, Step, Swap};
-use super::{DaemonError, RunOptions};
+use super::{DaemonError, RunOptions, report};
 use crate::agent::{self, AgentCommand, AgentEvent, AgentFds, AgentHandle, AgentSnapshot, AgentSpec};
 use crate::chat::LinkState;
 use crate::clock::{MonoNanos, UnixMillis};
@@ -34,6 +35,7 @@ use crate::report::Chain;
 use crate::service::listen::{activated_control, bind_control};
 use crate::service::lock::Lock;
 use crate::service::notify::Notifier;
+use crate::service::state_file;
 use crate::store::{Opening, Store};
 use crate::sys::signals::Signals;
 use crate::telemetry::{self, TelemetryOptions, lifecycle};
@@ -44,10 +46,9 @@ const EVENTS: usize = 256;
 /// What is there before the runtime: everything that claims inherited things.
 pub(super) struct Ground {
     options: RunOptions,
-    environment: Environment,
     home: Home,
     config: Config,
-    lock: Lock,
+    lock: Rc<Lock>,
     store: Store,
     opening: Opening,
     notifier: Notifier,
@@ -56,8 +57,18 @@ pub(super) struct Ground {
     inherited: Option<(Inherited, Passport)>,
 }
 
-/// Everything that must happen before there are threads, and all that can fail for the operator's sake.
-pub(super) fn ground(options: RunOptions) -> Result<Ground, DaemonError> {
+/// A home that is this process's own. From here on what goes wrong is written into its `gateway_state.json`.
+pub(super) struct Claimed {
+    options: RunOptions,
+    environment: Environment,
+    pub(super) home: Home,
+    /// Shared, so that it is held until a failed start has been written down.
+    pub(super) lock: Rc<Lock>,
+    inherited: Option<(Inherited, Passport)>,
+}
+
+/// Finds the home and takes its lock, or takes it over from the previous image.
+pub(super) fn claim(options: RunOptions) -> Result<Claimed, DaemonError> {
     let environment = environment(options.home.as_deref())?;
     let claimed = Inherited::claim(environment.text(STATE_FD_VARIABLE), SECTIONS);
     let logging = TelemetryOptions {
@@ -80,12 +91,21 @@ pub(super) fn ground(options: RunOptions) -> Result<Ground, DaemonError> {
     };
     let home = Home::resolve(&environment, options.config.as_deref()).map_err(DaemonError::Home)?;
     home.create().map_err(DaemonError::Home)?;
-    let config = Config::load(home.config_file(), &environment).map_err(DaemonError::Config)?;
     let mut inherited = inherited;
     let lock = match inherited.as_mut().and_then(|(inherited, _)| inherited.take_fd(&lock_fd())) {
         Some(fd) => Lock::from_fd(fd),
         None => Lock::acquire(&home.lock()).map_err(DaemonError::Lock)?,
     };
+    Ok(Claimed { options, environment, home, lock: Rc::new(lock), inherited })
+}
+
+/// Everything else that must happen before there are threads, and all that can fail for the operator's sake.
+pub(super) fn ground(claimed: Claimed) -> Result<Ground, DaemonError> {
+    let Claimed { options, environment, home, lock, inherited } = claimed;
+    if inherited.is_none() {
+        report::write_start(&home, state_file::Phase::Starting, None);
+    }
+    let config = Config::load(home.config_file(), &environment).map_err(DaemonError::Config)?;
     let notifier = Notifier::from_env(&environment);
     let activated = match &inherited {
         Some(_) => None,
@@ -93,7 +113,7 @@ pub(super) fn ground(options: RunOptions) -> Result<Ground, DaemonError> {
     };
     // The first thread.
     let (store, opening) = Store::open_beside(&home.state_db());
-    Ok(Ground { options, environment, home, config, lock, store, opening, notifier, activated, inherited })
+    Ok(Ground { options, home, config, lock, store, opening, notifier, activated, inherited })
 }
 
 /// The environment with the home that was asked for.
@@ -113,7 +133,7 @@ fn arrived_at(mut passport: Passport, environment: &Environment, main_at: MonoNa
 
 /// Brings everything up, says READY=1, and tells whoever asked for the handoff.
 pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
-    let Ground { options, environment, home, config, lock, store, opening, notifier, activated, inherited } = ground;
+    let Ground { options, home, config, lock, store, opening, notifier, activated, inherited } = ground;
     let system = |what| move |source| DaemonError::System { what, source };
     let signals = Signals::open().map_err(system("listen for signals"))?;
     let (mut inherited, passport) = inherited.unzip();
@@ -160,17 +180,20 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
         swap: Swap::Idle,
         probation: None,
         books: None,
-        stash: None,
+        // Nothing is handled before everything is there.
+        held: true,
+        stash,
         ticks,
         checks: Vec::new(),
         held_steps: Vec::new(),
         stopping: None,
+        died: None,
     };
     for outlet in removed {
         daemon.dismiss(outlet);
     }
     opened(&mut opening).await?;
-    daemon.begin(passport, stash, &environment).await;
+    daemon.begin(passport).await;
     Ok(daemon)
 }
 
@@ -184,28 +207,39 @@ async fn opened(opening: &mut Option<Opening>) -> Result<(), DaemonError> {
 
 impl Daemon {
     /// From here on the gateway serves.
-    async fn begin(&mut self, passport: Option<Passport>, stash: Stash, _environment: &Environment) {
+    async fn begin(&mut self, passport: Option<Passport>) {
         self.notifier.ready(&self.status_line());
         let ready = MonoNanos::now();
         match passport {
             Some(passport) => self.arrived(passport, ready).await,
             None => {
                 tracing::info!(name: lifecycle::READY, version = self.image.id.version, "serving");
-                self.hash_image();
                 self.recover().await;
                 raise_floor(&self.store).await;
             }
+        }
+        // Known after a handoff, unless that came before the first image had read itself.
+        if self.image.id.sha256.is_empty() {
+            self.hash_image();
         }
         // What was held back by the previous image.
         let mut effects = Vec::new();
         self.gateway.hold(false, &mut effects);
         self.carry_out(effects).await;
-        self.replay(stash).await;
+        self.held = false;
+        self.replay().await;
+        for check in std::mem::take(&mut self.stash.checks) {
+            self.check(check).await;
+        }
         self.write_state_file();
     }
 
     /// Takes up what a process that was killed left in the store.
     async fn recover(&mut self) {
+        // An update that had not proven itself when its process ended; which version runs now is another matter.
+        if let Err(error) = self.store.close_handoffs("ended before it was committed").await {
+            tracing::error!(error = %Chain(&error), "cannot record how a handoff ended");
+        }
         let open = match self.store.open_turns().await {
             Ok(open) => open,
             Err(error) => {
@@ -223,7 +257,7 @@ impl Daemon {
         }
     }
 
-    /// Digests the image beside the loop; after a handoff the digest is known.
+    /// Digests the image beside the loop.
     fn hash_image(&self) {
         let steps = self.steps.clone();
         tokio::task::spawn_blocking(move || {
@@ -335,10 +369,7 @@ fn agents(
             None
         };
         let configured = config.agents.get(&name);
-        if !running && configured.is_none() {
-            continue;
-        }
-        // One that is no longer configured is stopped and never started again.
+        // One that is no longer configured is stopped and never started again. So it ends the turns that it has.
         let gone = || AgentSpec { name: name.clone(), command: Vec::new(), cwd: "/".into(), env: BTreeMap::new() };
         let spec = configured.map_or_else(gone, |agent| spec(&name, agent));
         let snapshot = AgentSnapshot { state, fds, turns };

@@ -10,6 +10,7 @@ use crate::id::{PlatformName, TurnId};
 use crate::platform::PlatformCommand;
 use crate::platform::local::PLATFORM as LOCAL;
 use crate::report::Chain;
+use crate::store::TurnState;
 
 impl Daemon {
     /// A message that the store has accepted.
@@ -34,10 +35,16 @@ impl Daemon {
                 Effect::Show(outbound) => self.show(outbound, &mut queue),
                 Effect::Agent(agent, command) => match self.agents.get_mut(&agent) {
                     Some(outlet) => outlet.put(command),
-                    None => tracing::error!(%agent, ?command, "a command for an agent that does not exist"),
+                    // An agent that was removed has ended its turns, and there is nothing left to ask of it.
+                    None => tracing::debug!(%agent, "a command for an agent that is gone is dropped"),
                 },
                 Effect::TurnState(turn, state) => {
                     if let Err(error) = self.store.set_turn_state(turn, state).await {
+                        tracing::error!(%turn, error = %Chain(&error), "cannot record a turn");
+                    }
+                }
+                Effect::Requeue(turn, text) => {
+                    if let Err(error) = self.store.requeue(turn, text).await {
                         tracing::error!(%turn, error = %Chain(&error), "cannot record a turn");
                     }
                 }
@@ -78,6 +85,10 @@ impl Daemon {
             None => {
                 let platform: &PlatformName = &outbound.conversation.platform;
                 tracing::warn!(%platform, "something to show on a platform that is not configured was dropped");
+                if let OutboundContent::Reply { turn, step: ReplyStep::End(_) } = outbound.content {
+                    // Nobody else would ever end it.
+                    queue.push_back(Effect::TurnState(turn, TurnState::Done));
+                }
             }
         }
     }

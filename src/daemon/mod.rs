@@ -90,6 +90,12 @@ pub enum DaemonError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A part of the gateway has ended by itself.
+    #[error("{part} has died; the log says why")]
+    PartDied {
+        /// Which.
+        part: String,
+    },
     /// The kernel refused something basic.
     #[error("cannot {what}")]
     System {

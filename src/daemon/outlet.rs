@@ -14,15 +14,25 @@ pub(super) trait Inlet {
     /// What it takes.
     type Command;
 
-    /// Takes a command or gives it back.
+    /// Takes a command or gives it back. One that has ended takes everything: it needs no commands.
     fn try_put(&self, command: Self::Command) -> Result<(), Self::Command>;
+
+    /// Whether it has ended.
+    fn is_over(&self) -> bool;
 }
 
 impl Inlet for AgentHandle {
     type Command = AgentCommand;
 
     fn try_put(&self, command: AgentCommand) -> Result<(), AgentCommand> {
-        self.try_send(command)
+        match self.try_send(command) {
+            Err(command) if !self.is_over() => Err(command),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        Self::is_over(self)
     }
 }
 
@@ -30,9 +40,14 @@ impl Inlet for PlatformHandle {
     type Command = PlatformCommand;
 
     fn try_put(&self, command: PlatformCommand) -> Result<(), PlatformCommand> {
-        self.try_send(command).map_err(|error| match error {
-            TrySendError::Full(command) | TrySendError::Closed(command) => command,
-        })
+        match self.try_send(command) {
+            Ok(()) | Err(TrySendError::Closed(_)) => Ok(()),
+            Err(TrySendError::Full(command)) => Err(command),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        Self::is_over(self)
     }
 }
 
@@ -42,12 +57,15 @@ impl Inlet for ControlHandle {
     fn try_put(&self, command: ControlCommand) -> Result<(), ControlCommand> {
         self.try_send(command).map_err(|command| *command)
     }
+
+    fn is_over(&self) -> bool {
+        Self::is_over(self)
+    }
 }
 
 /// Commands for one inlet, in order. What does not fit waits here.
 ///
-/// **Invariant:** the backlog is bounded by back-pressure: while any outlet [`is_backlogged`](Self::is_backlogged)
-/// the daemon takes no agent events and no messages, which are all that makes commands.
+/// **Invariant:** the backlog is bounded by back-pressure, see `Daemon::next_event`.
 #[derive(Debug)]
 pub(super) struct Outlet<I: Inlet> {
     inlet: I,
@@ -77,6 +95,11 @@ impl<I: Inlet> Outlet<I> {
     pub(super) fn is_backlogged(&self) -> bool {
         !self.backlog.is_empty()
     }
+
+    /// Whether the other end is gone.
+    pub(super) fn is_over(&self) -> bool {
+        self.inlet.is_over()
+    }
 }
 
 #[cfg(test)]
@@ -100,6 +123,10 @@ mod tests {
             self.room.set(self.room.get() - 1);
             self.got.borrow_mut().push(command);
             Ok(())
+        }
+
+        fn is_over(&self) -> bool {
+            false
         }
     }
 

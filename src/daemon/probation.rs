@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::releases::{raise_floor, running_version};
 use super::run::Daemon;
-use super::state::Passport;
+use super::state::{CarriedProbation, Passport};
 use crate::chat::LinkState;
 use crate::clock::MonoNanos;
 use crate::gateway::AgentView;
@@ -22,9 +22,23 @@ pub(super) struct Probation {
     /// Its row in the history, once that is written.
     row: Option<i64>,
     version: String,
-    /// What ran before.
+    /// What was committed last.
     previous: String,
     until: Instant,
+    /// Why it was not committed when it was due: told once.
+    told: Option<String>,
+}
+
+impl Probation {
+    pub(super) fn carried(&self) -> CarriedProbation {
+        let left = self.until.saturating_duration_since(Instant::now());
+        CarriedProbation {
+            row: self.row,
+            version: self.version.clone(),
+            previous: self.previous.clone(),
+            left_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
 }
 
 impl Daemon {
@@ -64,11 +78,7 @@ impl Daemon {
             outcome: if is_update { "serving" } else { "committed" }.to_owned(),
         };
         self.books = Some(tokio::spawn(keep_books(self.store.clone(), record)));
-        if is_update {
-            let until = Instant::now() + self.config.gateway.probation;
-            self.probation =
-                Some(Probation { row: None, version: passport.to.version, previous: passport.from.version, until });
-        }
+        self.begin_probation(passport, is_update).await;
     }
 
     /// Waits until what [`Self::arrived`] began to write is on disk: before anything that reads it or depends on it.
@@ -78,35 +88,57 @@ impl Daemon {
             tracing::error!(%error, "cannot record a handoff");
             None
         });
-        if let Some(probation) = &mut self.probation {
+        // One that goes on from an earlier handoff has its row.
+        if let Some(probation @ Probation { row: None, .. }) = &mut self.probation {
             probation.row = row;
+        }
+    }
+
+    /// An update is put on probation; one that was on probation before goes on with it, unless it was replaced.
+    async fn begin_probation(&mut self, passport: Passport, is_update: bool) {
+        let carried = passport.probation;
+        if !is_update {
+            self.probation = carried.map(|CarriedProbation { row, version, previous, left_ms }| {
+                let until = Instant::now() + Duration::from_millis(left_ms);
+                Probation { row, version, previous, until, told: None }
+            });
+            return;
+        }
+        if let Some(CarriedProbation { row: Some(row), .. }) = carried {
+            self.set_outcome(row, "replaced before it was healthy").await;
+        }
+        let previous = carried.map_or(passport.from.version, |carried| carried.previous);
+        let until = Instant::now() + self.config.gateway.probation;
+        self.probation = Some(Probation { row: None, version: passport.to.version, previous, until, told: None });
+    }
+
+    async fn set_outcome(&self, row: i64, outcome: &str) {
+        if let Err(error) = self.store.set_handoff_outcome(row, outcome).await {
+            tracing::error!(error = %Chain(&error), "cannot record how a handoff ended");
         }
     }
 
     /// Commits an update whose time of probation is over.
     pub(super) async fn watch_probation(&mut self) {
-        let Some(probation) = &mut self.probation else { return };
+        let Some(probation) = &self.probation else { return };
         if Instant::now() < probation.until {
             return;
         }
-        if let Err(why) = self.healthy() {
+        let Err(why) = self.healthy() else { return self.commit().await };
+        let Some(probation) = &mut self.probation else { return };
+        probation.until = Instant::now() + Duration::from_secs(5);
+        if probation.told.as_ref() != Some(&why) {
             tracing::warn!(why, "still on probation");
-            if let Some(probation) = &mut self.probation {
-                probation.until = Instant::now() + Duration::from_secs(5);
-            }
-            return;
+            probation.told = Some(why);
         }
-        self.commit().await;
     }
 
-    /// Ends a probation early because another handoff is asked for: an image that is healthy is committed, one that
-    /// is not must first become so.
-    pub(super) async fn settle_probation(&mut self) -> Result<(), String> {
-        let Some(probation) = &self.probation else { return Ok(()) };
-        let version = probation.version.clone();
-        self.healthy().map_err(|why| format!("{version} is on probation and not healthy yet: {why}"))?;
-        self.commit().await;
-        Ok(())
+    /// Ends a probation early because another handoff is asked for and the image is healthy. One that is not goes on
+    /// with it: to reload a better configuration or to update may be what makes it healthy.
+    pub(super) async fn settle_probation(&mut self) {
+        if self.probation.is_some() && self.healthy().is_ok() {
+            self.commit().await;
+        }
     }
 
     /// The links are up or in an orderly retry, and the default agent takes turns.
@@ -143,10 +175,8 @@ impl Daemon {
             Ok(Err(error)) => tracing::error!(error = %Chain(&error), "cannot make the update the current version"),
             Err(error) => tracing::error!(%error, "cannot make the update the current version"),
         }
-        if let Some(row) = probation.row
-            && let Err(error) = self.store.set_handoff_outcome(row, "committed").await
-        {
-            tracing::error!(error = %Chain(&error), "cannot record how a handoff ended");
+        if let Some(row) = probation.row {
+            self.set_outcome(row, "committed").await;
         }
         self.write_state_file();
     }

@@ -60,7 +60,7 @@ impl Daemon {
     /// Brings every part to a safe point. From here to [`Daemon::thaw`] or execve nothing is acted upon.
     pub(super) async fn freeze(&mut self, drain: Duration) -> Result<Frozen, FreezeError> {
         self.gateway.hold(true, &mut Vec::new());
-        self.stash.get_or_insert_default();
+        self.held = true;
         let mut frozen = Frozen { agents: Vec::new(), platforms: Vec::new(), control: None };
         let mut agents: BTreeSet<AgentName> = self.agents.keys().cloned().collect();
         for outlet in self.agents.values_mut() {
@@ -74,7 +74,12 @@ impl Daemon {
                     agents.remove(&agent);
                     frozen.agents.push((agent, snapshot));
                 }
-                other => self.handle_held(other).await,
+                other => {
+                    if let Event::Agent(AgentEvent::Stopped { agent }) = &other {
+                        agents.remove(agent);
+                    }
+                    self.handle_held(other).await;
+                }
             }
         }
         let mut platforms: BTreeSet<PlatformName> = self.platforms.keys().cloned().collect();
@@ -126,23 +131,25 @@ impl Daemon {
         let mut effects = Vec::new();
         self.gateway.hold(false, &mut effects);
         self.carry_out(effects).await;
-        let stash = self.stash.take().unwrap_or_default();
-        self.replay(stash).await;
+        self.held = false;
+        self.replay().await;
         for step in std::mem::take(&mut self.held_steps) {
             Box::pin(self.step(step)).await;
         }
     }
 
-    /// Handles what arrived while everything was held.
-    pub(super) async fn replay(&mut self, stash: Stash) {
-        for (turn, inbound) in stash.messages {
-            self.message(turn, inbound).await;
-        }
-        for request in stash.requests {
-            Box::pin(self.control_request(request)).await;
-        }
-        for check in stash.checks {
-            Box::pin(self.check(check)).await;
+    /// Handles what is stashed, unless everything is held. What is handled may itself ask for a handoff, which holds
+    /// everything for a moment and comes here again: so each thing is taken out by itself, and what comes meanwhile goes
+    /// behind what is there.
+    pub(super) async fn replay(&mut self) {
+        while !self.held {
+            if let Some((turn, inbound)) = self.stash.messages.pop_front() {
+                Box::pin(self.message(turn, inbound)).await;
+            } else if let Some(request) = self.stash.requests.pop_front() {
+                Box::pin(self.control_request(request)).await;
+            } else {
+                return;
+            }
         }
     }
 
@@ -172,7 +179,7 @@ impl Daemon {
         registry.put_section(PLATFORMS, VERSION, &frozen.platforms)?;
         registry.put_section(LOCAL, VERSION, &self.local)?;
         // A look for releases that is under way is made again by the next image; by this one it goes on.
-        let stash = Stash { checks: self.checks.clone(), ..self.stash.clone().unwrap_or_default() };
+        let stash = Stash { checks: self.checks.clone(), ..self.stash.clone() };
         registry.put_section(STASH, VERSION, &stash)?;
         let lock = self.lock.as_fd().try_clone_to_owned();
         registry.put_fd(lock_fd(), lock.map_err(|source| SealError::Duplicate { name: lock_fd(), source })?);

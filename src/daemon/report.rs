@@ -2,18 +2,20 @@
 
 use serde_json::Value;
 
+use super::DaemonError;
 use super::run::Daemon;
 use super::state::Origin;
 use super::swap::{Pending, Swap};
 use crate::chat::{LinkState, Outbound, OutboundContent, ReplyEnd, ReplyStep};
 use crate::clock::UnixMillis;
+use crate::config::Home;
 use crate::control::ControlCommand;
 use crate::control::proto::{self, AgentStatus, HandoffReport, PlatformStatus, Progress, Status, TurnStatus};
 use crate::gateway::{AgentView, Describe, Effect, Requester, notice, text};
 use crate::handoff::Phase;
 use crate::jsonrpc::ErrorObject;
 use crate::report::Chain;
-use crate::service::state_file::{self, GatewayState, HandoffState, LinkPhase, PlatformState};
+use crate::service::state_file::{self, GatewayState, HandoffState, LinkPhase, PlatformState, ProcessRecord};
 
 /// The kind of handoff that takes time before it begins.
 const UPDATE: &str = "update";
@@ -271,6 +273,46 @@ impl Daemon {
 fn step_of(by: &Requester, step: ReplyStep) -> Effect {
     let content = OutboundContent::Reply { turn: by.turn, step };
     Effect::Show(Outbound { conversation: by.conversation.clone(), content })
+}
+
+/// Tells other programs of a gateway that does not serve yet, or never did. It holds the lock of the home.
+pub(super) fn write_start(home: &Home, phase: state_file::Phase, error: Option<&DaemonError>) {
+    let now = UnixMillis::now();
+    let process = ProcessRecord {
+        pid: std::process::id(),
+        kind: state_file::KIND.to_owned(),
+        argv: std::env::args().collect(),
+        start_time: now,
+    };
+    let state = GatewayState {
+        pid: process.pid,
+        kind: process.kind.clone(),
+        argv: process.argv.clone(),
+        start_time: now,
+        gateway_state: phase,
+        exit_reason: error.map(|error| Chain(error).to_string()),
+        updated_at: now,
+        version: crate::version::version().to_owned(),
+        ..GatewayState::default()
+    };
+    let written = if phase == state_file::Phase::Starting {
+        state.write(&home.state_json()).and_then(|()| process.write(&home.pid_file()))
+    } else {
+        remove_pid_file(home);
+        state.write(&home.state_json())
+    };
+    if let Err(error) = written {
+        tracing::warn!(error = %Chain(&error), "cannot tell other programs of the start");
+    }
+}
+
+/// For those who take the file's presence for a running gateway.
+pub(super) fn remove_pid_file(home: &Home) {
+    if let Err(error) = std::fs::remove_file(home.pid_file())
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, "cannot remove the pid file");
+    }
 }
 
 fn platform_state((link, updated_at): &(LinkState, UnixMillis)) -> PlatformState {

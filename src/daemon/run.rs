@@ -1,23 +1,25 @@
 //! The loop: one event at a time, and the orderly end.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
+use super::boot::Claimed;
 use super::outlet::Outlet;
 use super::probation::Probation;
 use super::state::{CheckFor, ControlRequest, Stash};
 use super::swap::{RunningImage, Step, Swap};
-use super::{DaemonError, RunOptions, boot};
+use super::{DaemonError, RunOptions, boot, report};
 use crate::agent::{AgentCommand, AgentEvent, AgentHandle};
 use crate::chat::LinkState;
 use crate::clock::UnixMillis;
 use crate::config::{Config, Home};
 use crate::control::server::ControlHandle;
-use crate::control::{ControlCommand, ControlEvent};
+use crate::control::{ControlCommand, ControlEvent, proto};
 use crate::gateway::Gateway;
 use crate::id::{AgentName, Generation, PlatformName};
 use crate::platform::local::Local;
@@ -25,6 +27,7 @@ use crate::platform::{PlatformCommand, PlatformEvent, PlatformHandle};
 use crate::report::Chain;
 use crate::service::lock::Lock;
 use crate::service::notify::Notifier;
+use crate::service::state_file::Phase;
 use crate::store::Store;
 use crate::sys::signals::{self, Signals};
 use crate::telemetry::lifecycle;
@@ -32,13 +35,16 @@ use crate::telemetry::lifecycle;
 /// The longest wait for agents at a stop, beyond what the platforms are given: stdin closed, SIGTERM, SIGKILL.
 const AGENT_STOP: Duration = Duration::from_secs(15);
 
+/// How long blocking calls that nobody waits for any more may hold up the end of the process.
+const LEFT_BEHIND: Duration = Duration::from_secs(1);
+
 /// Everything that runs.
 pub(super) struct Daemon {
     pub(super) options: RunOptions,
     pub(super) home: Home,
     pub(super) config: Config,
     pub(super) store: Store,
-    pub(super) lock: Lock,
+    pub(super) lock: Rc<Lock>,
     pub(super) notifier: Notifier,
     pub(super) signals: Signals,
     pub(super) image: RunningImage,
@@ -57,8 +63,10 @@ pub(super) struct Daemon {
     pub(super) probation: Option<Probation>,
     /// The record of the handoff that led here, while it is being written; yields its row.
     pub(super) books: Option<JoinHandle<Option<i64>>>,
-    /// What arrived while everything is held; `None` while nothing is.
-    pub(super) stash: Option<Stash>,
+    /// Whether everything is held: what arrives is stashed.
+    pub(super) held: bool,
+    /// What arrived while everything was held and was not handled yet.
+    pub(super) stash: Stash,
     pub(super) ticks: Interval,
     /// Looks for releases that are under way.
     pub(super) checks: Vec<CheckFor>,
@@ -66,6 +74,8 @@ pub(super) struct Daemon {
     pub(super) held_steps: Vec<Step>,
     /// Set once a stop was asked for; the loop ends.
     pub(super) stopping: Option<String>,
+    /// A part that has ended although nobody asked it to. Without it the gateway would be deaf on one side, so it stops.
+    pub(super) died: Option<String>,
 }
 
 /// Where events come from.
@@ -89,20 +99,37 @@ pub(super) enum Event {
 /// Runs the gateway until it is asked to stop. Replaces the image of the process any number of times meanwhile.
 ///
 /// # Errors
-/// [`DaemonError`] when it cannot start.
+/// [`DaemonError`] when it cannot start, or when a part of it has died. Once the home is claimed this is also in
+/// `gateway_state.json`.
 pub fn run(options: RunOptions) -> Result<(), DaemonError> {
     signals::take_over().map_err(|source| DaemonError::System { what: "set up signals", source })?;
-    let ground = boot::ground(options)?;
+    let claimed = boot::claim(options)?;
+    let (home, lock) = (claimed.home.clone(), Rc::clone(&claimed.lock));
+    let outcome = serve(claimed);
+    match &outcome {
+        Err(error @ DaemonError::PartDied { .. }) => report::write_start(&home, Phase::Stopped, Some(error)),
+        Err(error) => report::write_start(&home, Phase::StartupFailed, Some(error)),
+        Ok(()) => {}
+    }
+    drop(lock);
+    outcome
+}
+
+fn serve(claimed: Claimed) -> Result<(), DaemonError> {
+    let ground = boot::ground(claimed)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|source| DaemonError::System { what: "start the event loop", source })?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         let mut daemon = boot::boot(ground).await?;
         daemon.serve().await;
         daemon.wind_down().await;
-        Ok(())
-    })
+        daemon.died.map_or(Ok(()), |part| Err(DaemonError::PartDied { part }))
+    });
+    // A look-up of a name that hangs would hold up the end for as long as it hangs.
+    runtime.shutdown_timeout(LEFT_BEHIND);
+    outcome
 }
 
 impl Daemon {
@@ -114,17 +141,23 @@ impl Daemon {
     }
 
     /// Waits for the next event. Cancel-safe: an event is returned or stays where it is.
+    ///
+    /// What does not fit into a part's queue is kept here, and bounded by what makes it: messages wait while any
+    /// command does, and agents' events wait while a command for a chat does. They do not wait for a command to an
+    /// agent: its task may be waiting to tell an event before it takes another command, and nobody would go on. What
+    /// agents' events make for agents is at most one prompt for each conversation.
     pub(super) async fn next_event(&mut self) -> Event {
         self.flush();
-        let open = !self.is_backlogged();
+        let chats_take = !self.control.is_backlogged() && !self.platforms.values().any(Outlet::is_backlogged);
+        let all_take = chats_take && !self.agents.values().any(Outlet::is_backlogged);
         tokio::select! {
             request = self.signals.next() => Event::Signal(request),
             Some(step) = self.events.steps.recv() => Event::Step(step),
             Some(event) = self.events.control.recv() => Event::Control(event),
-            Some(event) = self.events.platforms.recv(), if open => Event::Platform(event),
-            Some(event) = self.events.agents.recv(), if open => Event::Agent(event),
+            Some(event) = self.events.platforms.recv(), if all_take => Event::Platform(event),
+            Some(event) = self.events.agents.recv(), if chats_take => Event::Agent(event),
             // Room in a full queue is looked for again soon.
-            () = tokio::time::sleep(Duration::from_millis(2)), if !open => Event::Tick,
+            () = tokio::time::sleep(Duration::from_millis(2)), if !all_take => Event::Tick,
             _ = self.ticks.tick() => Event::Tick,
         }
     }
@@ -166,12 +199,14 @@ impl Daemon {
         match event {
             ControlEvent::Request { client, peer, id, method, params } => {
                 let request = ControlRequest { client, peer, id, method, params };
-                match &mut self.stash {
-                    Some(stash) => stash.requests.push(request),
-                    None => Box::pin(self.control_request(request)).await,
-                }
+                self.stash.requests.push_back(request);
+                self.replay().await;
             }
-            ControlEvent::Gone { client } => self.local.gone(client),
+            ControlEvent::Gone { client } => {
+                self.local.gone(client);
+                // Or it would be in a chat for good.
+                self.stash.requests.retain(|r| r.client != client || r.method != proto::CHAT_OPEN);
+            }
             // Of a freeze that was given up.
             ControlEvent::Frozen(_) | ControlEvent::FreezeFailed(_) | ControlEvent::Stopped => {}
         }
@@ -179,10 +214,10 @@ impl Daemon {
 
     pub(super) async fn platform_event(&mut self, event: PlatformEvent) {
         match event {
-            PlatformEvent::Inbound { turn, inbound } => match &mut self.stash {
-                Some(stash) => stash.messages.push((turn, inbound)),
-                None => self.message(turn, inbound).await,
-            },
+            PlatformEvent::Inbound { turn, inbound } => {
+                self.stash.messages.push_back((turn, inbound));
+                self.replay().await;
+            }
             PlatformEvent::Link { platform, state } => {
                 tracing::info!(%platform, ?state, "link changed");
                 self.links.insert(platform, (state, UnixMillis::now()));
@@ -199,7 +234,23 @@ impl Daemon {
 
     async fn tick(&mut self) {
         self.notifier.watchdog_ping();
+        self.watch_parts();
         self.watch_probation().await;
+    }
+
+    /// A part's task ends by itself only when it panics, which tokio keeps to itself.
+    fn watch_parts(&mut self) {
+        let agent = self.agents.iter().find(|(name, outlet)| outlet.is_over() && self.config.agents.contains_key(name));
+        let platform = self.platforms.iter().find(|(_, outlet)| outlet.is_over());
+        let part = agent
+            .map(|(name, _)| format!("agent '{name}'"))
+            .or_else(|| platform.map(|(name, _)| format!("platform '{name}'")))
+            .or_else(|| self.control.is_over().then(|| "the control socket".to_owned()));
+        if let Some(part) = part {
+            tracing::error!(part, "a part of the gateway has died, so the gateway stops to be started anew");
+            self.stopping = Some(format!("{part} has died"));
+            self.died = Some(part);
+        }
     }
 
     /// Stops everything in order, each wait with a deadline.
@@ -209,6 +260,9 @@ impl Daemon {
         self.notifier.stopping(&format!("stopping: {why}"));
         self.fail(format!("the gateway stops ({why})")).await;
         self.write_state_file();
+        // Their stop would never be told.
+        self.agents.retain(|_, outlet| !outlet.is_over());
+        self.platforms.retain(|_, outlet| !outlet.is_over());
         let drain = self.config.gateway.restart_drain_timeout;
         let mut effects = Vec::new();
         self.gateway.hold(true, &mut effects);
@@ -221,18 +275,19 @@ impl Daemon {
             outlet.put(PlatformCommand::Stop { drain });
         }
         self.control.put(ControlCommand::Stop { drain });
-        self.stash = Some(Stash::default());
+        self.held = true;
         self.await_stopped(Instant::now() + drain + AGENT_STOP).await;
         self.close_books().await;
         if let Err(error) = self.store.flush().await {
             tracing::error!(error = %Chain(&error), "the last writes may be lost");
         }
         self.write_state_file_stopped(&why);
+        report::remove_pid_file(&self.home);
         tracing::info!(name: lifecycle::STOPPED, why, "stopped");
     }
 
     async fn await_stopped(&mut self, deadline: Instant) {
-        let mut control_open = true;
+        let mut control_open = !self.control.is_over();
         while control_open || !self.agents.is_empty() || !self.platforms.is_empty() {
             let Ok(event) = tokio::time::timeout_at(deadline, self.next_event()).await else {
                 let agents: Vec<_> = self.agents.keys().map(AgentName::as_str).collect();
@@ -258,12 +313,6 @@ impl Daemon {
         self.agents.values_mut().for_each(Outlet::flush);
         self.platforms.values_mut().for_each(Outlet::flush);
         self.control.flush();
-    }
-
-    fn is_backlogged(&self) -> bool {
-        self.agents.values().any(Outlet::is_backlogged)
-            || self.platforms.values().any(Outlet::is_backlogged)
-            || self.control.is_backlogged()
     }
 }
 

@@ -1,5 +1,7 @@
 //! What crosses a handoff, by section.
 
+use std::collections::VecDeque;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -95,6 +97,20 @@ pub(super) struct Passport {
     pub(super) process_started_at: UnixMillis,
     pub(super) turns_carried: usize,
     pub(super) agents_carried: usize,
+    /// What the old image had not proven yet, if it is the new one again.
+    #[serde(default)]
+    pub(super) probation: Option<CarriedProbation>,
+}
+
+/// An update that is on probation, as it crosses a restart.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct CarriedProbation {
+    /// Its row in the history.
+    pub(super) row: Option<i64>,
+    pub(super) version: String,
+    /// The version that was committed last.
+    pub(super) previous: String,
+    pub(super) left_ms: u64,
 }
 
 impl Passport {
@@ -144,11 +160,11 @@ pub(super) struct PlatformEntry {
     pub(super) state: Value,
 }
 
-/// What arrived while everything was held, to be handled by whoever serves next.
+/// What arrived while everything was held, to be handled by whoever serves next, each kind in its order.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Stash {
-    pub(super) messages: Vec<(TurnId, Inbound)>,
-    pub(super) requests: Vec<ControlRequest>,
+    pub(super) messages: VecDeque<(TurnId, Inbound)>,
+    pub(super) requests: VecDeque<ControlRequest>,
     /// Looks for releases that have not been answered.
     #[serde(default)]
     pub(super) checks: Vec<CheckFor>,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use semver::Version;
 
+use super::probation::Probation;
 use super::quiesce::FreezeError;
 use super::releases;
 use super::run::Daemon;
@@ -117,10 +118,13 @@ impl Daemon {
         }
         // So that no execve comes before the record of the last one is on disk.
         self.close_books().await;
-        if let Err(why) = self.settle_probation().await {
-            self.refuse(&origin, proto::BUSY, why).await;
+        // It cannot be frozen any more; it has seconds.
+        if let Some(agent) = self.agents.keys().find(|agent| !self.config.agents.contains_key(agent)) {
+            let told = format!("agent '{agent}' is no longer configured and is being stopped; try again in a moment");
+            self.refuse(&origin, proto::BUSY, told).await;
             return;
         }
+        self.settle_probation().await;
         let is_update = matches!(kind, HandoffKind::Update { .. });
         let first = if is_update { Phase::Stage } else { Phase::Preflight };
         let timeline = Timeline::start(first);
@@ -216,7 +220,6 @@ impl Daemon {
             registry.put_section(PASSPORT, VERSION, &passport)?;
             registry.seal_for_preflight()
         });
-        self.stash.get_or_insert_default();
         self.thaw().await;
         let sealed = match sealed {
             Ok(sealed) => sealed,
@@ -302,6 +305,7 @@ impl Daemon {
             process_started_at: self.process_started_at,
             turns_carried,
             agents_carried,
+            probation: self.probation.as_ref().map(Probation::carried),
         }
     }
 

@@ -170,8 +170,8 @@ impl Gateway {
     fn retry(&mut self, turn: TurnId, inbound: &Inbound, out: &mut Vec<Effect>) {
         match self.talk(&inbound.conversation).last_text.clone() {
             Some(text) => {
-                // The message `/retry` itself is the turn now.
-                out.push(Effect::TurnState(turn, crate::store::TurnState::Queued));
+                // The message `/retry` itself is the turn now, and after a kill it is asked like any other.
+                out.push(Effect::Requeue(turn, text.clone()));
                 self.enqueue(turn, &inbound.conversation, text, out);
             }
             None => out.push(notice(&inbound.conversation, text::nothing_to_retry())),

@@ -22,6 +22,9 @@ pub(super) struct Talk {
     /// What `/retry` asks again.
     #[serde(default)]
     pub(super) last_text: Option<String>,
+    /// Whether the chat was told that its agent is down, since its last turn began: once is enough.
+    #[serde(default)]
+    pub(super) told_down: bool,
 }
 
 /// A turn that waits for the one before it, or for its agent.
@@ -57,6 +60,7 @@ impl Talk {
             running: None,
             asks: VecDeque::new(),
             last_text: None,
+            told_down: false,
         }
     }
 

@@ -17,6 +17,8 @@ pub enum Effect {
     Agent(AgentName, AgentCommand),
     /// Record how far a turn has come.
     TurnState(TurnId, TurnState),
+    /// Record that a message is to be asked as if it had this text, and waits.
+    Requeue(TurnId, String),
     /// Record the session of a conversation.
     Session(SessionRow),
     /// Replace the image.

@@ -8,6 +8,7 @@
 //! - A turn is recorded as running before its prompt goes to the agent, and as done when its reply was delivered.
 //! - Every path to an admin command passes [`Access::is_admin`].
 //! - While [`Gateway::hold`] is on, nothing is asked of an agent.
+//! - Every turn ends: one whose agent is no longer configured is ended or given to the default agent.
 
 mod access;
 mod command;
@@ -16,6 +17,7 @@ mod effect;
 pub mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +29,7 @@ pub use effect::{Describe, Effect, Requester};
 use crate::agent::{AgentCommand, AgentEvent, TurnOutcome, TurnUpdate};
 use crate::chat::{Conversation, Inbound, Outbound, OutboundContent, ReplyEnd, ReplyStep};
 use crate::clock::UnixMillis;
+use crate::config::DEFAULT_AGENT;
 use crate::id::{AgentName, TurnId};
 use crate::store::{OpenTurn, SessionRow, TurnState};
 
@@ -34,6 +37,9 @@ use crate::store::{OpenTurn, SessionRow, TurnState};
 const QUEUE_LIMIT: usize = 32;
 /// Conversations kept in memory; idle ones beyond that are dropped, their sessions stay in the store.
 const TALKS_LIMIT: usize = 10_000;
+/// How old a message may be that is asked only after the gateway was killed or stopped. Nobody expects an answer to
+/// last week's question.
+const STALE: Duration = Duration::from_secs(24 * 3600);
 /// Strangers who were told that they may not talk; beyond that they are ignored.
 const STRANGERS_LIMIT: usize = 1_000;
 
@@ -91,8 +97,8 @@ impl Gateway {
         Self::restore(access, agents, GatewayState::default())
     }
 
-    /// Goes on where a previous image stopped. Agents that are no longer configured are forgotten with their turns'
-    /// conversations falling back to the default agent.
+    /// Goes on where a previous image stopped. Agents that are no longer configured are forgotten; their conversations
+    /// fall back to the default agent once the turn that runs is over.
     pub fn restore(access: Access, agents: impl IntoIterator<Item = AgentName>, state: GatewayState) -> Self {
         let agents: BTreeMap<_, _> = agents
             .into_iter()
@@ -190,20 +196,29 @@ impl Gateway {
 
     /// A turn that the store has as not over although no image carried it: the previous process was killed.
     /// What waited is asked now; what an agent had is not asked again by itself, since the agent has the prompt
-    /// already, and the chat is told.
+    /// already, and the chat is told. So it is when a message is too old to be answered without being asked again
+    /// ([`STALE`]), and for a command, which might no longer be meant.
     pub fn recover(&mut self, open: OpenTurn, effects: &mut Vec<Effect>) {
         if self.turns.contains_key(&open.turn) || self.talks.values().any(|talk| talk.is_waiting(open.turn)) {
             return;
         }
         let conversation = open.inbound.conversation.clone();
-        if open.running {
-            effects.push(Effect::TurnState(open.turn, TurnState::Done));
-            effects.push(notice(&conversation, text::interrupted()));
-            self.talk(&conversation).last_text = Some(open.inbound.text);
+        let stale = UnixMillis::now().since(open.received_at) > STALE;
+        let told = if !self.access.may_talk(&open.inbound) {
+            return effects.push(Effect::TurnState(open.turn, TurnState::Done));
+        } else if open.running {
+            text::interrupted().to_owned()
         } else if ChatCommand::parse(&open.inbound.text).is_some() {
-            effects.push(Effect::TurnState(open.turn, TurnState::Done));
+            text::command_lost(&open.inbound.text)
+        } else if stale {
+            text::stale().to_owned()
         } else {
-            self.inbound(open.turn, open.inbound, effects);
+            return self.inbound(open.turn, open.inbound, effects);
+        };
+        effects.push(Effect::TurnState(open.turn, TurnState::Done));
+        effects.push(notice(&conversation, told));
+        if ChatCommand::parse(&open.inbound.text).is_none() {
+            self.talk(&conversation).last_text = Some(open.inbound.text);
         }
     }
 
@@ -212,11 +227,13 @@ impl Gateway {
         effects.push(Effect::TurnState(turn, TurnState::Done));
     }
 
-    /// Something an agent did. `Frozen` and `Stopped` are the daemon's and ignored here.
+    /// Something an agent did. `Frozen` and `Stopped` are the daemon's and ignored here, and so is the coming and going
+    /// of an agent that is not configured (any more): it gets no turns.
     pub fn agent_event(&mut self, event: AgentEvent, effects: &mut Vec<Effect>) {
         match event {
             AgentEvent::Ready { agent, pid, title } => {
-                self.agents.insert(agent, AgentView::Ready { pid, title });
+                let Some(view) = self.agents.get_mut(&agent) else { return };
+                *view = AgentView::Ready { pid, title };
                 self.start_all(effects);
             }
             AgentEvent::Session { turn, session, kept } => {
@@ -283,35 +300,34 @@ impl Gateway {
         self.start(&conversation, effects);
     }
 
-    fn agent_down(
-        &mut self,
-        agent: AgentName,
-        reason: String,
-        restart_in: std::time::Duration,
-        effects: &mut Vec<Effect>,
-    ) {
-        let waiting = self.talks.values().filter(|talk| talk.agent == agent && !talk.queue.is_empty());
-        for talk in waiting {
-            effects.push(notice(&talk.conversation, text::agent_down(&agent, &reason, restart_in)));
+    fn agent_down(&mut self, agent: AgentName, reason: String, restart_in: Duration, effects: &mut Vec<Effect>) {
+        let Some(view) = self.agents.get_mut(&agent) else { return };
+        for talk in self.talks.values_mut().filter(|talk| talk.agent == agent && !talk.queue.is_empty()) {
+            if !std::mem::replace(&mut talk.told_down, true) {
+                effects.push(notice(&talk.conversation, text::agent_down(&agent, &reason, restart_in)));
+            }
         }
         let wait_ms = i64::try_from(restart_in.as_millis()).unwrap_or(i64::MAX);
         let until = UnixMillis(UnixMillis::now().0.saturating_add(wait_ms));
-        self.agents.insert(agent, AgentView::Down { reason, until });
+        *view = AgentView::Down { reason, until };
     }
 
     fn enqueue(&mut self, turn: TurnId, conversation: &Conversation, text: String, effects: &mut Vec<Effect>) {
-        let agents = self.agents.clone();
         let talk = self.talk(conversation);
         if talk.queue.len() >= QUEUE_LIMIT {
             effects.push(Effect::TurnState(turn, TurnState::Done));
             effects.push(notice(conversation, text::queue_full(QUEUE_LIMIT)));
             return;
         }
-        if let Some(AgentView::Down { reason, until }) = agents.get(&talk.agent) {
-            let wait = until.since(UnixMillis::now());
-            effects.push(notice(conversation, text::agent_down(&talk.agent, reason, wait)));
-        }
         talk.queue.push_back(Waiting { turn, text });
+        let (agent, told) = (talk.agent.clone(), talk.told_down);
+        if let Some(AgentView::Down { reason, until }) = self.agents.get(&agent)
+            && !told
+        {
+            let wait = until.since(UnixMillis::now());
+            effects.push(notice(conversation, text::agent_down(&agent, reason, wait)));
+            self.talk(conversation).told_down = true;
+        }
         self.start(conversation, effects);
     }
 
@@ -329,10 +345,21 @@ impl Gateway {
             return;
         }
         let Some(talk) = self.talks.get_mut(conversation) else { return };
-        if talk.running.is_some() || !matches!(self.agents.get(&talk.agent), Some(AgentView::Ready { .. })) {
+        if talk.running.is_some() || talk.queue.is_empty() {
+            return;
+        }
+        if !self.agents.contains_key(&talk.agent) {
+            let gone = std::mem::replace(&mut talk.agent, DEFAULT_AGENT.into());
+            // Its session is that agent's own.
+            talk.session = None;
+            effects.push(Effect::Session(talk.row()));
+            effects.push(notice(conversation, text::agent_gone(&gone, &talk.agent)));
+        }
+        if !matches!(self.agents.get(&talk.agent), Some(AgentView::Ready { .. })) {
             return;
         }
         let Some(Waiting { turn, text }) = talk.queue.pop_front() else { return };
+        talk.told_down = false;
         talk.running = Some(Running { turn, started_at: UnixMillis::now(), answer_bytes: 0 });
         talk.last_text = Some(text.clone());
         self.turns.insert(turn, conversation.clone());
@@ -350,8 +377,8 @@ impl Gateway {
         if self.talks.len() >= TALKS_LIMIT && !self.talks.contains_key(conversation) {
             self.talks.retain(|_, talk| talk.has_turns());
         }
-        let default = AgentName::from("default");
-        self.talks.entry(conversation.clone()).or_insert_with(|| Talk::new(conversation.clone(), default))
+        let new = || Talk::new(conversation.clone(), DEFAULT_AGENT.into());
+        self.talks.entry(conversation.clone()).or_insert_with(new)
     }
 }
 

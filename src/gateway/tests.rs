@@ -67,6 +67,7 @@ fn short(effects: &[Effect]) -> Vec<String> {
             }
             Effect::Agent(agent, command) => format!("{agent} <- {command:?}"),
             Effect::TurnState(turn, state) => format!("{turn} is {state:?}"),
+            Effect::Requeue(turn, text) => format!("{turn} is Queued as {text}"),
             Effect::Session(row) => format!("session {:?}", row.session.as_ref().map(SessionId::as_str)),
             Effect::Handoff { kind, force, by } => format!("handoff {kind:?} {force} by {}", by.sender.id),
             Effect::CheckUpdate(_) => "check".into(),
@@ -117,7 +118,7 @@ fn commands_run_in_the_middle_of_a_turn() {
     assert_eq!(short(&event(&mut gateway, ended(1, TurnOutcome::Cancelled))), ["1 End(Stopped)"]);
     assert_eq!(
         short(&say(&mut gateway, 3, USER, "/retry")),
-        ["3 is Done", "3 is Queued", "3 is Running", "3 Begin", "default <- 3 None hello"]
+        ["3 is Done", "3 is Queued as hello", "3 is Running", "3 Begin", "default <- 3 None hello"]
     );
 }
 
@@ -157,14 +158,75 @@ fn a_permission_is_chosen_by_kind_not_by_position() {
 fn after_a_kill_what_waited_is_asked_and_what_ran_is_told() {
     let mut gateway = gateway();
     ready(&mut gateway);
+    let now = UnixMillis::now();
+    let mut recover = |turn, sender, text: &str, running, received_at| {
+        let open = OpenTurn { turn: TurnId(turn), inbound: said(sender, "c", text), running, received_at };
+        let mut effects = Vec::new();
+        gateway.recover(open, &mut effects);
+        short(&effects)
+    };
+    let ran = recover(1, USER, "ran", true, now);
+    assert!(ran[0] == "1 is Done" && ran[1].contains("the answer is lost"), "{ran:?}");
+    let command = recover(2, ADMIN, "/restart", false, now);
+    assert!(command[0] == "2 is Done" && command[1].contains("came to your /restart"), "{command:?}");
+    let stale = recover(3, USER, "long ago", false, UnixMillis(now.0 - 25 * 3_600_000));
+    assert!(stale[0] == "3 is Done" && stale[1].contains("more than a day ago"), "{stale:?}");
+    assert_eq!(recover(4, "3", "no longer allowed", true, now), ["4 is Done"]);
+    assert_eq!(recover(5, USER, "waited", false, now), ["5 is Running", "5 Begin", "default <- 5 None waited"]);
+    event(&mut gateway, ended(5, end_turn()));
+    assert_eq!(short(&say(&mut gateway, 6, USER, "/retry"))[1], "6 is Queued as waited");
+}
+
+/// As a reload does: the state of one gateway in one with other agents.
+fn carried(gateway: &Gateway, agents: &[&str]) -> Gateway {
+    let state = serde_json::to_string(&gateway.state()).expect("serialises");
+    let state = serde_json::from_str(&state).expect("reads back");
+    Gateway::restore(access(), agents.iter().map(|agent| AgentName::from(*agent)), state)
+}
+
+#[test]
+fn a_conversation_whose_agent_was_removed_goes_on_with_the_default_one() {
+    let mut gateway = gateway();
+    ready(&mut gateway);
+    event(&mut gateway, AgentEvent::Ready { agent: "other".into(), pid: 8, title: None });
+    say(&mut gateway, 1, USER, "/new other");
+    say(&mut gateway, 2, USER, "hello");
+    event(&mut gateway, AgentEvent::Session { turn: TurnId(2), session: "s".into(), kept: true });
+    say(&mut gateway, 3, USER, "more");
+    let mut gateway = carried(&gateway, &["default"]);
+    // It was carried, says so, and is about to be stopped: it must not get turns any more.
+    assert!(event(&mut gateway, AgentEvent::Ready { agent: "other".into(), pid: 8, title: None }).is_empty());
+    assert_eq!(gateway.agents().count(), 1);
+    let failed = TurnOutcome::Failed { reason: "the agent was stopped".into() };
+    let effects = short(&event(&mut gateway, ended(2, failed)));
+    assert_eq!(effects[1], "session None");
+    assert!(effects[2].contains("'other' is no longer configured"), "{effects:?}");
+    assert_eq!(effects[3..], ["3 is Running", "3 Begin", "default <- 3 None more"]);
+    // The same for a conversation that comes out of the store.
+    let conversation = Conversation::new("telegram", "c2");
+    gateway.learn(SessionRow { conversation, agent: "other".into(), session: Some("s".into()) });
     let mut effects = Vec::new();
-    gateway.recover(OpenTurn { turn: TurnId(1), inbound: said(USER, "c", "ran"), running: true }, &mut effects);
-    gateway.recover(OpenTurn { turn: TurnId(2), inbound: said(ADMIN, "c", "/restart"), running: false }, &mut effects);
-    gateway.recover(OpenTurn { turn: TurnId(3), inbound: said(USER, "c", "waited"), running: false }, &mut effects);
-    let effects = short(&effects);
-    assert_eq!(effects[0], "1 is Done");
-    assert!(effects[1].contains("the answer is lost"), "{effects:?}");
-    assert_eq!(effects[2..], ["2 is Done", "3 is Running", "3 Begin", "default <- 3 None waited"]);
+    gateway.inbound(TurnId(4), said(USER, "c2", "hi"), &mut effects);
+    assert_eq!(short(&effects).last().map(String::as_str), Some("default <- 4 None hi"));
+}
+
+#[test]
+fn an_agent_that_stays_down_is_told_once_to_each_chat_that_waits() {
+    let mut gateway = gateway();
+    let down = || AgentEvent::StartFailed {
+        agent: "default".into(),
+        reason: "no such file".into(),
+        restart_in: Duration::from_secs(1),
+    };
+    say(&mut gateway, 1, USER, "hello");
+    assert_eq!(event(&mut gateway, down()).len(), 1);
+    assert!(event(&mut gateway, down()).is_empty());
+    assert!(say(&mut gateway, 2, USER, "anybody there?").is_empty());
+    let mut gateway = carried(&gateway, &["default", "other"]);
+    assert!(event(&mut gateway, down()).is_empty());
+    ready(&mut gateway);
+    let died = AgentEvent::Died { agent: "default".into(), how: "x".into(), restart_in: Duration::from_secs(1) };
+    assert_eq!(event(&mut gateway, died).len(), 1, "a new outage is told again");
 }
 
 #[test]
@@ -251,7 +313,7 @@ proptest! {
                         effects.clear();
                     }
                     let agent = AgentName::from("default");
-                    let restart_in = std::time::Duration::from_secs(1);
+                    let restart_in = Duration::from_secs(1);
                     gateway.agent_event(AgentEvent::Died { agent, how: "x".into(), restart_in }, &mut effects);
                 }
                 Step::Ready => effects = ready(&mut gateway),

@@ -47,6 +47,18 @@ pub(super) fn interrupted() -> &'static str {
     "⚠ The gateway was killed while your last message was being answered, and the answer is lost. /retry asks again."
 }
 
+pub(super) fn command_lost(command: &str) -> String {
+    format!("⚠ The gateway was killed before it came to your {command}. Send it again if you still want it.")
+}
+
+pub(super) fn stale() -> &'static str {
+    "⚠ Your last message was not answered before the gateway went down more than a day ago. /retry asks it now."
+}
+
+pub(super) fn agent_gone(gone: &AgentName, now: &AgentName) -> String {
+    format!("⚠ Agent '{gone}' is no longer configured. Agent '{now}' answers, in a new session.")
+}
+
 pub(super) fn stopping() -> String {
     "the gateway is stopping".to_owned()
 }

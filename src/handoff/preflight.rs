@@ -15,7 +15,9 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::io::{FdFlags, fcntl_getfd};
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process_group, pidfd_open, waitid, waitpid,
+};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::io::AsyncReadExt;
@@ -169,7 +171,15 @@ impl Child {
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("a child has a positive pid");
         // Reaped by us through the pidfd, never by std.
         drop(child);
-        Ok(Self { pid, pidfd: pidfd_open(pid, PidfdFlags::empty())?, reaped: false })
+        match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => Ok(Self { pid, pidfd, reaped: false }),
+            Err(error) => {
+                // It is killed, so the wait is short.
+                let _gone = kill_process_group(pid, Signal::KILL);
+                let _reaped = waitpid(Some(pid), WaitOptions::empty());
+                Err(error.into())
+            }
+        }
     }
 
     async fn finish(mut self, output: OwnedFd, error: OwnedFd) -> Result<Ended, PreflightError> {

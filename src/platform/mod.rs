@@ -111,4 +111,9 @@ impl PlatformHandle {
     pub fn try_send(&self, command: PlatformCommand) -> Result<(), TrySendError<PlatformCommand>> {
         self.commands.try_send(command)
     }
+
+    /// Whether the task has ended and takes no command any more.
+    pub fn is_over(&self) -> bool {
+        self.commands.is_closed()
+    }
 }

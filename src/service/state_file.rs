@@ -1,8 +1,10 @@
-//! `gateway_state.json`: what the gateway says about itself to other programs, also when it does not answer.
+//! `gateway_state.json`: what the gateway says about itself to other programs, also when it does not answer; and
+//! `gateway.pid`, which process it is.
 //!
 //! **Invariants**
 //! - The file is replaced as a whole: a reader sees the state before or the state after, never half of one.
-//! - It is rewritten at every start, so that `draining` never outlives the process that drained.
+//! - It is rewritten at every start, before anything can fail but the home itself, so that `draining` never outlives
+//!   the process that drained.
 //! - It is never read back to decide anything: the [lock](super::lock) says whether a gateway runs.
 
 use std::collections::BTreeMap;
@@ -182,14 +184,7 @@ impl GatewayState {
     /// # Errors
     /// [`StateFileError::Write`].
     pub fn write(&self, path: &Path) -> Result<(), StateFileError> {
-        let error = |source| StateFileError::Write { path: path.to_owned(), source };
-        let directory = path.parent().unwrap_or(Path::new("."));
-        // In one write: a handoff waits for it, and the serialiser alone would make one of every token.
-        let text = serde_json::to_vec_pretty(self).map_err(|source| error(source.into()))?;
-        let mut file = NamedTempFile::with_prefix_in(".gateway_state.", directory).map_err(error)?;
-        file.write_all(&text).map_err(error)?;
-        file.persist(path).map_err(|persist| error(persist.error))?;
-        Ok(())
+        replace(path, self)
     }
 
     /// Reads the file; nothing if there is none.
@@ -207,6 +202,40 @@ impl GatewayState {
         let state = serde_json::from_str(&text);
         state.map(Some).map_err(|source| StateFileError::Parse { path: path.to_owned(), source })
     }
+}
+
+/// The content of `gateway.pid`. It is there while the gateway runs, and also after it was killed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessRecord {
+    /// The process.
+    pub pid: u32,
+    /// Always [`KIND`].
+    pub kind: String,
+    /// Its command line.
+    pub argv: Vec<String>,
+    /// When it started.
+    pub start_time: UnixMillis,
+}
+
+impl ProcessRecord {
+    /// Replaces the file, as [`GatewayState::write`] does.
+    ///
+    /// # Errors
+    /// [`StateFileError::Write`].
+    pub fn write(&self, path: &Path) -> Result<(), StateFileError> {
+        replace(path, self)
+    }
+}
+
+fn replace(path: &Path, content: &impl Serialize) -> Result<(), StateFileError> {
+    let error = |source| StateFileError::Write { path: path.to_owned(), source };
+    let directory = path.parent().unwrap_or(Path::new("."));
+    // In one write: a handoff waits for it, and the serialiser alone would make one of every token.
+    let text = serde_json::to_vec_pretty(content).map_err(|source| error(source.into()))?;
+    let mut file = NamedTempFile::with_prefix_in(".gateway_state.", directory).map_err(error)?;
+    file.write_all(&text).map_err(error)?;
+    file.persist(path).map_err(|persist| error(persist.error))?;
+    Ok(())
 }
 
 #[cfg(test)]

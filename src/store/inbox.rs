@@ -1,12 +1,18 @@
 //! Messages as they were accepted, and how far their turns have come.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
 use super::{Store, StoreError};
 use crate::chat::Inbound;
 use crate::clock::UnixMillis;
 use crate::id::TurnId;
+
+/// How long a message is kept once it is done, in milliseconds: for as long a platform may send it again and be told
+/// that it is a duplicate.
+const KEPT_MS: i64 = 7 * 24 * 3600 * 1000;
+/// Old messages are looked for each time that so many were stored.
+const PRUNE_EVERY: i64 = 256;
 
 /// What became of a message that was offered to the inbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +54,8 @@ pub struct OpenTurn {
     pub inbound: Inbound,
     /// Whether an agent had it already.
     pub running: bool,
+    /// When it was stored.
+    pub received_at: UnixMillis,
 }
 
 impl Store {
@@ -66,9 +74,12 @@ impl Store {
                      VALUES (?1, ?2, ?3, ?4, 'queued', ?5, ?5) ON CONFLICT DO NOTHING RETURNING id",
                 )?;
                 let platform = inbound.conversation.platform.as_str();
-                let id = insert
+                let id: Option<i64> = insert
                     .query_row(params![platform, inbound.account, inbound.message_id, body, now.0], |row| row.get(0))
                     .optional()?;
+                if id.is_some_and(|id| id % PRUNE_EVERY == 0) {
+                    prune(db, UnixMillis(now.0 - KEPT_MS))?;
+                }
                 Ok(id.map_or(Accepted::Duplicate, |id| Accepted::New(TurnId(id))))
             })
             .await
@@ -92,24 +103,46 @@ impl Store {
             .await
     }
 
+    /// Makes a message wait that was dealt with already, and gives it another text: `/retry` becomes the question that
+    /// it repeats.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn requeue(&self, turn: TurnId, text: String) -> Result<(), StoreError> {
+        let now = UnixMillis::now();
+        self.writer
+            .run("record a turn's text", move |db| {
+                db.execute(
+                    "UPDATE inbox SET inbound = json_set(inbound, '$.text', ?2), state = 'queued', updated_ms = ?3
+                     WHERE id = ?1",
+                    params![turn.0, text, now.0],
+                )?;
+                Ok(())
+            })
+            .await
+    }
+
     /// The turns that are not over, oldest first: what a gateway that was killed takes up again.
     ///
     /// # Errors
     /// Any [`StoreError`].
     pub async fn open_turns(&self) -> Result<Vec<OpenTurn>, StoreError> {
-        let rows: Vec<(i64, String, String)> = self
+        let rows: Vec<(i64, String, String, i64)> = self
             .writer
             .run("list the open turns", |db| {
-                db.prepare("SELECT id, inbound, state FROM inbox WHERE state IN ('queued', 'running') ORDER BY id")?
-                    .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
-                    .collect()
+                db.prepare(
+                    "SELECT id, inbound, state, received_ms FROM inbox WHERE state IN ('queued', 'running') ORDER BY id",
+                )?
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
+                .collect()
             })
             .await?;
         rows.into_iter()
-            .map(|(id, body, state)| {
+            .map(|(id, body, state, received_ms)| {
                 let inbound = serde_json::from_str(&body)
                     .map_err(|source| StoreError::Corrupt { what: "a stored message", source })?;
-                Ok(OpenTurn { turn: TurnId(id), inbound, running: state == "running" })
+                let received_at = UnixMillis(received_ms);
+                Ok(OpenTurn { turn: TurnId(id), inbound, running: state == "running", received_at })
             })
             .collect()
     }
@@ -160,6 +193,17 @@ impl Store {
     }
 }
 
+/// Forgets messages that are done and were stored before `limit`, some of the oldest.
+fn prune(db: &Connection, limit: UnixMillis) -> rusqlite::Result<()> {
+    db.execute(
+        "DELETE FROM inbox WHERE id IN (
+             SELECT id FROM (SELECT id, state, received_ms FROM inbox ORDER BY id LIMIT ?1)
+             WHERE state = 'done' AND received_ms < ?2)",
+        params![4 * PRUNE_EVERY, limit.0],
+    )?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,5 +245,28 @@ mod tests {
         store.set_turn_state(turns[1], TurnState::Running).await.expect("records");
         let open: Vec<_> = store.open_turns().await.expect("lists").iter().map(|t| (t.turn, t.running)).collect();
         assert_eq!(open, [(turns[1], true), (turns[2], false)]);
+        // `/retry` is a message of its own that becomes the question it repeats.
+        store.requeue(turns[0], "again, with \"quotes\"".into()).await.expect("records");
+        let open = store.open_turns().await.expect("lists");
+        assert_eq!((open[0].turn, open[0].running), (turns[0], false));
+        assert_eq!(open[0].inbound, Inbound { text: "again, with \"quotes\"".into(), ..message("a") });
+    }
+
+    #[tokio::test]
+    async fn old_messages_that_are_done_are_forgotten() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let store = Store::open(&dir.path().join("state.db")).expect("opens");
+        let mut turns = Vec::new();
+        for id in ["done", "open"] {
+            let Accepted::New(turn) = store.accept(&message(id)).await.expect("accepts") else { panic!("new") };
+            turns.push(turn);
+        }
+        store.set_turn_state(turns[0], TurnState::Done).await.expect("records");
+        for (limit, kept) in [(0, true), (UnixMillis::now().0 + 1, false)] {
+            store.writer.run("prune", move |db| prune(db, UnixMillis(limit))).await.expect("prunes");
+            assert_eq!(store.inbound(turns[0]).await.expect("reads").is_some(), kept);
+            assert!(store.inbound(turns[1]).await.expect("reads").is_some(), "what is open is kept");
+        }
+        assert_eq!(store.accept(&message("open")).await.expect("accepts"), Accepted::Duplicate);
     }
 }

@@ -11,8 +11,8 @@ const QUEUE: usize = 1024;
 /// Jobs that share one commit at most, so that the first of them does not wait for long.
 const BATCH: usize = 256;
 
-/// Runs one job, and returns what tells its caller how the commit went.
-type Job = Box<dyn FnOnce(&Transaction<'_>) -> Answer + Send>;
+/// Runs one job, unless the transaction was undone already, and returns what tells its caller how the commit went.
+type Job = Box<dyn FnOnce(&Transaction<'_>, bool) -> Answer + Send>;
 type Answer = Box<dyn FnOnce(Result<(), String>) + Send>;
 
 #[derive(Clone, Debug)]
@@ -50,13 +50,14 @@ impl Writer {
         job: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
-        let boxed: Job = Box::new(move |transaction| {
-            let outcome = in_savepoint(transaction, job);
+        let boxed: Job = Box::new(move |transaction, undone| {
+            let outcome = (!undone).then(|| in_savepoint(transaction, job));
             Box::new(move |commit: Result<(), String>| {
                 let told = match (outcome, commit) {
-                    (Ok(value), Ok(())) => Ok(value),
-                    (Err(source), _) => Err(StoreError::Sql { what, source }),
-                    (Ok(_), Err(reason)) => Err(StoreError::Commit { reason }),
+                    (Some(Ok(value)), Ok(())) => Ok(value),
+                    (Some(Err(source)), _) => Err(StoreError::Sql { what, source }),
+                    (Some(Ok(_)) | None, Err(reason)) => Err(StoreError::Commit { reason }),
+                    (None, Ok(())) => unreachable!("a transaction that was undone is not committed"),
                 };
                 // A caller that no longer waits does not want to know.
                 drop(reply.send(told));
@@ -107,9 +108,43 @@ fn commit(connection: &mut Connection, jobs: impl Iterator<Item = Job>) {
             return;
         }
     };
-    let answers: Vec<Answer> = jobs.map(|job| job(&transaction)).collect();
-    let outcome = transaction.commit().map_err(|error| error.to_string());
+    let mut answers: Vec<Answer> = Vec::with_capacity(BATCH);
+    let mut undone = false;
+    for job in jobs {
+        answers.push(job(&transaction, undone));
+        // SQLite may roll back the whole transaction for an error such as a full disk (lang_transaction.html). What
+        // came after it in this batch would then be committed by itself and yet be told as failed.
+        undone |= transaction.is_autocommit();
+    }
+    let outcome = match undone {
+        true => Err("an earlier write of the same commit failed and undid it".to_owned()),
+        false => transaction.commit().map_err(|error| error.to_string()),
+    };
     for answer in answers {
         answer(outcome.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_transaction_that_sqlite_undid_writes_nothing_and_all_its_jobs_are_told() {
+        let connection = Connection::open_in_memory().expect("opens");
+        connection.execute_batch("CREATE TABLE t (n INTEGER)").expect("creates");
+        let (writer, _opened) = Writer::start(move || Ok(connection));
+        let insert = |n: i64| writer.run("insert", move |db| db.execute("INSERT INTO t VALUES (?1)", [n]));
+        // As SQLite does it by itself when the disk is full.
+        let undo = writer.run("undo", |db| -> rusqlite::Result<()> {
+            db.execute_batch("ROLLBACK")?;
+            Err(rusqlite::Error::InvalidQuery)
+        });
+        let hold = writer.run("hold", |_| Ok(()));
+        let (_, before, undone, after) = tokio::join!(hold, insert(1), undo, insert(2));
+        assert!(undone.is_err());
+        let count = writer.run("count", |db| db.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, isize>(0)));
+        let told = isize::from(before.is_ok()) + isize::from(after.is_ok());
+        assert_eq!(count.await.expect("counts"), told, "told {before:?} and {after:?}");
     }
 }

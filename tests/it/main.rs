@@ -5,6 +5,7 @@
 //! - `config`: gateway.toml, accepted and refused.
 //! - `control`: the control socket, its limits, and clients over freezes and adoptions.
 //! - `golden`: states that earlier images handed over.
+//! - `core`: the whole gateway as a plain process: nothing lost and nothing twice over handoffs, kills and reloads.
 //! - `handoff`: the whole gateway under a real systemd, replaced while turns stream.
 //! - `hostile`: bad input from every side, and ends at every moment: clear words, no panic, nothing lost.
 //! - `refusal`: bad releases asked for from a chat and the command line: the reason is told, nothing is touched.
@@ -18,6 +19,7 @@ mod agent;
 mod cli;
 mod config;
 mod control;
+mod core;
 mod golden;
 mod handoff;
 mod hostile;

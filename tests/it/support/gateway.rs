@@ -42,7 +42,7 @@ impl Gateway {
     /// As [`Gateway::start`], in a home that has something in it.
     pub async fn start_in(home: tempfile::TempDir, binary: &Path, config: &str) -> Self {
         let gateway = Self::launch(home, &[], binary, config);
-        gateway.wait_until("it serves", async |status| status.agents.iter().all(|agent| agent.state == "ready")).await;
+        gateway.wait_until_ready().await;
         gateway
     }
 
@@ -78,6 +78,24 @@ impl Gateway {
             // Nothing is awaited but the end; wait(2) has no deadline.
             std::thread::park_timeout(Duration::from_millis(2));
         }
+    }
+
+    /// Kills it without a word, as the kernel does when memory is short, and starts it again on the same home.
+    pub async fn kill_and_start(&mut self) {
+        self.process.kill().expect("it runs");
+        self.wait();
+        self.start_again().await;
+        self.wait_until_ready().await;
+    }
+
+    /// Sends it SIGTERM and waits for its end.
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.signal(Signal::SIGTERM);
+        self.wait()
+    }
+
+    async fn wait_until_ready(&self) {
+        self.wait_until("it serves", async |status| status.agents.iter().all(|agent| agent.state == "ready")).await;
     }
 
     /// Runs the command line on its home.
