@@ -164,12 +164,10 @@ pub struct Chat {
     early: Vec<OutboundContent>,
 }
 
-/// An answer as it came: each piece and when.
+/// An answer.
 pub struct Answer {
     /// The text.
     pub text: String,
-    /// The longest time between two pieces.
-    pub longest_gap: Duration,
     /// Notices that came in between.
     pub notices: Vec<String>,
     /// How it ended.
@@ -205,20 +203,15 @@ impl Chat {
     pub async fn answer(&mut self, mut on_piece: impl AsyncFnMut(&mut Self, usize)) -> Answer {
         let mut text = String::new();
         let mut notices = Vec::new();
-        let mut longest_gap = Duration::ZERO;
-        let mut last: Option<Instant> = None;
         loop {
             match self.next().await {
                 OutboundContent::Notice { text } => notices.push(text),
                 OutboundContent::Reply { step: ReplyStep::Delta(piece), .. } => {
-                    let now = Instant::now();
-                    longest_gap = longest_gap.max(last.map_or(Duration::ZERO, |last| now - last));
-                    last = Some(now);
                     text.push_str(&piece);
                     on_piece(self, text.len()).await;
                 }
                 OutboundContent::Reply { step: ReplyStep::End(end), .. } => {
-                    return Answer { text, longest_gap, notices, end };
+                    return Answer { text, notices, end };
                 }
                 OutboundContent::Reply { .. } => {}
             }
