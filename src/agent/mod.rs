@@ -157,6 +157,14 @@ pub enum AgentEvent {
         /// Everything the next image needs; without fds while no process runs.
         snapshot: AgentSnapshot,
     },
+    /// The answer to [`AgentCommand::Freeze`] when the state cannot be taken, for example for want of fds: the handoff
+    /// must not happen. The task waits for the thaw all the same.
+    FreezeFailed {
+        /// Who.
+        agent: AgentName,
+        /// Why, for people.
+        reason: String,
+    },
     /// The answer to [`AgentCommand::Stop`].
     Stopped {
         /// Who.

@@ -235,17 +235,14 @@ impl Task {
 
     /// Tells the state and touches nothing until it is thawed or replaced.
     async fn freeze(&mut self) -> Flow {
-        match snapshot::take(&self.connection, self.backoff, &self.life) {
-            Ok(snapshot) => {
-                let frozen = AgentEvent::Frozen { agent: self.spec.name.clone(), snapshot };
-                if self.events.send(frozen).await.is_err() {
-                    return Flow::End;
-                }
-            }
-            // Not told: who asked gives up at its deadline and thaws. A snapshot without fds would end the agent.
-            Err(error) => {
-                tracing::error!(agent = %self.spec.name, error = %Chain(&error), "cannot freeze the agent");
-            }
+        let agent = self.spec.name.clone();
+        let answer = match snapshot::take(&self.connection, self.backoff, &self.life) {
+            Ok(snapshot) => AgentEvent::Frozen { agent, snapshot },
+            // A snapshot without fds would end the agent.
+            Err(error) => AgentEvent::FreezeFailed { agent, reason: Chain(&error).to_string() },
+        };
+        if self.events.send(answer).await.is_err() {
+            return Flow::End;
         }
         if self.mailbox.thaw().await { Flow::Continue } else { Flow::End }
     }

@@ -31,6 +31,9 @@ pub(super) enum FreezeError {
     /// Parts that did not answer.
     #[error("{} did not come to a safe point within {} s", holders.join(", "), after.as_secs())]
     Stuck { holders: Vec<String>, after: Duration },
+    /// An agent's state could not be taken, for example for want of fds.
+    #[error("agent '{agent}' cannot be frozen: {reason}")]
+    Agent { agent: AgentName, reason: String },
     /// An fd could not be duplicated.
     #[error("the sockets of the control clients cannot be duplicated")]
     Duplicate(#[source] std::io::Error),
@@ -43,7 +46,7 @@ pub(super) enum FreezeError {
 pub(super) struct Frozen {
     agents: Vec<(AgentName, AgentSnapshot)>,
     platforms: Vec<PlatformEntry>,
-    control: Option<ControlSnapshot>,
+    control: ControlSnapshot,
 }
 
 impl Frozen {
@@ -58,53 +61,79 @@ impl Frozen {
 
 impl Daemon {
     /// Brings every part to a safe point. From here to [`Daemon::thaw`] or execve nothing is acted upon.
+    ///
+    /// A part that cannot be frozen does not end this before the others have answered: an answer that came later would
+    /// be taken for that to the next freeze.
     pub(super) async fn freeze(&mut self, drain: Duration) -> Result<Frozen, FreezeError> {
         self.gateway.hold(true, &mut Vec::new());
         self.held = true;
-        let mut frozen = Frozen { agents: Vec::new(), platforms: Vec::new(), control: None };
-        let mut agents: BTreeSet<AgentName> = self.agents.keys().cloned().collect();
+        let agents = self.freeze_agents().await?;
+        let (platforms, control) = self.freeze_chats(drain).await?;
+        Ok(Frozen { agents, platforms, control })
+    }
+
+    async fn freeze_agents(&mut self) -> Result<Vec<(AgentName, AgentSnapshot)>, FreezeError> {
+        let mut waiting: BTreeSet<AgentName> = self.agents.keys().cloned().collect();
         for outlet in self.agents.values_mut() {
             outlet.put(AgentCommand::Freeze);
         }
-        let started = Instant::now();
-        while !agents.is_empty() {
-            let holders = || agents.iter().map(|agent| format!("agent '{agent}'")).collect();
-            match self.event_until(started + MARKER_DEADLINE, MARKER_DEADLINE, holders).await? {
+        let mut frozen = Ok(Vec::new());
+        let deadline = Instant::now() + MARKER_DEADLINE;
+        while !waiting.is_empty() {
+            let holders = || waiting.iter().map(|agent| format!("agent '{agent}'")).collect();
+            match self.event_until(deadline, MARKER_DEADLINE, holders).await? {
                 Event::Agent(AgentEvent::Frozen { agent, snapshot }) => {
-                    agents.remove(&agent);
-                    frozen.agents.push((agent, snapshot));
+                    waiting.remove(&agent);
+                    if let Ok(frozen) = &mut frozen {
+                        frozen.push((agent, snapshot));
+                    }
+                }
+                Event::Agent(AgentEvent::FreezeFailed { agent, reason }) => {
+                    waiting.remove(&agent);
+                    frozen = Err(FreezeError::Agent { agent, reason });
                 }
                 other => {
                     if let Event::Agent(AgentEvent::Stopped { agent }) = &other {
-                        agents.remove(agent);
+                        waiting.remove(agent);
                     }
                     self.handle_held(other).await;
                 }
             }
         }
-        let mut platforms: BTreeSet<PlatformName> = self.platforms.keys().cloned().collect();
+        frozen
+    }
+
+    async fn freeze_chats(&mut self, drain: Duration) -> Result<(Vec<PlatformEntry>, ControlSnapshot), FreezeError> {
+        let mut waiting: BTreeSet<PlatformName> = self.platforms.keys().cloned().collect();
         for outlet in self.platforms.values_mut() {
             outlet.put(PlatformCommand::Freeze { drain });
         }
         self.control.put(ControlCommand::Freeze);
+        let (mut platforms, mut control) = (Vec::new(), None);
         let limit = drain + MARKER_DEADLINE;
         let deadline = Instant::now() + limit;
-        while !platforms.is_empty() || frozen.control.is_none() {
+        loop {
+            if waiting.is_empty()
+                && let Some(control) = control
+            {
+                return Ok((platforms, control?));
+            }
             let holders = || {
-                let control = frozen.control.is_none().then(|| "the control socket".to_owned());
-                platforms.iter().map(|platform| format!("platform '{platform}'")).chain(control).collect()
+                let control = control.is_none().then(|| "the control socket".to_owned());
+                waiting.iter().map(|platform| format!("platform '{platform}'")).chain(control).collect()
             };
             match self.event_until(deadline, limit, holders).await? {
                 Event::Platform(PlatformEvent::Frozen { platform, state }) => {
-                    platforms.remove(&platform);
-                    frozen.platforms.push(PlatformEntry { name: platform, state });
+                    waiting.remove(&platform);
+                    platforms.push(PlatformEntry { name: platform, state });
                 }
-                Event::Control(ControlEvent::Frozen(snapshot)) => frozen.control = Some(snapshot),
-                Event::Control(ControlEvent::FreezeFailed(source)) => return Err(FreezeError::Duplicate(source)),
+                Event::Control(ControlEvent::Frozen(snapshot)) => control = Some(Ok(snapshot)),
+                Event::Control(ControlEvent::FreezeFailed(source)) => {
+                    control = Some(Err(FreezeError::Duplicate(source)));
+                }
                 other => self.handle_held(other).await,
             }
         }
-        Ok(frozen)
     }
 
     /// What happens while parts come to their safe points. Nothing new is begun.
@@ -168,14 +197,13 @@ impl Daemon {
             agents.push(AgentEntry { name, state, running, turns });
         }
         registry.put_section(AGENTS, AgentSnapshot::VERSION, &agents)?;
-        if let Some(ControlSnapshot { state, listener, clients }) = frozen.control {
-            let ids = clients.iter().map(|(client, _)| *client).collect();
-            registry.put_fd(listener_fd(), listener);
-            for (client, fd) in clients {
-                registry.put_fd(client_fd(client), fd);
-            }
-            registry.put_section(CONTROL, ControlSnapshot::VERSION, &ControlEntry { state, clients: ids })?;
+        let ControlSnapshot { state, listener, clients } = frozen.control;
+        let ids = clients.iter().map(|(client, _)| *client).collect();
+        registry.put_fd(listener_fd(), listener);
+        for (client, fd) in clients {
+            registry.put_fd(client_fd(client), fd);
         }
+        registry.put_section(CONTROL, ControlSnapshot::VERSION, &ControlEntry { state, clients: ids })?;
         registry.put_section(PLATFORMS, VERSION, &frozen.platforms)?;
         registry.put_section(LOCAL, VERSION, &self.local)?;
         // A look for releases that is under way is made again by the next image; by this one it goes on.

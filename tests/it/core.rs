@@ -15,7 +15,7 @@ use hermes_gateway::jsonrpc::{Message, RequestId};
 use hermes_gateway::service::state_file::{GatewayState, Phase};
 use tokio::net::TcpListener;
 
-use crate::support::gateway::{Gateway, SOON};
+use crate::support::gateway::{Gateway, SOON, expected_stream, stream_prompt};
 
 const ECHO: &str = "[agents.default]\ncommand = [\"hermes\", \"agent\", \"echo\"]\n";
 
@@ -317,4 +317,66 @@ async fn a_handoff_while_a_removed_agent_is_being_stopped_is_refused_at_once() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
     assert_eq!(report.generation, 2);
+}
+
+/// Without a free fd nothing can be duplicated: the handoff is refused, and nothing is held, lost or closed.
+#[tokio::test]
+async fn a_handoff_without_free_fds_fails_and_everything_goes_on() {
+    let gateway = Gateway::start(binary(), ECHO).await;
+    let mut chat = gateway.chat("main").await;
+    let (chunks, bytes) = (150, 20);
+    chat.say(&stream_prompt(chunks, bytes, 20)).await;
+    let mut client = gateway.client().await;
+    let pid = rustix::process::Pid::from_raw(i32::try_from(gateway.pid()).expect("a pid"));
+    let fds = std::path::PathBuf::from(format!("/proc/{}/fd", gateway.pid()));
+    let limit = |current| rustix::process::Rlimit { current: Some(current), maximum: Some(1024) };
+    let params = HandoffParams { kind: HandoffKind::Restart, force: false, reason: None };
+    let mut refused = 0;
+    // From no room at all to nearly enough: every step that duplicates is the first to fail once.
+    for room in 0..40 {
+        let open = std::fs::read_dir(&fds).expect("its fds").count() as u64;
+        rustix::process::prlimit(pid, rustix::process::Resource::Nofile, limit(open + room)).expect("limits");
+        let outcome = client.request::<HandoffReport>(proto::HANDOFF, &params, SOON, |_, _| {}).await;
+        rustix::process::prlimit(pid, rustix::process::Resource::Nofile, limit(1024)).expect("limits");
+        match outcome {
+            Ok(_) => break,
+            Err(ClientError::Rpc(error)) => assert_eq!(error.code, proto::HANDOFF_FAILED, "{}", error.message),
+            Err(error) => panic!("{error}\n{}", gateway.log()),
+        }
+        refused += 1;
+    }
+    assert!(refused > 2, "{refused} were refused");
+    let report: HandoffReport =
+        client.request(proto::HANDOFF, &params, SOON, |_, _| {}).await.expect("with free fds it succeeds");
+    assert_eq!((report.pid, report.agents_carried), (gateway.pid(), 1));
+    let answer = chat.answer(async |_, _| {}).await;
+    assert_eq!((answer.text, answer.end), (expected_stream(chunks, bytes), ReplyEnd::Complete));
+}
+
+#[tokio::test]
+async fn a_stop_at_any_moment_of_a_handoff_is_an_orderly_stop() {
+    for moment in 0..12_u64 {
+        let mut gateway = Gateway::start(binary(), ECHO).await;
+        let mut client = gateway.client().await;
+        let restarts = tokio::spawn(async move {
+            let params = HandoffParams { kind: HandoffKind::Restart, force: false, reason: None };
+            let mut asked = 0;
+            while client.request::<HandoffReport>(proto::HANDOFF, &params, SOON, |_, _| {}).await.is_ok() {
+                asked += 1;
+            }
+            asked
+        });
+        // Not to wait for anything: so that each round hits another moment.
+        tokio::time::sleep(Duration::from_millis(20 + 9 * moment)).await;
+        let (gateway, status) = tokio::task::spawn_blocking(move || {
+            let status = gateway.terminate();
+            (gateway, status)
+        })
+        .await
+        .expect("it ends");
+        assert!(status.success(), "{status} at {moment}\n{}", gateway.log());
+        let state = state(gateway.home());
+        assert_eq!(state.gateway_state, Phase::Stopped, "{}", gateway.log());
+        restarts.await.expect("the client is told or disconnected");
+    }
 }
