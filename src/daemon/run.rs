@@ -1,5 +1,6 @@
 //! The loop: one event at a time, and the orderly end.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -62,6 +63,8 @@ pub(super) struct Daemon {
     pub(super) probation: Option<Probation>,
     /// Whether everything is held: what arrives is stashed.
     pub(super) held: bool,
+    /// What other programs were told last, in short.
+    pub(super) shown: Cell<Option<(Phase, usize)>>,
     /// What arrived while everything was held and was not handled yet.
     pub(super) stash: Stash,
     pub(super) ticks: Interval,
@@ -232,6 +235,9 @@ impl Daemon {
     async fn tick(&mut self) {
         self.notifier.watchdog_ping();
         self.watch_parts();
+        if self.shown.get() != Some(self.in_short()) {
+            self.write_state_file();
+        }
         self.watch_probation().await;
     }
 
@@ -242,7 +248,8 @@ impl Daemon {
         let part = agent
             .map(|(name, _)| format!("agent '{name}'"))
             .or_else(|| platform.map(|(name, _)| format!("platform '{name}'")))
-            .or_else(|| self.control.is_over().then(|| "the control socket".to_owned()));
+            .or_else(|| self.control.is_over().then(|| "the control socket".to_owned()))
+            .or_else(|| self.store.is_over().then(|| "the database writer".to_owned()));
         if let Some(part) = part {
             tracing::error!(part, "a part of the gateway has died, so the gateway stops to be started anew");
             self.stopping = Some(format!("{part} has died"));
