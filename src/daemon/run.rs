@@ -105,17 +105,17 @@ pub fn run(options: RunOptions) -> Result<(), DaemonError> {
     signals::take_over().map_err(|source| DaemonError::System { what: "set up signals", source })?;
     let claimed = boot::claim(options)?;
     let (home, lock) = (claimed.home.clone(), Rc::clone(&claimed.lock));
-    let outcome = serve(claimed);
+    let outcome = start_and_serve(claimed);
     match &outcome {
-        Err(error @ DaemonError::PartDied { .. }) => report::write_start(&home, Phase::Stopped, Some(error)),
+        // It did start; its end is written down already.
+        Ok(()) | Err(DaemonError::PartDied { .. }) => {}
         Err(error) => report::write_start(&home, Phase::StartupFailed, Some(error)),
-        Ok(()) => {}
     }
     drop(lock);
     outcome
 }
 
-fn serve(claimed: Claimed) -> Result<(), DaemonError> {
+fn start_and_serve(claimed: Claimed) -> Result<(), DaemonError> {
     let ground = boot::ground(claimed)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

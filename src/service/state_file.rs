@@ -108,7 +108,7 @@ pub enum Phase {
     Degraded,
     /// It takes no new work, for a handoff or a stop.
     Draining,
-    /// It has ended because it was told to.
+    /// It has ended in order; `exit_reason` says why.
     Stopped,
     /// It has ended because it could not start.
     StartupFailed,
