@@ -261,6 +261,7 @@ pub(super) fn write_start(home: &Home, phase: state_file::Phase, error: Option<&
         exit_reason: error.map(|error| Chain(error).to_string()),
         updated_at: now,
         version: crate::version::version().to_owned(),
+        control_sock: Some(home.control_sock().to_owned()),
         ..GatewayState::default()
     };
     let written = if phase == state_file::Phase::Starting {
