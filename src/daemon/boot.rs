@@ -1,5 +1,6 @@
 //! Making a [`Daemon`]: of nothing, or of what the previous image of this process left.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -183,6 +184,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
         // Nothing is handled before everything is there.
         held: true,
         stash,
+        shown: Cell::new(None),
         ticks,
         checks: Vec::new(),
         held_steps: Vec::new(),

@@ -217,7 +217,10 @@ impl Daemon {
     }
 
     fn gateway_state(&self) -> state_file::Phase {
-        let trouble = self.links.values().any(|(link, _)| !matches!(link, LinkState::Connected));
+        // After every start and handoff a link is made anew for a moment, which is no trouble.
+        let fine = |link: &LinkState| matches!(link, LinkState::Connected | LinkState::Connecting);
+        let trouble = self.links.values().any(|(link, _)| !fine(link))
+            || self.gateway.agents().any(|(_, view, _)| matches!(view, AgentView::Down { .. }));
         match &self.swap {
             _ if self.stopping.is_some() => state_file::Phase::Draining,
             Swap::Preparing(pending) if pending.timeline.phase() > Phase::Preflight => state_file::Phase::Draining,
@@ -226,8 +229,14 @@ impl Daemon {
         }
     }
 
+    /// What changes all the time in what other programs are told; looked at every second.
+    pub(super) fn in_short(&self) -> (state_file::Phase, usize) {
+        (self.gateway_state(), self.gateway.turns_in_flight())
+    }
+
     /// Tells other programs what runs.
     pub(super) fn write_state_file(&self) {
+        self.shown.set(Some(self.in_short()));
         self.write_state(self.gateway_state(), None);
         self.notifier.status(&self.status_line());
     }
@@ -293,6 +302,7 @@ pub(super) fn write_start(home: &Home, phase: state_file::Phase, error: Option<&
         exit_reason: error.map(|error| Chain(error).to_string()),
         updated_at: now,
         version: crate::version::version().to_owned(),
+        control_sock: Some(home.control_sock().to_owned()),
         ..GatewayState::default()
     };
     let written = if phase == state_file::Phase::Starting {

@@ -1,5 +1,6 @@
 //! The loop: one event at a time, and the orderly end.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -65,6 +66,8 @@ pub(super) struct Daemon {
     pub(super) books: Option<JoinHandle<Option<i64>>>,
     /// Whether everything is held: what arrives is stashed.
     pub(super) held: bool,
+    /// What other programs were told last, in short.
+    pub(super) shown: Cell<Option<(Phase, usize)>>,
     /// What arrived while everything was held and was not handled yet.
     pub(super) stash: Stash,
     pub(super) ticks: Interval,
@@ -105,17 +108,17 @@ pub fn run(options: RunOptions) -> Result<(), DaemonError> {
     signals::take_over().map_err(|source| DaemonError::System { what: "set up signals", source })?;
     let claimed = boot::claim(options)?;
     let (home, lock) = (claimed.home.clone(), Rc::clone(&claimed.lock));
-    let outcome = serve(claimed);
+    let outcome = start_and_serve(claimed);
     match &outcome {
-        Err(error @ DaemonError::PartDied { .. }) => report::write_start(&home, Phase::Stopped, Some(error)),
+        // It did start; its end is written down already.
+        Ok(()) | Err(DaemonError::PartDied { .. }) => {}
         Err(error) => report::write_start(&home, Phase::StartupFailed, Some(error)),
-        Ok(()) => {}
     }
     drop(lock);
     outcome
 }
 
-fn serve(claimed: Claimed) -> Result<(), DaemonError> {
+fn start_and_serve(claimed: Claimed) -> Result<(), DaemonError> {
     let ground = boot::ground(claimed)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -235,6 +238,9 @@ impl Daemon {
     async fn tick(&mut self) {
         self.notifier.watchdog_ping();
         self.watch_parts();
+        if self.shown.get() != Some(self.in_short()) {
+            self.write_state_file();
+        }
         self.watch_probation().await;
     }
 
@@ -245,7 +251,8 @@ impl Daemon {
         let part = agent
             .map(|(name, _)| format!("agent '{name}'"))
             .or_else(|| platform.map(|(name, _)| format!("platform '{name}'")))
-            .or_else(|| self.control.is_over().then(|| "the control socket".to_owned()));
+            .or_else(|| self.control.is_over().then(|| "the control socket".to_owned()))
+            .or_else(|| self.store.is_over().then(|| "the database writer".to_owned()));
         if let Some(part) = part {
             tracing::error!(part, "a part of the gateway has died, so the gateway stops to be started anew");
             self.stopping = Some(format!("{part} has died"));

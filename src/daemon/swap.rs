@@ -370,6 +370,7 @@ impl Daemon {
             phases_us: pending.timeline.durations_us(),
             dry_run: true,
         };
+        tracing::info!(to = report.to.version, "a dry run went well, nothing was replaced");
         self.write_state_file();
         self.tell_done(&pending.origin, &report).await;
     }

@@ -77,7 +77,7 @@ pub struct GatewayState {
     pub exit_reason: Option<String>,
     /// Whether a restart was asked for and has not happened yet.
     pub restart_requested: bool,
-    /// Agent processes that run a turn.
+    /// Turns that agents run, as of the last second.
     pub active_agents: u32,
     /// Each platform's link.
     pub platforms: BTreeMap<PlatformName, PlatformState>,
@@ -108,7 +108,7 @@ pub enum Phase {
     Degraded,
     /// It takes no new work, for a handoff or a stop.
     Draining,
-    /// It has ended because it was told to.
+    /// It has ended in order; `exit_reason` says why.
     Stopped,
     /// It has ended because it could not start.
     StartupFailed,

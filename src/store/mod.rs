@@ -127,6 +127,11 @@ impl Store {
         schema::inspect(path)
     }
 
+    /// Whether the writer thread has ended, which it does by itself only when it panics.
+    pub fn is_over(&self) -> bool {
+        self.writer.is_over()
+    }
+
     /// Waits until everything queued so far is committed.
     ///
     /// # Errors

@@ -43,6 +43,10 @@ impl Writer {
         (Self { jobs }, opened)
     }
 
+    pub(super) fn is_over(&self) -> bool {
+        self.jobs.is_closed()
+    }
+
     /// Runs `job` on the writer thread and returns its result once that is committed.
     pub(super) async fn run<T: Send + 'static>(
         &self,

@@ -16,6 +16,7 @@ use hermes_gateway::service::state_file::{GatewayState, Phase};
 use tokio::net::TcpListener;
 
 use crate::support::gateway::{Gateway, SOON, expected_stream, stream_prompt};
+use crate::support::release::Publisher;
 
 const ECHO: &str = "[agents.default]\ncommand = [\"hermes\", \"agent\", \"echo\"]\n";
 
@@ -91,7 +92,7 @@ async fn everything_is_answered_once_and_in_order_over_fifty_restarts() {
     assert!(!log.contains(" WARN ") && !log.contains(" ERROR "), "{log}");
     let late = gateway.status().await;
     assert_eq!((late.generation, late.queued_turns), (50, 0));
-    // Read beside everything else, however soon the first restart came.
+    // However soon the first restart came, the image that stays reads itself.
     gateway.wait_until("the digest is known", async |status| status.image.sha256.len() == 64).await;
     assert_eq!(state(gateway.home()).gateway_state, Phase::Running);
 }
@@ -379,4 +380,40 @@ async fn a_stop_at_any_moment_of_a_handoff_is_an_orderly_stop() {
         assert_eq!(state.gateway_state, Phase::Stopped, "{}", gateway.log());
         restarts.await.expect("the client is told or disconnected");
     }
+}
+
+/// An update whose agent does not start any more: what makes it healthy is a reload, and that is not a proof of health.
+#[tokio::test]
+async fn an_update_that_is_not_healthy_can_be_reloaded_and_is_committed_once_it_is() {
+    let publisher = Publisher::new();
+    publisher.release("1.0.1", &std::fs::read(binary()).expect("the binary is built"));
+    let common = format!(
+        "[gateway]\nprobation = \"1h\"\n[update]\nmanifest_url = \"file://{}\"\nverifying_keys = [\"{}\"]\n",
+        publisher.path("manifest.json").display(),
+        publisher.public_key()
+    );
+    let gateway = Gateway::start(binary(), &format!("{common}{ECHO}")).await;
+    let configure = |agents: &str| {
+        std::fs::write(gateway.home().join("gateway.toml"), format!("{common}{agents}")).expect("writes");
+    };
+    configure("[agents.default]\ncommand = [\"false\"]\n");
+    let kind = HandoffKind::Update { version: None, dry_run: false };
+    assert_eq!(gateway.handoff(kind).await.expect("updates").to.version, "1.0.1");
+    let agent = gateway.status().await.agents[0].pid.expect("it was carried");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(agent), nix::sys::signal::Signal::SIGKILL).expect("it runs");
+    gateway.wait_until("the agent does not start", async |status| status.agents[0].state == "down").await;
+    assert_eq!(gateway.status().await.gateway_state, "degraded");
+
+    configure(ECHO);
+    gateway.handoff(HandoffKind::Reload).await.expect("reloads");
+    let status = gateway.status().await;
+    let outcomes: Vec<_> = status.handoffs.iter().map(|h| (h.kind.as_str(), h.outcome.as_str())).collect();
+    assert_eq!(outcomes, [("reload", "committed"), ("update", "serving")]);
+    assert_eq!(status.phase, "probation");
+    gateway.wait_until("the agent is back", async |status| status.agents[0].state == "ready").await;
+    gateway.handoff(HandoffKind::Restart).await.expect("restarts");
+    let status = gateway.status().await;
+    assert_eq!((status.phase.as_str(), status.handoffs[2].outcome.as_str()), ("serving", "committed"));
+    let current = std::fs::read_link(gateway.home().join("versions/current")).expect("it is committed");
+    assert_eq!(current, Path::new("1.0.1"));
 }
