@@ -197,7 +197,7 @@ impl Gateway {
     /// A turn that the store has as not over although no image carried it: the previous process was killed.
     /// What waited is asked now; what an agent had is not asked again by itself, since the agent has the prompt
     /// already, and the chat is told. So it is when a message is too old to be answered without being asked again
-    /// ([`STALE`]), and for a command, which might no longer be meant.
+    /// (`STALE`), and for a command, which might no longer be meant.
     pub fn recover(&mut self, open: OpenTurn, effects: &mut Vec<Effect>) {
         if self.turns.contains_key(&open.turn) || self.talks.values().any(|talk| talk.is_waiting(open.turn)) {
             return;
