@@ -14,6 +14,7 @@ use crate::control::proto::{self, AgentStatus, HandoffReport, PlatformStatus, Pr
 use crate::gateway::{AgentView, Describe, Effect, Requester, notice, text};
 use crate::handoff::Phase;
 use crate::jsonrpc::ErrorObject;
+use crate::platform::local;
 use crate::report::Chain;
 use crate::service::state_file::{self, GatewayState, HandoffState, LinkPhase, PlatformState, ProcessRecord};
 
@@ -21,12 +22,12 @@ use crate::service::state_file::{self, GatewayState, HandoffState, LinkPhase, Pl
 const UPDATE: &str = "update";
 
 impl Daemon {
-    /// In a chat an update is one message that shows the step it is at, so that it costs the chat's rate limit little
-    /// and the last word, which is a message of its own, comes at once.
+    /// In a chat an update is one message that shows the step it is at ([`is_live`]), so that it costs the chat's rate
+    /// limit little and the last word, which is a message of its own, comes at once.
     pub(super) async fn tell_begin(&mut self, pending: &Pending) {
         let Origin::Chat(by) = &pending.origin else { return };
         let begins = text::handoff_begins(pending.kind_name());
-        let effects = if pending.kind_name() == UPDATE {
+        let effects = if is_live(by, pending.kind_name()) {
             [ReplyStep::Begin, ReplyStep::Delta(begins.to_owned())].map(|step| step_of(by, step)).into()
         } else {
             vec![notice(&by.conversation, begins)]
@@ -43,7 +44,10 @@ impl Daemon {
                 self.control.put(ControlCommand::Notify { client, method: proto::PROGRESS, params });
             }
             Origin::Chat(by) if progress.done_bytes.is_none_or(|done| done == 0) => {
-                let told = step_of(by, ReplyStep::Activity(progress.message));
+                let told = match is_live(by, pending.kind_name()) {
+                    true => step_of(by, ReplyStep::Activity(progress.message)),
+                    false => notice(&by.conversation, progress.message),
+                };
                 self.carry_out(vec![told]).await;
             }
             Origin::Chat(_) | Origin::Signal { .. } => {}
@@ -53,7 +57,7 @@ impl Daemon {
     /// The last word to the chat that asked.
     async fn tell_chat(&mut self, by: &Requester, kind: &str, told: String) {
         let mut effects = vec![notice(&by.conversation, told)];
-        if kind == UPDATE {
+        if is_live(by, kind) {
             effects.push(step_of(by, ReplyStep::End(ReplyEnd::Complete)));
         }
         self.carry_out(effects).await;
@@ -276,6 +280,12 @@ impl Daemon {
             tracing::warn!(error = %Chain(&error), "cannot write the state file");
         }
     }
+}
+
+/// Whether a handoff is shown to its chat by a message that changes. In a terminal what is shown stays, and pieces of
+/// two messages would be torn apart; there each step is a line.
+fn is_live(by: &Requester, kind: &str) -> bool {
+    kind == UPDATE && by.conversation.platform.as_str() != local::PLATFORM
 }
 
 /// A step of the message that shows an update to the chat that asked for it.
