@@ -287,7 +287,7 @@ fn table(report: &Report, count: u16) -> String {
         let agents = handoffs.agents;
         let of = |what: &str| format!("{agents} agents: {what}");
         line(&of("request to READY=1"), &handoffs.ready);
-        for phase in ["preflight", "quiesce", "seal", "exec", "adopt"] {
+        for phase in ["preflight", "drain", "quiesce", "seal", "exec", "adopt"] {
             if let Some(samples) = handoffs.phases.get(phase) {
                 line(&format!("    {phase}"), samples);
             }

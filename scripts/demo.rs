@@ -225,7 +225,7 @@ impl Findings {
         println!("  {:>7} before the update was asked for", millis(undisturbed));
         println!("  {:>7} from then until it was done", millis(during));
         if let Some(record) = record {
-            println!("\nThe handoff; the old image serves until the end of preflight:");
+            println!("\nThe handoff; the old image serves until quiesce begins:");
             for (phase, us) in &record.phases_us {
                 println!("  {:>7} {phase}", millis(Duration::from_micros(*us)));
             }

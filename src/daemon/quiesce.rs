@@ -1,5 +1,8 @@
 //! Stopping all parts at a safe point, and letting them go on.
 //!
+//! Before that the platforms finish what they are sending ([`Daemon::drain`]), which may take as long as the network
+//! does and stops nobody.
+//!
 //! The order is agents first, then platforms and the control socket: what an agent said before its marker has then
 //! been given to the chats before theirs, so nothing is under way between two parts when the last marker is back.
 
@@ -22,7 +25,7 @@ use crate::id::{AgentName, PlatformName};
 use crate::platform::{PlatformCommand, PlatformEvent};
 use crate::sys::signals;
 
-/// The longest wait for a part to reach a safe point, beyond the drain that it was given. They need microseconds.
+/// The longest wait for a part to reach a safe point. They need microseconds.
 const MARKER_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Why not everything came to a stop. Whatever did is let go again by [`Daemon::thaw`].
@@ -60,15 +63,33 @@ impl Frozen {
 }
 
 impl Daemon {
+    /// Lets the platforms finish what they are sending, no longer than `drain`. Meanwhile everything else goes on.
+    pub(super) async fn drain(&mut self, drain: Duration) -> Result<(), FreezeError> {
+        let mut waiting: BTreeSet<PlatformName> = self.platforms.keys().cloned().collect();
+        for outlet in self.platforms.values_mut() {
+            outlet.put(PlatformCommand::Drain { drain });
+        }
+        let limit = drain + MARKER_DEADLINE;
+        let deadline = Instant::now() + limit;
+        while !waiting.is_empty() {
+            let holders = || waiting.iter().map(|platform| format!("platform '{platform}'")).collect();
+            match self.event_until(deadline, limit, holders).await? {
+                Event::Platform(PlatformEvent::Drained { platform }) => drop(waiting.remove(&platform)),
+                other => Box::pin(self.handle(other)).await,
+            }
+        }
+        Ok(())
+    }
+
     /// Brings every part to a safe point. From here to [`Daemon::thaw`] or execve nothing is acted upon.
     ///
     /// A part that cannot be frozen does not end this before the others have answered: an answer that came later would
     /// be taken for that to the next freeze.
-    pub(super) async fn freeze(&mut self, drain: Duration) -> Result<Frozen, FreezeError> {
+    pub(super) async fn freeze(&mut self) -> Result<Frozen, FreezeError> {
         self.gateway.hold(true, &mut Vec::new());
         self.held = true;
         let agents = self.freeze_agents().await?;
-        let (platforms, control) = self.freeze_chats(drain).await?;
+        let (platforms, control) = self.freeze_chats().await?;
         Ok(Frozen { agents, platforms, control })
     }
 
@@ -103,15 +124,15 @@ impl Daemon {
         frozen
     }
 
-    async fn freeze_chats(&mut self, drain: Duration) -> Result<(Vec<PlatformEntry>, ControlSnapshot), FreezeError> {
+    async fn freeze_chats(&mut self) -> Result<(Vec<PlatformEntry>, ControlSnapshot), FreezeError> {
         let mut waiting: BTreeSet<PlatformName> = self.platforms.keys().cloned().collect();
         for outlet in self.platforms.values_mut() {
-            outlet.put(PlatformCommand::Freeze { drain });
+            // What could be waited for was waited for by `drain`, while everything else went on.
+            outlet.put(PlatformCommand::Freeze { drain: Duration::ZERO });
         }
         self.control.put(ControlCommand::Freeze);
         let (mut platforms, mut control) = (Vec::new(), None);
-        let limit = drain + MARKER_DEADLINE;
-        let deadline = Instant::now() + limit;
+        let deadline = Instant::now() + MARKER_DEADLINE;
         loop {
             if waiting.is_empty()
                 && let Some(control) = control
@@ -122,7 +143,7 @@ impl Daemon {
                 let control = control.is_none().then(|| "the control socket".to_owned());
                 waiting.iter().map(|platform| format!("platform '{platform}'")).chain(control).collect()
             };
-            match self.event_until(deadline, limit, holders).await? {
+            match self.event_until(deadline, MARKER_DEADLINE, holders).await? {
                 Event::Platform(PlatformEvent::Frozen { platform, state }) => {
                     waiting.remove(&platform);
                     platforms.push(PlatformEntry { name: platform, state });

@@ -231,7 +231,7 @@ impl Daemon {
                 self.gateway.reply_delivered(turn, &mut effects);
                 self.carry_out(effects).await;
             }
-            PlatformEvent::Frozen { .. } | PlatformEvent::Stopped { .. } => {}
+            PlatformEvent::Drained { .. } | PlatformEvent::Frozen { .. } | PlatformEvent::Stopped { .. } => {}
         }
     }
 

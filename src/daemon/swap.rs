@@ -208,7 +208,7 @@ impl Daemon {
     /// Lets the candidate read the real state as a child, beside the loop. All parts are brought to a safe point for
     /// the moment that it takes to write their state down, which also shows that the real thing will work.
     async fn preflight(&mut self, candidate: Candidate) {
-        let frozen = match self.freeze(Duration::ZERO).await {
+        let frozen = match self.freeze().await {
             Ok(frozen) => frozen,
             Err(error) => {
                 self.thaw().await;
@@ -237,12 +237,12 @@ impl Daemon {
         });
     }
 
-    /// The point of no return, but for a kernel that refuses: quiesce, seal, execve.
+    /// The point of no return, but for a kernel that refuses: drain, quiesce, seal, execve.
     async fn swap(&mut self, candidate: Candidate) {
         let drain = match &mut self.swap {
             Swap::Preparing(pending) if pending.is_dry_run() => return self.end_dry_run(candidate.id).await,
             Swap::Preparing(pending) => {
-                pending.timeline.enter(Phase::Quiesce);
+                pending.timeline.enter(Phase::Drain);
                 if pending.force { Duration::ZERO } else { self.config.gateway.restart_drain_timeout }
             }
             Swap::Idle => return,
@@ -272,7 +272,12 @@ impl Daemon {
     }
 
     async fn freeze_and_seal(&mut self, to: &Image, drain: Duration) -> Result<Sealed, String> {
-        let frozen = self.freeze(drain).await.map_err(|error: FreezeError| Chain(&error).to_string())?;
+        let told = |error: FreezeError| Chain(&error).to_string();
+        self.drain(drain).await.map_err(told)?;
+        if let Swap::Preparing(pending) = &mut self.swap {
+            pending.timeline.enter(Phase::Quiesce);
+        }
+        let frozen = self.freeze().await.map_err(told)?;
         if let Swap::Preparing(pending) = &mut self.swap {
             pending.timeline.enter(Phase::Seal);
         }

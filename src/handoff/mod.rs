@@ -1,9 +1,9 @@
 //! Replacing the running image and taking over from the previous one.
 //!
 //! ```text
-//!  serving ─► stage ─► preflight ─► quiesce ─► seal ─► exec ─┬─► adopt ─► serving, on probation ─► committed
-//!     ▲         │          │           │         │       │   │
-//!     └─────────┴──────────┴───────────┴─────────┴───────┘   └ the same process, the next generation
+//!  serving ─► stage ─► preflight ─► drain ─► quiesce ─► seal ─► exec ─┬─► adopt ─► serving, on probation ─► committed
+//!     ▲         │          │          │         │         │       │   │
+//!     └─────────┴──────────┴──────────┴─────────┴─────────┴───────┘   └ the same process, the next generation
 //!       whatever fails here: nothing was closed, go on
 //! ```
 //!

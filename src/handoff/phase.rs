@@ -15,7 +15,9 @@ pub enum Phase {
     Stage,
     /// The bytes to be run read the real state as a child process.
     Preflight,
-    /// Intake stops, sends in flight finish, every part gives its state.
+    /// Messages are not taken in any more and sends in flight finish; everything else goes on.
+    Drain,
+    /// Every part stops at a safe point and gives its state.
     Quiesce,
     /// The state is written into the memfd and sealed.
     Seal,
@@ -35,6 +37,7 @@ impl Phase {
         match self {
             Self::Stage => "stage",
             Self::Preflight => "preflight",
+            Self::Drain => "drain",
             Self::Quiesce => "quiesce",
             Self::Seal => "seal",
             Self::Exec => "exec",

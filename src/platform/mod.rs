@@ -27,6 +27,13 @@ use crate::id::{PlatformName, TurnId};
 pub enum PlatformCommand {
     /// Show something.
     Deliver(Outbound),
+    /// Take in nothing more and start no send, finish the sends in flight no later than this, and send
+    /// [`PlatformEvent::Drained`]. Commands are still taken. So a handoff waits for the network while everything else
+    /// goes on.
+    Drain {
+        /// The longest wait.
+        drain: Duration,
+    },
     /// Stop at the next safe point and send [`PlatformEvent::Frozen`].
     Freeze {
         /// The longest wait for sends in flight. One that is still in flight then is redelivered by the next image
@@ -63,6 +70,11 @@ pub enum PlatformEvent {
     ReplyDelivered {
         /// The turn.
         turn: TurnId,
+    },
+    /// The answer to [`PlatformCommand::Drain`].
+    Drained {
+        /// Which platform.
+        platform: PlatformName,
     },
     /// The answer to [`PlatformCommand::Freeze`].
     Frozen {

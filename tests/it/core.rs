@@ -17,6 +17,8 @@ use tokio::net::TcpListener;
 
 use crate::support::gateway::{Gateway, SOON, expected_stream, stream_prompt};
 use crate::support::release::Publisher;
+use crate::support::telegram::TelegramServer;
+use crate::support::telegram::faults::Fault;
 
 const ECHO: &str = "[agents.default]\ncommand = [\"hermes\", \"agent\", \"echo\"]\n";
 
@@ -416,4 +418,43 @@ async fn an_update_that_is_not_healthy_can_be_reloaded_and_is_committed_once_it_
     assert_eq!((status.phase.as_str(), status.handoffs[2].outcome.as_str()), ("serving", "committed"));
     let current = std::fs::read_link(gateway.home().join("versions/current")).expect("it is committed");
     assert_eq!(current, Path::new("1.0.1"));
+}
+
+/// The network may take as long as it likes: while a send in flight is waited for, everybody else is served.
+#[tokio::test]
+async fn a_send_that_hangs_holds_the_handoff_and_nobody_else() {
+    let telegram = TelegramServer::start().await;
+    let config = format!(
+        "[gateway]\nrestart_drain_timeout = \"2s\"\n{ECHO}[platforms.telegram]\ntoken = \"{}\"\napi_url = \"{}\"\n\
+         allow_from = [7]\n",
+        telegram.token(),
+        telegram.url(),
+    );
+    let gateway = Gateway::start(binary(), &config).await;
+    let mut chat = gateway.chat("main").await;
+    telegram.fault("sendMessage", 1, Fault::Hang);
+    telegram.say(7, 7, "hello");
+    telegram
+        .until("a send hangs", |state| state.calls.iter().find(|call| call.method == "sendMessage").map(|_| ()))
+        .await;
+    let handoff = gateway.handoff(HandoffKind::Restart);
+    let others = async {
+        gateway.wait_until("it drains", async |status| status.phase == "drain").await;
+        for number in 0..20 {
+            chat.say(&format!("still there? {number}")).await;
+            let answer = chat.answer(async |_, _| {}).await;
+            assert_eq!(answer.text, format!("still there? {number}"));
+        }
+        gateway.status().await.phase
+    };
+    let (report, phase) = tokio::join!(handoff, others);
+    assert_eq!(phase, "drain", "all were answered while the send hung");
+    let report = report.expect("the handoff happens all the same");
+    assert!(report.phases_us.iter().any(|(phase, _)| phase == "drain"), "{report:?}");
+    assert!(report.blackout_us < report.duration_us, "waiting is no blackout: {report:?}");
+    // Nobody knows whether it arrived, so it is sent again and says so.
+    let marked = |text: &String| text.starts_with("♻️ Recovered reply") && text.ends_with("hello");
+    telegram
+        .until("the message is sent again", |state| state.texts(7).iter().find(|text| marked(text)).map(|_| ()))
+        .await;
 }

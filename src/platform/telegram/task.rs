@@ -45,6 +45,11 @@ enum Phase {
     Freezing {
         until: MonoNanos,
     },
+    /// No request is started, and those in flight are waited for until then, or are over if that is told.
+    Draining {
+        until: MonoNanos,
+        told: bool,
+    },
     /// `Frozen` is queued or sent.
     Frozen,
     /// Shows what it can.
@@ -227,7 +232,15 @@ impl Task {
                 }
                 wake = wake.min(until);
             }
-            Phase::Frozen => {}
+            Phase::Draining { until, told: false } => {
+                if self.sends.is_empty() || until <= now {
+                    self.outbox.push_back(PlatformEvent::Drained { platform: PLATFORM.into() });
+                    self.phase = Phase::Draining { until, told: true };
+                } else {
+                    wake = wake.min(until);
+                }
+            }
+            Phase::Draining { told: true, .. } | Phase::Frozen => {}
             Phase::Stopping { until } => {
                 let due = self.start_sends(now, Pace::Flushing);
                 if until <= now || (due.is_none() && self.sends.is_empty()) {
@@ -317,6 +330,7 @@ impl Task {
             }
             PlatformCommand::Stop { drain } => self.phase = Phase::Stopping { until: after(now, drain) },
             _ if matches!(self.phase, Phase::Stopping { .. } | Phase::Leaving { .. }) => {}
+            PlatformCommand::Drain { drain } => self.phase = Phase::Draining { until: after(now, drain), told: false },
             PlatformCommand::Freeze { drain } => self.phase = Phase::Freezing { until: after(now, drain) },
             PlatformCommand::Thaw => self.phase = Phase::Running,
         }
