@@ -55,7 +55,7 @@ impl Daemon {
     }
 
     /// The last word to the chat that asked.
-    async fn tell_chat(&mut self, by: &Requester, kind: &str, told: String) {
+    pub(super) async fn tell_chat(&mut self, by: &Requester, kind: &str, told: String) {
         let mut effects = vec![notice(&by.conversation, told)];
         if is_live(by, kind) {
             effects.push(step_of(by, ReplyStep::End(ReplyEnd::Complete)));
@@ -102,7 +102,7 @@ impl Daemon {
             }
             Origin::Chat(by) => {
                 let told = text::handoff_stopped(pending.kind_name(), why);
-                self.carry_out(vec![notice(&by.conversation, told)]).await;
+                self.tell_chat(by, pending.kind_name(), told).await;
             }
             Origin::Signal { .. } => {}
         }

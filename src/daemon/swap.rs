@@ -13,7 +13,6 @@ use super::run::Daemon;
 use super::state::{CheckFor, Origin, PASSPORT, Passport, VERSION};
 use crate::clock::UnixMillis;
 use crate::control::proto::{self, HandoffKind, HandoffReport, Image, Progress};
-use crate::gateway::notice;
 use crate::handoff::preflight::{self, CheckReport, PreflightError};
 use crate::handoff::reexec::reexec;
 use crate::handoff::{Phase, Sealed, Timeline};
@@ -349,14 +348,15 @@ impl Daemon {
     async fn end_up_to_date(&mut self) {
         let Swap::Preparing(pending) = std::mem::replace(&mut self.swap, Swap::Idle) else { return };
         tracing::info!(version = self.image.id.version, "there is nothing newer");
-        let told = format!("{} is the newest release.", self.image.id.version);
+        let (told, kind) = (format!("{} is the newest release.", self.image.id.version), pending.kind_name());
         match pending.origin {
             Origin::Control { client, id, .. } => {
                 self.respond(client, id, Err(ErrorObject::new(proto::UP_TO_DATE, told)));
             }
-            Origin::Chat(by) => self.carry_out(vec![notice(&by.conversation, told)]).await,
+            Origin::Chat(by) => self.tell_chat(&by, kind, told).await,
             Origin::Signal { .. } => {}
         }
+        self.write_state_file();
     }
 
     async fn end_dry_run(&mut self, to: Image) {
