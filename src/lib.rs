@@ -4,7 +4,7 @@
 //!
 //! | layer | modules | what lives there |
 //! |---|---|---|
-//! | L0 | [`sys`], [`id`], [`clock`], [`report`], [`chat`], [`jsonrpc`], [`tls`], [`version`] | the kernel, names, time, vocabulary |
+//! | L0 | [`sys`], [`id`], [`clock`], [`report`], [`chat`], [`jsonrpc`], [`tls`], [`version`], [`recovery`] | the kernel, names, time, vocabulary |
 //! | L1 | [`config`], [`store`], [`telemetry`] | gateway.toml, state.db, the journal |
 //! | L2 | [`handoff`], [`service`], [`update`], [`control`] | replacing the image, systemd, releases, the socket |
 //! | L3 | [`agent`], [`platform`] | ACP agents, chat platforms |
@@ -26,6 +26,7 @@ pub mod handoff;
 pub mod id;
 pub mod jsonrpc;
 pub mod platform;
+pub mod recovery;
 pub mod report;
 pub mod service;
 pub mod store;

@@ -12,6 +12,7 @@ const LAYERS: [(&str, u8); 19] = [
     ("id", 0),
     ("clock", 0),
     ("version", 0),
+    ("recovery", 0),
     ("tls", 0),
     ("report", 0),
     ("chat", 0),
