@@ -23,7 +23,7 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create};
 
 const MAGIC: [u8; 8] = *b"hermlog1";
-const HEADER_BYTES: u64 = 24;
+const HEADER_BYTES: usize = 24;
 /// Where the first record is: the header's page is its own.
 const FIRST: u64 = 4096;
 /// The longest record, in bytes. It holds one read of an agent, or the state of a platform.
@@ -57,7 +57,7 @@ impl RecoveryLog {
     pub fn open(fd: OwnedFd) -> io::Result<Self> {
         let invalid = || io::Error::new(io::ErrorKind::InvalidData, "it is no recovery log");
         let file = File::from(fd);
-        let mut header = [0; HEADER_BYTES as usize];
+        let mut header = [0; HEADER_BYTES];
         file.read_exact_at(&mut header, 0).map_err(|_| invalid())?;
         let (magic, range) = header.split_at(MAGIC.len());
         let (start, end) = range.split_at(8);
