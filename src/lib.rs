@@ -29,6 +29,7 @@ pub mod platform;
 pub mod recovery;
 pub mod report;
 pub mod service;
+pub mod slots;
 pub mod store;
 pub mod sys;
 pub mod telemetry;

@@ -249,3 +249,9 @@ pub struct AgentFds {
     /// Its pidfd (pidfd_open(2)).
     pub pidfd: OwnedFd,
 }
+#[derive(Debug, thiserror::Error)]
+#[error("stub")]
+#[expect(missing_docs)]
+pub struct ProbeError;
+#[expect(missing_docs, clippy::missing_errors_doc)]
+pub async fn probe(_: AgentSpec, _: Option<String>, _: Duration) -> Result<(), ProbeError> { Ok(()) }

@@ -28,9 +28,12 @@ use self::home::Home;
 use crate::agent::builtin;
 use crate::clock::MonoNanos;
 use crate::daemon::{self, RunOptions};
+use crate::handoff::way_back;
 
 /// Parses the command line and runs it.
 pub fn main() -> ExitCode {
+    // Before anything else can fail.
+    way_back::install();
     let main_at = MonoNanos::now();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

@@ -23,6 +23,8 @@ const TELEGRAM_TOKEN: SecretKeys = SecretKeys { inline: "token", file: "token_fi
 const PLATFORMS_TO_COME: [&str; 3] = ["dingtalk", "weixin", "web"];
 
 const DRAIN_MAX: (Duration, &str) = (Duration::from_secs(10 * 60), "10m");
+/// A new image needs milliseconds; less than this is a typing error.
+const HANDOFF_MIN: Duration = Duration::from_secs(1);
 const PROBATION_MAX: (Duration, &str) = (Duration::from_secs(24 * 60 * 60), "24h");
 
 /// The longest agent name: it becomes part of the names of fds, which systemd limits to 255 characters.
@@ -79,10 +81,14 @@ fn read_gateway(mut section: Section<'_, '_>, p: &mut Problems<'_>) -> GatewayCo
     let defaults = GatewayConfig::default();
     let drain = section.duration("restart_drain_timeout", "5s", DRAIN_MAX, p);
     let probation = section.duration("probation", "60s", PROBATION_MAX, p);
+    let handoff_timeout = section.duration("handoff_timeout", "30s", DRAIN_MAX, p);
+    let probe = section.string("probe", "say ok", p).map(|(text, _)| text.to_owned());
     section.finish("key", p);
     GatewayConfig {
         restart_drain_timeout: drain.unwrap_or(defaults.restart_drain_timeout),
         probation: probation.unwrap_or(defaults.probation),
+        handoff_timeout: handoff_timeout.unwrap_or(defaults.handoff_timeout).max(HANDOFF_MIN),
+        probe,
     }
 }
 

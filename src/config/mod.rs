@@ -63,6 +63,12 @@ pub struct GatewayConfig {
     pub restart_drain_timeout: Duration,
     /// How long a new image is on probation. Default 60 s, at most 24 h.
     pub probation: Duration,
+    /// How long a new image may take until it serves, and its event loop may stand still while it is on probation;
+    /// then the previous image is back. Default 30 s, at most 10 min.
+    pub handoff_timeout: Duration,
+    /// What the default agent is asked while a new image is on probation, by a process of its own. Default: nothing,
+    /// it must answer `initialize` only.
+    pub probe: Option<String>,
 }
 
 /// `[agents.<name>]`.
@@ -146,7 +152,12 @@ impl Config {
 
 impl Default for GatewayConfig {
     fn default() -> Self {
-        Self { restart_drain_timeout: Duration::from_secs(5), probation: Duration::from_secs(60) }
+        Self {
+            restart_drain_timeout: Duration::from_secs(5),
+            probation: Duration::from_secs(60),
+            handoff_timeout: Duration::from_secs(30),
+            probe: None,
+        }
     }
 }
 

@@ -3,19 +3,20 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::rc::Rc;
 
 use tokio::sync::mpsc;
 
+use super::keeper::Keeper;
 use super::outlet::Outlet;
 use super::releases::{raise_floor, sha256_hex};
 use super::run::{Daemon, Events, ticks};
 use super::state::{
     AGENTS, AgentEntry, CONTROL, ControlEntry, GATEWAY, LOCAL, PASSPORT, PLATFORMS, Passport, PlatformEntry, SECTIONS,
-    STASH, Stash, agent_fds, client_fd, listener_fd, lock_fd,
+    STASH, Stash, agent_fds, client_fd, listener_fd, lock_fd, proven_fd,
 };
 use super::swap::{FIRST, RunningImage, Step, Swap};
 use super::{DaemonError, RunOptions, report};
@@ -28,6 +29,7 @@ use crate::control::server::{self, ControlHandle};
 use crate::control::{ControlEvent, ControlSnapshot};
 use crate::gateway::{Access, Allowed, Gateway, GatewayState};
 use crate::handoff::adopt::{AdoptError, EXEC_AT_VARIABLE, STATE_FD_VARIABLE};
+use crate::handoff::way_back::{self, RECOVERY_VARIABLE, WayBack};
 use crate::handoff::{Inherited, Phase};
 use crate::id::{AgentName, PlatformName};
 use crate::platform::local::{Local, PLATFORM as LOCAL_PLATFORM};
@@ -55,7 +57,27 @@ pub(super) struct Ground {
     notifier: Notifier,
     /// The control socket, if systemd listens on it.
     activated: Option<UnixListener>,
-    inherited: Option<(Inherited, Passport)>,
+    inherited: Left,
+    way_back: Option<WayBack>,
+}
+
+/// What was there before this image.
+enum Left {
+    /// Nothing: this is a first start, or one after everything was closed.
+    Nothing,
+    /// The fds of a process or image that died, under their names.
+    Fds(Inherited),
+    /// Everything, by an image that handed over.
+    Everything(Inherited, Box<Passport>),
+}
+
+impl Left {
+    fn fds(&mut self) -> Option<&mut Inherited> {
+        match self {
+            Self::Nothing => None,
+            Self::Fds(inherited) | Self::Everything(inherited, _) => Some(inherited),
+        }
+    }
 }
 
 /// A home that is this process's own. From here on what goes wrong is written into its `gateway_state.json`.
@@ -65,13 +87,16 @@ pub(super) struct Claimed {
     pub(super) home: Home,
     /// Shared, so that it is held until a failed start has been written down.
     pub(super) lock: Rc<Lock>,
-    inherited: Option<(Inherited, Passport)>,
+    inherited: Left,
+    way_back: Option<WayBack>,
 }
 
 /// Finds the home and takes its lock, or takes it over from the previous image.
 pub(super) fn claim(options: RunOptions) -> Result<Claimed, DaemonError> {
     let environment = environment(options.home.as_deref())?;
-    let claimed = Inherited::claim(environment.text(STATE_FD_VARIABLE), SECTIONS);
+    let way_back = WayBack::claim();
+    let keep = matches!(way_back, Ok(Some(_)));
+    let claimed = Inherited::claim(environment.text(STATE_FD_VARIABLE), SECTIONS, keep);
     let logging = TelemetryOptions {
         format: options.log_format,
         filter: environment.text("HERMES_LOG").map(str::to_owned),
@@ -79,42 +104,46 @@ pub(super) fn claim(options: RunOptions) -> Result<Claimed, DaemonError> {
         no_color: environment.get("NO_COLOR").is_some(),
     };
     telemetry::init(&logging).map_err(DaemonError::Telemetry)?;
-    let inherited = match claimed.map_err(DaemonError::Adopt)? {
+    let mut way_back = way_back.map_err(AdoptError::Claim).map_err(DaemonError::Adopt)?;
+    let mut inherited = match claimed.map_err(DaemonError::Adopt)? {
         Some(mut inherited) => {
+            if let Some(way_back) = &mut way_back {
+                let numbers = inherited.kept().to_vec();
+                way_back.by_state(numbers).map_err(|source| DaemonError::System { what: "keep a way back", source })?;
+            }
             let passport = take::<Passport>(&mut inherited, PASSPORT)?;
             if passport.timeline.phase() >= Phase::Exec {
                 let source = "its handoff is over already".into();
                 return Err(DaemonError::AdoptPart { part: "the passport".into(), source });
             }
-            Some((inherited, arrived_at(passport, &environment, options.main_at)))
+            Left::Everything(inherited, Box::new(arrived_at(passport, &environment, options.main_at)))
         }
-        None => None,
+        None => left_behind(&environment)?,
     };
     let home = Home::resolve(&environment, options.config.as_deref()).map_err(DaemonError::Home)?;
     home.create().map_err(DaemonError::Home)?;
-    let mut inherited = inherited;
-    let lock = match inherited.as_mut().and_then(|(inherited, _)| inherited.take_fd(&lock_fd())) {
+    let lock = match inherited.fds().and_then(|inherited| inherited.take_fd(&lock_fd())) {
         Some(fd) => Lock::from_fd(fd),
         None => Lock::acquire(&home.lock()).map_err(DaemonError::Lock)?,
     };
-    Ok(Claimed { options, environment, home, lock: Rc::new(lock), inherited })
+    Ok(Claimed { options, environment, home, lock: Rc::new(lock), inherited, way_back })
 }
 
 /// Everything else that must happen before there are threads, and all that can fail for the operator's sake.
 pub(super) fn ground(claimed: Claimed) -> Result<Ground, DaemonError> {
-    let Claimed { options, environment, home, lock, inherited } = claimed;
-    if inherited.is_none() {
+    let Claimed { options, environment, home, lock, inherited, way_back } = claimed;
+    if !matches!(inherited, Left::Everything(..)) {
         report::write_start(&home, state_file::Phase::Starting, None);
     }
     let config = Config::load(home.config_file(), &environment).map_err(DaemonError::Config)?;
     let notifier = Notifier::from_env(&environment);
     let activated = match &inherited {
-        Some(_) => None,
-        None => activated_control().map_err(DaemonError::Listen)?,
+        Left::Everything(..) => None,
+        Left::Nothing | Left::Fds(_) => activated_control().map_err(DaemonError::Listen)?,
     };
     // The first thread.
     let (store, opening) = Store::open_beside(&home.state_db());
-    Ok(Ground { options, home, config, lock, store, opening, notifier, activated, inherited })
+    Ok(Ground { options, home, config, lock, store, opening, notifier, activated, inherited, way_back })
 }
 
 /// The environment with the home that was asked for.
@@ -123,6 +152,13 @@ pub(super) fn environment(home: Option<&Path>) -> Result<Environment, DaemonErro
     let Some(home) = home else { return Ok(environment) };
     let home = std::path::absolute(home).map_err(|source| DaemonError::System { what: "find the home", source })?;
     Ok(environment.with("HERMES_HOME", home))
+}
+
+/// The fds that a process or image left which could hand over nothing else.
+fn left_behind(environment: &Environment) -> Result<Left, DaemonError> {
+    let fds = way_back::recovered(environment.get(RECOVERY_VARIABLE)).map_err(AdoptError::Claim);
+    let fds = fds.map_err(DaemonError::Adopt)?;
+    Ok(if fds.is_empty() { Left::Nothing } else { Left::Fds(Inherited::without_state(fds)) })
 }
 
 fn arrived_at(mut passport: Passport, environment: &Environment, main_at: MonoNanos) -> Passport {
@@ -134,27 +170,32 @@ fn arrived_at(mut passport: Passport, environment: &Environment, main_at: MonoNa
 
 /// Brings everything up, says READY=1, and tells whoever asked for the handoff.
 pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
-    let Ground { options, home, config, lock, store, opening, notifier, activated, inherited } = ground;
+    let Ground { options, home, config, lock, store, opening, notifier, activated, inherited, way_back } = ground;
     let system = |what| move |source| DaemonError::System { what, source };
     let signals = Signals::open().map_err(system("listen for signals"))?;
-    let (mut inherited, passport) = inherited.unzip();
-    // Nothing is started without a database. What runs already is taken over meanwhile.
-    let mut opening = Some(opening);
-    if inherited.is_none() {
-        opened(&mut opening).await?;
-    }
+    let (mut inherited, passport) = match inherited {
+        Left::Nothing => (None, None),
+        Left::Fds(inherited) => (Some(inherited), None),
+        Left::Everything(inherited, passport) => (Some(inherited), Some(*passport)),
+    };
+    // Nothing is started, or taken over, without a database. From here to the first word to the service manager
+    // nothing is awaited, so no part runs and nothing is consumed: until then the way back leads to the same state.
+    opening.done().await.map_err(DaemonError::Store)?;
     let (ports, events) = queues();
-    let control = control(&home, activated, inherited.as_mut(), ports.control)?;
-    let (agents, removed) = agents(&config, inherited.as_mut(), &ports.agents)?;
+    let mut keeper = Keeper::default();
+    let control = control(&home, activated, inherited.as_mut(), ports.control, &mut keeper)?;
+    let (agents, removed) = agents(&config, inherited.as_mut(), &ports.agents, &mut keeper)?;
     let platforms = platforms(&config, inherited.as_mut(), &store, &ports.platforms)?;
     let local = optional::<Local>(inherited.as_mut(), LOCAL)?;
     let state = optional::<GatewayState>(inherited.as_mut(), GATEWAY)?;
     let gateway = Gateway::restore(access(&config), agents.keys().cloned(), state);
     let stash = optional::<Stash>(inherited.as_mut(), STASH)?;
+    let proven = inherited.as_mut().and_then(|inherited| inherited.take_fd(&proven_fd())).map(File::from);
     if let Some(inherited) = inherited {
         inherited.close_unclaimed();
     }
-    let image = running_image(passport.as_ref()).map_err(system("open the running image"))?;
+    let came_back = way_back::came_back();
+    let image = running_image(passport.as_ref(), came_back.is_some()).map_err(system("open the running image"))?;
     let now = UnixMillis::now();
     let ticks = ticks(&notifier);
     let links = platforms.keys().map(|name| (name.clone(), (LinkState::Connecting, now))).collect();
@@ -180,6 +221,8 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
         steps: ports.steps,
         swap: Swap::Idle,
         probation: None,
+        proven,
+        keeper,
         books: None,
         // Nothing is handled before everything is there.
         held: true,
@@ -194,31 +237,32 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     for outlet in removed {
         daemon.dismiss(outlet);
     }
-    opened(&mut opening).await?;
-    daemon.begin(passport).await;
+    daemon.keeper.keep(lock_fd(), daemon.lock.as_fd());
+    daemon.begin(passport, came_back, way_back).await;
     Ok(daemon)
-}
-
-/// Waits for the database, unless that was done.
-async fn opened(opening: &mut Option<Opening>) -> Result<(), DaemonError> {
-    match opening.take() {
-        Some(opening) => opening.done().await.map_err(DaemonError::Store),
-        None => Ok(()),
-    }
 }
 
 impl Daemon {
     /// From here on the gateway serves.
-    async fn begin(&mut self, passport: Option<Passport>) {
+    async fn begin(&mut self, passport: Option<Passport>, came_back: Option<String>, way_back: Option<WayBack>) {
         self.notifier.ready(&self.status_line());
         let ready = MonoNanos::now();
-        match passport {
-            Some(passport) => self.arrived(passport, ready).await,
-            None => {
+        if let Some(way_back) = way_back {
+            self.keeper.watch(way_back);
+        }
+        match (passport, came_back) {
+            (Some(passport), None) => self.arrived(passport, ready).await,
+            (Some(passport), Some(reason)) => self.came_back(passport, reason).await,
+            (None, came_back) => {
                 tracing::info!(name: lifecycle::READY, version = self.image.id.version, "serving");
+                self.read_note(came_back).await;
                 self.recover().await;
                 raise_floor(&self.store).await;
             }
+        }
+        // A restart has no more to prove than that it serves.
+        if self.probation.is_none() {
+            self.keeper.take_down();
         }
         // Known after a handoff, unless that came before the first image had read itself.
         if self.image.id.sha256.is_empty() {
@@ -238,10 +282,6 @@ impl Daemon {
 
     /// Takes up what a process that was killed left in the store.
     async fn recover(&mut self) {
-        // An update that had not proven itself when its process ended; which version runs now is another matter.
-        if let Err(error) = self.store.close_handoffs("ended before it was committed").await {
-            tracing::error!(error = %Chain(&error), "cannot record how a handoff ended");
-        }
         let open = match self.store.open_turns().await {
             Ok(open) => open,
             Err(error) => {
@@ -320,19 +360,27 @@ fn fd(inherited: &mut Inherited, name: &crate::handoff::FdName) -> Result<OwnedF
 fn control(
     home: &Home,
     activated: Option<UnixListener>,
-    inherited: Option<&mut Inherited>,
+    mut inherited: Option<&mut Inherited>,
     events: mpsc::Sender<ControlEvent>,
+    keeper: &mut Keeper,
 ) -> Result<ControlHandle, DaemonError> {
     let failed = |source| DaemonError::AdoptPart { part: "the control socket".into(), source };
-    let Some(inherited) = inherited else {
-        let listener = match activated {
+    let entry: Option<ControlEntry> = match inherited.as_deref_mut() {
+        Some(inherited) => inherited.sections.take(CONTROL).map_err(DaemonError::Adopt)?,
+        None => None,
+    };
+    let kept = inherited.as_deref_mut().and_then(|inherited| inherited.take_fd(&listener_fd()));
+    let (Some(entry), Some(inherited)) = (entry, inherited) else {
+        let listener = match activated.or(kept.map(UnixListener::from)) {
             Some(listener) => listener,
             None => bind_control(home.control_sock()).map_err(DaemonError::Listen)?,
         };
+        keeper.keep(listener_fd(), listener.as_fd());
         return server::spawn(listener, events).map_err(|source| failed(source.into()));
     };
-    let entry: ControlEntry = take(inherited, CONTROL)?;
-    let listener = fd(inherited, &listener_fd())?;
+    let missing = || DaemonError::AdoptPart { part: "the control socket".into(), source: "it was not handed over".into() };
+    let listener = kept.ok_or_else(missing)?;
+    keeper.keep(listener_fd(), listener.as_fd());
     let clients = entry
         .clients
         .into_iter()
@@ -351,11 +399,12 @@ fn agents(
     config: &Config,
     mut inherited: Option<&mut Inherited>,
     events: &mpsc::Sender<AgentEvent>,
+    keeper: &mut Keeper,
 ) -> Result<(Agents, Removed), DaemonError> {
     let mut agents = Agents::new();
     let mut removed = Removed::new();
     let entries: Vec<AgentEntry> = match inherited.as_deref_mut() {
-        Some(inherited) => take(inherited, AGENTS)?,
+        Some(inherited) => inherited.sections.take(AGENTS).map_err(DaemonError::Adopt)?.unwrap_or_default(),
         None => Vec::new(),
     };
     for AgentEntry { name, state, running, turns } in entries {
@@ -370,6 +419,9 @@ fn agents(
         } else {
             None
         };
+        if let Some(fds) = &fds {
+            keeper.keep_agent(&name, fds);
+        }
         let configured = config.agents.get(&name);
         // One that is no longer configured is stopped and never started again. So it ends the turns that it has.
         let gone = || AgentSpec { name: name.clone(), command: Vec::new(), cwd: "/".into(), env: BTreeMap::new() };
@@ -392,7 +444,7 @@ fn agents(
     Ok((agents, removed))
 }
 
-fn spec(name: &AgentName, agent: &crate::config::AgentConfig) -> AgentSpec {
+pub(super) fn spec(name: &AgentName, agent: &crate::config::AgentConfig) -> AgentSpec {
     AgentSpec { name: name.clone(), command: agent.command.clone(), cwd: agent.cwd.clone(), env: agent.env.clone() }
 }
 
@@ -425,9 +477,10 @@ fn access(config: &Config) -> Access {
     Access::new(telegram.into_iter().chain([(PlatformName::from(LOCAL_PLATFORM), Allowed::Everyone)]))
 }
 
-fn running_image(passport: Option<&Passport>) -> std::io::Result<RunningImage> {
+fn running_image(passport: Option<&Passport>, came_back: bool) -> std::io::Result<RunningImage> {
     let file = File::open("/proc/self/exe")?;
     let version = crate::version::version().to_owned();
-    let sha256 = passport.map_or_else(String::new, |passport| passport.to.sha256.clone());
+    let image = |passport: &Passport| if came_back { passport.from.sha256.clone() } else { passport.to.sha256.clone() };
+    let sha256 = passport.map_or_else(String::new, image);
     Ok(RunningImage { file, id: Image { version, sha256 } })
 }

@@ -8,7 +8,8 @@
 //! - [`run`](self::run()) is the loop; `effects` carries out what the gateway decides; `requests` serves the control
 //!   socket.
 //! - `swap` is the handoff from request to execve; `quiesce` stops and resumes all parts; `probation` is what follows
-//!   in the new image.
+//!   in the new image;
+//!   `rollback` what follows if it fails; `keeper` has the fds that must outlive this image, `slots` tells the launcher.
 //! - `releases` looks for releases; `check` is the preflight child, `report` what is told about it all.
 //!
 //! **Invariants**
@@ -19,13 +20,16 @@
 mod boot;
 mod check;
 mod effects;
+mod keeper;
 mod outlet;
 mod probation;
 mod quiesce;
 mod releases;
 mod report;
 mod requests;
+mod rollback;
 mod run;
+mod slots;
 mod state;
 mod swap;
 

@@ -5,17 +5,25 @@ use std::time::Duration;
 use semver::Version;
 use tokio::time::Instant;
 
-use super::releases::{raise_floor, running_version};
+use super::boot::spec;
+use super::releases::{mark_failed, raise_floor, running_version};
+use super::rollback::put_note;
 use super::run::Daemon;
-use super::state::{CarriedProbation, Passport};
+use super::state::{CarriedProbation, Note, Origin, Passport};
+use super::swap::{ROLLBACK, Step, Swap};
+use crate::agent;
 use crate::chat::LinkState;
 use crate::clock::MonoNanos;
+use crate::config::DEFAULT_AGENT;
 use crate::gateway::AgentView;
 use crate::handoff::Phase;
 use crate::report::Chain;
 use crate::store::{HandoffRecord, Store};
 use crate::telemetry::lifecycle;
 use crate::update::Versions;
+
+/// The least time for an agent to start in, however short the probation is.
+const PROBE_MIN: Duration = Duration::from_secs(5);
 
 /// An update that has not proven itself yet.
 pub(super) struct Probation {
@@ -25,11 +33,37 @@ pub(super) struct Probation {
     /// What was committed last.
     previous: String,
     until: Instant,
-    /// Why it was not committed when it was due: told once.
-    told: Option<String>,
+    /// Who asked for it.
+    origin: Origin,
+    /// How the trial of an agent's start went, once that is known.
+    probe: Option<Result<(), String>>,
 }
 
 impl Probation {
+    /// One that is carried from the image before.
+    pub(super) fn resumed(carried: CarriedProbation) -> Self {
+        let CarriedProbation { row, version, previous, left_ms, origin } = carried;
+        let until = Instant::now() + Duration::from_millis(left_ms);
+        let origin = origin.unwrap_or_else(|| Origin::Signal { name: "an earlier version".to_owned() });
+        Self { row, version, previous, until, origin, probe: None }
+    }
+
+    /// One whose process was killed and started anew.
+    pub(super) fn anew(note: &Note, time: Duration) -> Self {
+        let (version, previous) = (note.to.version.clone(), note.from.version.clone());
+        Self { row: None, version, previous, until: Instant::now() + time, origin: note.origin.clone(), probe: None }
+    }
+
+    /// The version that was committed last.
+    pub(super) fn previous(&self) -> &str {
+        &self.previous
+    }
+
+    /// Who asked for the update.
+    pub(super) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
     pub(super) fn carried(&self) -> CarriedProbation {
         let left = self.until.saturating_duration_since(Instant::now());
         CarriedProbation {
@@ -37,6 +71,7 @@ impl Probation {
             version: self.version.clone(),
             previous: self.previous.clone(),
             left_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+            origin: Some(self.origin.clone()),
         }
     }
 }
@@ -77,8 +112,22 @@ impl Daemon {
             phases_us: report.phases_us.clone(),
             outcome: if is_update { "serving" } else { "committed" }.to_owned(),
         };
-        self.books = Some(tokio::spawn(keep_books(self.store.clone(), record)));
-        self.begin_probation(passport, is_update).await;
+        let note = is_update.then(|| Note {
+            kind: passport.kind.clone(),
+            origin: passport.origin.clone(),
+            reason: passport.reason.clone(),
+            from: passport.from.clone(),
+            to: passport.to.clone(),
+            started_at: passport.started_at,
+            told: true,
+        });
+        self.books = Some(tokio::spawn(keep_books(self.store.clone(), record, note)));
+        if passport.kind == ROLLBACK {
+            let reason = passport.reason.clone().unwrap_or_default();
+            self.rolled_back(&passport, &reason).await;
+        } else {
+            self.begin_probation(passport, is_update).await;
+        }
     }
 
     /// Waits until what [`Self::arrived`] began to write is on disk: before anything that reads it or depends on it.
@@ -98,18 +147,52 @@ impl Daemon {
     async fn begin_probation(&mut self, passport: Passport, is_update: bool) {
         let carried = passport.probation;
         if !is_update {
-            self.probation = carried.map(|CarriedProbation { row, version, previous, left_ms }| {
-                let until = Instant::now() + Duration::from_millis(left_ms);
-                Probation { row, version, previous, until, told: None }
-            });
-            return;
+            self.probation = carried.map(Probation::resumed);
+            return self.probe();
         }
         if let Some(CarriedProbation { row: Some(row), .. }) = carried {
             self.set_outcome(row, "replaced before it was healthy").await;
         }
         let previous = carried.map_or(passport.from.version, |carried| carried.previous);
         let until = Instant::now() + self.config.gateway.probation;
-        self.probation = Some(Probation { row: None, version: passport.to.version, previous, until, told: None });
+        let (version, origin) = (passport.to.version, passport.origin);
+        self.probation = Some(Probation { row: None, version, previous, until, origin, probe: None });
+        self.probe();
+    }
+
+    /// Back from an update that did not prove itself.
+    async fn rolled_back(&mut self, passport: &Passport, reason: &str) {
+        if let Some(CarriedProbation { row: Some(row), .. }) = passport.probation {
+            self.set_outcome(row, &format!("rolled back: {reason}")).await;
+        }
+        mark_failed(&self.store, &passport.from.version, reason).await;
+        self.slot_failed(&passport.from.version, reason).await;
+    }
+
+    /// Finds out beside the loop whether this image can start an agent.
+    pub(super) fn probe(&mut self) {
+        let Some(probation) = &mut self.probation else { return };
+        let Some(agent) = self.config.agents.get(&DEFAULT_AGENT.into()) else {
+            probation.probe = Some(Ok(()));
+            return;
+        };
+        let (spec, prompt) = (spec(&DEFAULT_AGENT.into(), agent), self.config.gateway.probe.clone());
+        let time = self.config.gateway.probation.max(PROBE_MIN);
+        let steps = self.steps.clone();
+        tokio::spawn(async move {
+            let probed = agent::probe(spec, prompt, time).await.map_err(|error| Chain(&error).to_string());
+            drop(steps.send(Step::Probed(probed)).await);
+        });
+    }
+
+    /// The trial of an agent's start is over.
+    pub(super) fn probed(&mut self, outcome: Result<(), String>) {
+        if let Err(why) = &outcome {
+            tracing::warn!(why, "an agent does not start on probation");
+        }
+        if let Some(probation) = &mut self.probation {
+            probation.probe = Some(outcome);
+        }
     }
 
     async fn set_outcome(&self, row: i64, outcome: &str) {
@@ -118,18 +201,18 @@ impl Daemon {
         }
     }
 
-    /// Commits an update whose time of probation is over.
+    /// Commits an update whose time of probation is over, or goes back. The event loop has shown that it is alive.
     pub(super) async fn watch_probation(&mut self) {
+        if let Some(way_back) = self.keeper.way_back() {
+            way_back.set_deadline(self.config.gateway.handoff_timeout);
+        }
         let Some(probation) = &self.probation else { return };
-        if Instant::now() < probation.until {
+        if Instant::now() < probation.until || !matches!(self.swap, Swap::Idle) {
             return;
         }
-        let Err(why) = self.healthy() else { return self.commit().await };
-        let Some(probation) = &mut self.probation else { return };
-        probation.until = Instant::now() + Duration::from_secs(5);
-        if probation.told.as_ref() != Some(&why) {
-            tracing::warn!(why, "still on probation");
-            probation.told = Some(why);
+        match self.healthy() {
+            Ok(()) => self.commit().await,
+            Err(why) => self.roll_back(why).await,
         }
     }
 
@@ -141,8 +224,14 @@ impl Daemon {
         }
     }
 
-    /// The links are up or in an orderly retry, and the default agent takes turns.
+    /// The links are up or in an orderly retry, the default agent takes turns, and this image can start another one. A
+    /// platform that is out of reach says nothing about an image.
     fn healthy(&self) -> Result<(), String> {
+        match self.probation.as_ref().and_then(|probation| probation.probe.as_ref()) {
+            Some(Ok(())) => {}
+            Some(Err(why)) => return Err(format!("agent '{DEFAULT_AGENT}' does not start: {why}")),
+            None => return Err(format!("agent '{DEFAULT_AGENT}' has not answered yet")),
+        }
         for (platform, (link, _)) in &self.links {
             if matches!(link, LinkState::Connecting) {
                 return Err(format!("platform '{platform}' has not answered yet"));
@@ -159,6 +248,10 @@ impl Daemon {
     async fn commit(&mut self) {
         self.close_books().await;
         let Some(probation) = self.probation.take() else { return };
+        self.keeper.take_down();
+        self.proven = None;
+        self.forget_note();
+        self.slot_proven(self.image.id.version.clone()).await;
         let versions = Versions::new(self.home.path());
         // This image read its own version when it began to serve.
         let version = running_version();
@@ -175,8 +268,10 @@ impl Daemon {
             Ok(Err(error)) => tracing::error!(error = %Chain(&error), "cannot make the update the current version"),
             Err(error) => tracing::error!(%error, "cannot make the update the current version"),
         }
-        if let Some(row) = probation.row {
-            self.set_outcome(row, "committed").await;
+        match probation.row {
+            Some(row) => self.set_outcome(row, "committed").await,
+            // It was recorded by a process that is gone.
+            None => self.close_history("committed").await,
         }
         self.write_state_file();
     }
@@ -184,7 +279,10 @@ impl Daemon {
 
 /// Writes down that a handoff is over, and that this version ran. Beside the loop: the disk may take its time, and
 /// nobody who is served waits for this.
-async fn keep_books(store: Store, record: HandoffRecord) -> Option<i64> {
+async fn keep_books(store: Store, record: HandoffRecord, note: Option<Note>) -> Option<i64> {
+    if let Err(error) = put_note(&store, note.as_ref()).await {
+        tracing::error!(error, "cannot record that a handoff went well");
+    }
     let row = store.record_handoff(&record).await;
     raise_floor(&store).await;
     match row {

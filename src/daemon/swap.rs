@@ -9,6 +9,7 @@ use semver::Version;
 use super::probation::Probation;
 use super::quiesce::FreezeError;
 use super::releases;
+use super::rollback::put_note;
 use super::run::Daemon;
 use super::state::{CheckFor, Origin, PASSPORT, Passport, VERSION};
 use crate::clock::UnixMillis;
@@ -22,6 +23,9 @@ use crate::report::Chain;
 use crate::store::HandoffRecord;
 use crate::telemetry::lifecycle;
 use crate::update::{Check, StageProgress, StagedImage, UpdateError, Versions};
+
+/// The kind of a handoff that leads back from an update that did not prove itself.
+pub(super) const ROLLBACK: &str = "rollback";
 
 /// The image that runs, opened when the process or this image started.
 pub(super) struct RunningImage {
@@ -38,6 +42,8 @@ pub(super) enum Swap {
 /// A handoff that has not come to the execve yet.
 pub(super) struct Pending {
     pub(super) kind: HandoffKind,
+    /// It leads back to the proven image, whatever `kind` says.
+    pub(super) rollback: bool,
     pub(super) force: bool,
     pub(super) reason: Option<String>,
     pub(super) origin: Origin,
@@ -65,6 +71,8 @@ pub(super) enum Step {
     Staged(Result<StagedImage, UpdateError>),
     /// The preflight is over.
     Checked(Candidate, Result<CheckReport, PreflightError>),
+    /// An agent was started for a trial.
+    Probed(Result<(), String>),
     /// The digest of the running image is known.
     Hashed(std::io::Result<String>),
     /// A look for newer releases is over.
@@ -74,6 +82,7 @@ pub(super) enum Step {
 impl Pending {
     pub(super) fn kind_name(&self) -> &'static str {
         match self.kind {
+            _ if self.rollback => ROLLBACK,
             HandoffKind::Restart => "restart",
             HandoffKind::Reload => "reload",
             HandoffKind::Update { .. } => "update",
@@ -128,7 +137,17 @@ impl Daemon {
         let first = if is_update { Phase::Stage } else { Phase::Preflight };
         let timeline = Timeline::start(first);
         let started_at = UnixMillis::now();
-        let pending = Pending { kind, force, reason, origin, started_at, timeline, to: None, staged: None };
+        let pending = Pending {
+            kind,
+            rollback: false,
+            force,
+            reason,
+            origin,
+            started_at,
+            timeline,
+            to: None,
+            staged: None,
+        };
         tracing::info!(
             name: lifecycle::HANDOFF_BEGIN,
             kind = pending.kind_name(),
@@ -172,6 +191,7 @@ impl Daemon {
                 self.swap(candidate).await;
             }
             Step::Checked(_, Err(error)) => self.fail(Chain(&error).to_string()).await,
+            Step::Probed(outcome) => self.probed(outcome),
             Step::Hashed(Ok(sha256)) => {
                 self.image.id.sha256 = sha256;
                 self.write_state_file();
@@ -206,7 +226,7 @@ impl Daemon {
 
     /// Lets the candidate read the real state as a child, beside the loop. All parts are brought to a safe point for
     /// the moment that it takes to write their state down, which also shows that the real thing will work.
-    async fn preflight(&mut self, candidate: Candidate) {
+    pub(super) async fn preflight(&mut self, candidate: Candidate) {
         let frozen = match self.freeze().await {
             Ok(frozen) => frozen,
             Err(error) => {
@@ -246,6 +266,9 @@ impl Daemon {
             }
             Swap::Idle => return,
         };
+        if let Err(reason) = self.write_down(&candidate.id).await {
+            return self.fail(reason).await;
+        }
         match self.freeze_and_seal(&candidate.id, drain).await {
             Ok(sealed) => {
                 tracing::info!(
@@ -258,7 +281,8 @@ impl Daemon {
                 // `draining` must not be left behind by a process that dies in between.
                 self.notifier.reloading(&self.status_line());
                 self.notifier.watchdog_ping();
-                let error = reexec(&candidate.file, sealed);
+                let time = self.config.gateway.handoff_timeout;
+                let error = reexec(&candidate.file, sealed, &self.image.file, time);
                 self.notifier.ready(&self.status_line());
                 self.thaw().await;
                 self.fail(Chain(&error).to_string()).await;
@@ -268,6 +292,15 @@ impl Daemon {
                 self.fail(reason).await;
             }
         }
+    }
+
+    /// Whoever serves next must know of this handoff, however the process gets there.
+    async fn write_down(&self, to: &Image) -> Result<(), String> {
+        let Swap::Preparing(pending) = &self.swap else { return Ok(()) };
+        if to.version != self.image.id.version && !pending.rollback {
+            self.slot_trial(to.version.clone()).await?;
+        }
+        put_note(&self.store, Some(&self.note_of(pending, to))).await
     }
 
     async fn freeze_and_seal(&mut self, to: &Image, drain: Duration) -> Result<Sealed, String> {
@@ -316,6 +349,14 @@ impl Daemon {
     /// A handoff that did not come about: everything goes on, and it is told.
     pub(super) async fn fail(&mut self, reason: String) {
         let Swap::Preparing(pending) = std::mem::replace(&mut self.swap, Swap::Idle) else { return };
+        if pending.rollback && self.stopping.is_none() {
+            let why = pending.reason.as_deref().unwrap_or_default();
+            self.leave_at_once(&format!("{why}; {reason}")).await;
+        }
+        if pending.timeline.phase() >= Phase::Drain {
+            self.forget_note();
+            self.slot_no_trial().await;
+        }
         tracing::error!(
             name: lifecycle::HANDOFF_FAILED,
             kind = pending.kind_name(),

@@ -162,6 +162,25 @@ pub fn handoff_failed(kind: &str, reason: &str, running: &Image) -> String {
     format!("❌ The {kind} failed: {reason}\n{} goes on as before.", running.version)
 }
 
+/// What the asking chat is told when the new image did not stay and the previous one is back.
+pub fn came_back(kind: &str, to: &Image, reason: &str, running: &Image, pid: u32, turns: usize) -> String {
+    let what = match kind {
+        "update" => format!("❌ The update to {} failed", to.version),
+        kind => format!("❌ The {kind} failed"),
+    };
+    format!("{what}: {reason}\n{} serves again (PID {pid}), {} carried.", running.version, counted(turns, "turn"))
+}
+
+/// What the asking chat is told when the process was killed in the middle of a handoff to the same image.
+pub fn restarted_anew(kind: &str, pid: u32) -> String {
+    format!("⚠ The process was killed during the {kind}; it was started anew and serves (PID {pid}).")
+}
+
+/// What the asking chat is told when the process was killed in the middle of an update, and the update goes on.
+pub fn updated_anew(from: &Image, to: &Image, pid: u32) -> String {
+    format!("✅ updated {} → {}; the process was killed on the way and started anew (PID {pid})", from.version, to.version)
+}
+
 /// What the asking chat is told when the gateway stops before a handoff.
 pub fn handoff_stopped(kind: &str, why: &str) -> String {
     format!("⏹ The {kind} does not take place: the gateway stops ({why}).")

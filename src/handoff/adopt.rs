@@ -135,23 +135,46 @@ pub struct Inherited {
     /// The sections.
     pub sections: Sections,
     fds: BTreeMap<FdName, OwnedFd>,
+    kept: Vec<RawFd>,
 }
 
 impl Inherited {
     /// Takes over what the previous image of this process left, if there was one: `variable` is the value of
-    /// [`STATE_FD_VARIABLE`]. To be called once, before there are threads.
+    /// [`STATE_FD_VARIABLE`]. To be called once, before there are threads. With `keep` everything stays open under
+    /// its number as well, whatever fails here, for the way back ([`super::way_back`]).
     ///
     /// # Errors
     /// [`AdoptError`].
-    pub fn claim(variable: Option<&str>, known: &[SectionSpec]) -> Result<Option<Self>, AdoptError> {
+    pub fn claim(
+        variable: Option<&str>,
+        known: &[SectionSpec],
+        keep: bool,
+    ) -> Result<Option<Self>, AdoptError> {
         let Some(value) = variable else { return Ok(None) };
         let number: RawFd = value.parse().map_err(|_| AdoptError::Variable { value: value.to_owned() })?;
-        let state = inherit::claim(&[number]).map_err(AdoptError::Claim)?.remove(0);
+        let take = if keep { inherit::duplicate } else { inherit::claim };
+        let state = take(&[number]).map_err(AdoptError::Claim)?.remove(0);
         let sections = Sections::read(&mut File::from(state), known)?;
         let table = sections.fd_names()?;
         let numbers: Vec<RawFd> = table.values().copied().collect();
-        let owned = inherit::claim(&numbers).map_err(AdoptError::Claim)?;
-        Ok(Some(Self { sections, fds: table.into_keys().zip(owned).collect() }))
+        let fds = table.into_keys().zip(take(&numbers).map_err(AdoptError::Claim)?).collect();
+        let kept = if keep { numbers.into_iter().chain([number]).collect() } else { Vec::new() };
+        Ok(Some(Self { sections, fds, kept }))
+    }
+
+    /// What a crashed image or process left: fds without a word about them.
+    pub fn without_state(fds: Vec<(FdName, OwnedFd)>) -> Self {
+        Self { sections: Sections::default(), fds: fds.into_iter().collect(), kept: Vec::new() }
+    }
+
+    /// The numbers that are kept open for the way back: the state's and every fd's.
+    pub fn kept(&self) -> &[RawFd] {
+        &self.kept
+    }
+
+    /// The names of the fds that were not taken out.
+    pub fn names(&self) -> impl Iterator<Item = &FdName> {
+        self.fds.keys()
     }
 
     /// Takes an fd out.
@@ -216,7 +239,7 @@ mod tests {
             let _left_open_for_the_next_image = duplicate.into_raw_fd();
         }
         let mut inherited =
-            Inherited::claim(Some(&number.to_string()), KNOWN).expect("claims").expect("something is inherited");
+            Inherited::claim(Some(&number.to_string()), KNOWN, true).expect("claims").expect("something is inherited");
         assert!(inherited.take_fd(&FdName::new("null")).is_some());
         assert!(inherited.take_fd(&FdName::new("null")).is_none());
         assert_eq!(inherited.close_unclaimed(), 0);
@@ -224,10 +247,10 @@ mod tests {
 
     #[test]
     fn a_variable_that_names_no_state_is_refused() {
-        assert!(Inherited::claim(None, KNOWN).expect("nothing to do").is_none());
-        assert!(matches!(Inherited::claim(Some("x"), KNOWN), Err(AdoptError::Variable { .. })));
-        assert!(matches!(Inherited::claim(Some("987654"), KNOWN), Err(AdoptError::Claim(_))));
+        assert!(Inherited::claim(None, KNOWN, false).expect("nothing to do").is_none());
+        assert!(matches!(Inherited::claim(Some("x"), KNOWN, false), Err(AdoptError::Variable { .. })));
+        assert!(matches!(Inherited::claim(Some("987654"), KNOWN, false), Err(AdoptError::Claim(_))));
         let other = File::open("/dev/null").expect("opens").into_raw_fd();
-        assert!(matches!(Inherited::claim(Some(&other.to_string()), KNOWN), Err(AdoptError::Memfd(_))));
+        assert!(matches!(Inherited::claim(Some(&other.to_string()), KNOWN, false), Err(AdoptError::Memfd(_))));
     }
 }

@@ -27,6 +27,7 @@ pub mod phase;
 pub mod preflight;
 pub mod reexec;
 mod registry;
+pub mod way_back;
 
 pub use adopt::Inherited;
 pub use phase::{Phase, Timeline};

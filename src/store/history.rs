@@ -78,19 +78,19 @@ impl Store {
             .await
     }
 
-    /// Gives every handoff that is recorded as `serving` this outcome: the process that served is gone.
+    /// Gives every handoff that is recorded as `serving` this outcome: the process that served is gone. Returns how many
+    /// there were.
     ///
     /// # Errors
     /// Any [`StoreError`].
-    pub async fn close_handoffs(&self, outcome: &'static str) -> Result<(), StoreError> {
+    pub async fn close_handoffs(&self, outcome: String) -> Result<usize, StoreError> {
         self.writer
             .run("record how a handoff ended", move |db| {
                 db.execute(
                     "UPDATE handoffs SET record = json_set(record, '$.outcome', ?1)
                      WHERE json_extract(record, '$.outcome') = 'serving'",
                     [outcome],
-                )?;
-                Ok(())
+                )
             })
             .await
     }
@@ -146,7 +146,7 @@ mod tests {
         let committed = HandoffRecord { outcome: "committed".into(), ..record(1) };
         assert_eq!(store.handoffs(10).await.expect("lists"), [record(2), committed]);
         assert_eq!(store.handoffs(1).await.expect("lists"), [record(2)]);
-        store.close_handoffs("stopped").await.expect("records");
+        store.close_handoffs("stopped".into()).await.expect("records");
         let outcomes: Vec<_> = store.handoffs(2).await.expect("lists").into_iter().map(|h| h.outcome).collect();
         assert_eq!(outcomes, ["stopped", "committed"]);
     }

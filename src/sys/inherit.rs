@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
-use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
+use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_getfd, fcntl_setfd};
 use thiserror::Error;
 
 /// Why an inherited fd number cannot be taken over.
@@ -21,6 +21,15 @@ pub enum ClaimError {
         /// The number.
         fd: RawFd,
     },
+    /// There is no room for a duplicate.
+    #[error("inherited fd {fd} cannot be duplicated")]
+    Duplicate {
+        /// The number.
+        fd: RawFd,
+        /// The kernel's reason.
+        #[source]
+        source: std::io::Error,
+    },
 }
 
 /// Turns inherited fd numbers into owned fds with CLOEXEC set, in the order given.
@@ -32,15 +41,7 @@ pub enum ClaimError {
 /// [`ClaimError`]; nothing is claimed then.
 #[expect(unsafe_code, reason = "the one claim that an inherited number is ours; see the SAFETY comment")]
 pub fn claim(numbers: &[RawFd]) -> Result<Vec<OwnedFd>, ClaimError> {
-    let mut seen = BTreeSet::new();
-    for &fd in numbers {
-        if fd <= 2 || !is_open(fd) {
-            return Err(ClaimError::NotOpen { fd });
-        }
-        if !seen.insert(fd) {
-            return Err(ClaimError::Twice { fd });
-        }
-    }
+    check(numbers)?;
     numbers
         .iter()
         .map(|&fd| {
@@ -51,6 +52,40 @@ pub fn claim(numbers: &[RawFd]) -> Result<Vec<OwnedFd>, ClaimError> {
             Ok(owned)
         })
         .collect()
+}
+
+/// Duplicates of inherited fd numbers, in the order given. The numbers stay open, CLOEXEC from now on, until they are
+/// claimed: nothing that goes wrong in between closes them.
+///
+/// # Errors
+/// [`ClaimError`].
+#[expect(unsafe_code, reason = "a duplicate is made of a borrowed number")]
+pub fn duplicate(numbers: &[RawFd]) -> Result<Vec<OwnedFd>, ClaimError> {
+    check(numbers)?;
+    numbers
+        .iter()
+        .map(|&fd| {
+            // SAFETY: `fd` is open (checked above), and nothing in this image owns the number, so nothing closes it
+            // during this borrow.
+            let original = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
+            let failed = |error: rustix::io::Errno| ClaimError::Duplicate { fd, source: error.into() };
+            fcntl_setfd(original, FdFlags::CLOEXEC).map_err(failed)?;
+            fcntl_dupfd_cloexec(original, 3).map_err(failed)
+        })
+        .collect()
+}
+
+fn check(numbers: &[RawFd]) -> Result<(), ClaimError> {
+    let mut seen = BTreeSet::new();
+    for &fd in numbers {
+        if fd <= 2 || !is_open(fd) {
+            return Err(ClaimError::NotOpen { fd });
+        }
+        if !seen.insert(fd) {
+            return Err(ClaimError::Twice { fd });
+        }
+    }
+    Ok(())
 }
 
 #[expect(unsafe_code, reason = "asking whether a number is open takes a borrowed fd made of it")]
@@ -75,6 +110,17 @@ mod tests {
         let fd = file.as_raw_fd();
         assert!(matches!(claim(&[fd, fd]), Err(ClaimError::Twice { .. })));
         drop(file);
+    }
+
+    #[test]
+    fn a_duplicate_leaves_the_number_open_for_a_later_claim() {
+        let file = std::fs::File::open("/dev/null").expect("opens");
+        let open = rustix::io::dup(&file).expect("duplicates").into_raw_fd();
+        let duplicate = duplicate(&[open]).expect("duplicates").remove(0);
+        assert_ne!(duplicate.as_raw_fd(), open);
+        drop(duplicate);
+        let owned = claim(&[open]).expect("still open");
+        assert!(fcntl_getfd(&owned[0]).expect("open").contains(FdFlags::CLOEXEC));
     }
 
     #[test]

@@ -12,4 +12,5 @@ pub mod exec;
 pub mod inherit;
 pub mod memfd;
 pub mod readiness;
+pub mod rescue;
 pub mod signals;

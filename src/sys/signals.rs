@@ -10,7 +10,7 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use tokio::io::unix::AsyncFd;
 
-use super::readiness;
+use super::{readiness, rescue};
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ fn watched() -> SigSet {
 
 /// Puts signals into the one state the daemon is written for, whatever the previous image, the shell or the manager
 /// left (mask and ignored signals survive execve(2)): every signal at its default, SIGPIPE ignored, exactly the
-/// watched ones blocked. To be called first thing, before there are threads.
+/// watched ones blocked. Those that lead back to a previous image ([`rescue`]) keep doing so. To be called first thing, before there are threads.
 ///
 /// # Errors
 /// The kernel's reason; there is none in practice.
@@ -37,7 +37,7 @@ fn watched() -> SigSet {
 pub fn take_over() -> io::Result<()> {
     watched().thread_set_mask()?;
     for signal in Signal::iterator() {
-        if matches!(signal, Signal::SIGKILL | Signal::SIGSTOP) {
+        if matches!(signal, Signal::SIGKILL | Signal::SIGSTOP) || rescue::takes(signal) {
             continue;
         }
         let handler = if signal == Signal::SIGPIPE { SigHandler::SigIgn } else { SigHandler::SigDfl };

@@ -1,0 +1,256 @@
+//! A handoff that does not end well: what is written down before it, who tells of it, and the way back.
+//!
+//! Before the execve the store has a [`Note`] of the handoff, and an update is a trial in `versions/slots`. Whoever
+//! serves next finds both, however it came to that: the new image, the previous one that came back in the same
+//! process, or a process that was started anew.
+//!
+//! **Invariants**
+//! - Whoever asked is told how it ended, once, by whichever image knows.
+//! - A trial is in the slots before its first instruction runs, and proven there only after its probation.
+
+use std::fs::File;
+
+use super::probation::Probation;
+use super::releases::mark_failed;
+use super::run::Daemon;
+use super::state::{Note, Origin, Passport};
+use super::swap::{Candidate, Pending, Swap};
+use crate::clock::UnixMillis;
+use crate::control::proto::{self, HandoffKind, Image};
+use crate::gateway::text;
+use crate::handoff::{Phase, Timeline, way_back};
+use crate::jsonrpc::ErrorObject;
+use crate::report::Chain;
+use crate::store::{HandoffRecord, Store};
+
+/// Where the store keeps the [`Note`].
+const NOTE: &str = "handoff";
+
+/// Writes a note, or that there is none.
+pub(super) async fn put_note(store: &Store, note: Option<&Note>) -> Result<(), String> {
+    let text = note.map_or_else(String::new, |note| serde_json::to_string(note).expect("plain data serialises"));
+    store.set_meta(NOTE, text).await.map_err(|error| Chain(&error).to_string())
+}
+
+async fn note(store: &Store) -> Option<Note> {
+    match store.meta(NOTE).await {
+        Ok(text) => text.filter(|text| !text.is_empty()).and_then(|text| match serde_json::from_str(&text) {
+            Ok(note) => Some(note),
+            Err(error) => {
+                tracing::error!(%error, "cannot read the note of a handoff");
+                None
+            }
+        }),
+        Err(error) => {
+            tracing::error!(error = %Chain(&error), "cannot read the note of a handoff");
+            None
+        }
+    }
+}
+
+impl Daemon {
+    /// The handoff that is about to happen.
+    pub(super) fn note_of(&self, pending: &Pending, to: &Image) -> Note {
+        Note {
+            kind: pending.kind_name().to_owned(),
+            origin: pending.origin.clone(),
+            reason: pending.reason.clone(),
+            from: self.image.id.clone(),
+            to: to.clone(),
+            started_at: pending.started_at,
+            told: false,
+        }
+    }
+
+    /// Takes the note away beside the loop: the handoff is over.
+    pub(super) fn forget_note(&self) {
+        let store = self.store.clone();
+        tokio::spawn(async move {
+            if let Err(error) = put_note(&store, None).await {
+                tracing::error!(error, "the note of a handoff that is over stays");
+            }
+        });
+    }
+
+    /// This image handed over, and is back in the same process with everything it had: the next one failed before it
+    /// consumed anything.
+    pub(super) async fn came_back(&mut self, passport: Passport, reason: String) {
+        self.generation = passport.generation.next();
+        let note = Note {
+            kind: passport.kind.clone(),
+            origin: passport.origin.clone(),
+            reason: passport.reason.clone(),
+            from: passport.from.clone(),
+            to: passport.to.clone(),
+            started_at: passport.started_at,
+            told: false,
+        };
+        if let Some(carried) = passport.probation {
+            self.probation = Some(Probation::resumed(carried));
+        }
+        self.failed(note, &reason, passport.timeline.durations_us()).await;
+    }
+
+    /// Finds out how the handoff ended that the process before did not live to tell.
+    pub(super) async fn read_note(&mut self, came_back: Option<String>) {
+        let note = note(&self.store).await;
+        let slot_reason = self.settle_slots(note.as_ref()).await;
+        let Some(note) = note else {
+            if let Some(reason) = came_back {
+                tracing::error!(reason, "back from an image that failed");
+            }
+            return self.close_history("ended before it was committed").await;
+        };
+        let same = note.from == note.to;
+        if !same && came_back.is_none() && note.to.version == self.image.id.version {
+            return self.go_on_with_trial(note).await;
+        }
+        let reason = came_back.or(slot_reason);
+        if same && reason.is_none() {
+            let told = text::restarted_anew(&note.kind, std::process::id());
+            self.record_note(&note, "the process was killed on the way and started anew", Vec::new()).await;
+            self.tell_origin(&note.origin, &note.kind, Err(told)).await;
+            return self.forget_note();
+        }
+        let reason = reason.unwrap_or_else(|| "the process was killed on the way".to_owned());
+        self.failed(note, &reason, Vec::new()).await;
+    }
+
+    /// The image that was asked for did not stay; this one serves.
+    async fn failed(&mut self, note: Note, reason: &str, phases_us: Vec<(String, u64)>) {
+        tracing::error!(
+            name: crate::telemetry::lifecycle::HANDOFF_FAILED,
+            kind = note.kind,
+            to = note.to.version,
+            reason,
+            "the new image did not stay, the previous one is back"
+        );
+        if note.to.version != note.from.version {
+            mark_failed(&self.store, &note.to.version, reason).await;
+            self.slot_failed(&note.to.version, reason).await;
+        }
+        self.record_note(&note, &format!("rolled back: {reason}"), phases_us).await;
+        let turns = self.gateway.turns_in_flight();
+        let told = text::came_back(&note.kind, &note.to, reason, &self.image.id, std::process::id(), turns);
+        self.tell_origin(&note.origin, &note.kind, Err(told)).await;
+        self.forget_note();
+    }
+
+    /// The process died while this image was on trial, and was started anew.
+    async fn go_on_with_trial(&mut self, note: Note) {
+        tracing::warn!(version = note.to.version, "an update goes on in a new process");
+        if !note.told {
+            let told = text::updated_anew(&note.from, &note.to, std::process::id());
+            self.tell_origin(&note.origin, &note.kind, Ok(told)).await;
+        }
+        self.probation = Some(Probation::anew(&note, self.config.gateway.probation));
+        let note = Note { told: true, ..note };
+        if let Err(error) = put_note(&self.store, Some(&note)).await {
+            tracing::error!(error, "cannot record a handoff");
+        }
+    }
+
+    /// The handoffs that the history has as `serving` are over.
+    pub(super) async fn close_history(&self, outcome: &str) {
+        if let Err(error) = self.store.close_handoffs(outcome.to_owned()).await {
+            tracing::error!(error = %Chain(&error), "cannot record how a handoff ended");
+        }
+    }
+
+    /// In the history, in the row that says `serving` if there is one.
+    async fn record_note(&self, note: &Note, outcome: &str, phases_us: Vec<(String, u64)>) {
+        let record = HandoffRecord {
+            kind: note.kind.clone(),
+            requested_by: note.origin.who(),
+            requested_via: note.origin.way(),
+            reason: note.reason.clone(),
+            from_version: note.from.version.clone(),
+            from_sha256: note.from.sha256.clone(),
+            to_version: note.to.version.clone(),
+            to_sha256: note.to.sha256.clone(),
+            generation: self.generation.0,
+            turns_carried: self.gateway.turns_in_flight(),
+            agents_carried: 0,
+            started_at: note.started_at,
+            phases_us,
+            outcome: outcome.to_owned(),
+        };
+        let closed = self.store.close_handoffs(outcome.to_owned()).await;
+        let recorded = match closed {
+            Ok(0) => self.store.record_handoff(&record).await.map(drop),
+            Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = recorded {
+            tracing::error!(error = %Chain(&error), "cannot record how a handoff ended");
+        }
+    }
+
+    /// The last word to whoever asked: a control client that is still there, or the chat.
+    async fn tell_origin(&mut self, origin: &Origin, kind: &str, told: Result<String, String>) {
+        match (origin, told) {
+            // Who updated successfully was not carried, or was answered.
+            (Origin::Control { client, id, .. }, Err(told)) => {
+                self.respond(*client, id.clone(), Err(ErrorObject::new(proto::HANDOFF_FAILED, told)));
+            }
+            (Origin::Chat(by), Ok(told) | Err(told)) => self.tell_chat(by, kind, told).await,
+            (Origin::Control { .. }, Ok(_)) | (Origin::Signal { .. }, _) => {}
+        }
+    }
+
+    /// Leaves an image that did not prove itself for the one before, by a handoff as any other: everything is carried.
+    pub(super) async fn roll_back(&mut self, why: String) {
+        let Some(probation) = &self.probation else { return };
+        let (version, origin) = (probation.previous().to_owned(), probation.origin().clone());
+        tracing::error!(why, to = version, "the update did not prove itself, going back");
+        let file = match self.proven_image(&version).await {
+            Ok(file) => file,
+            Err(error) => return self.leave_at_once(&format!("{why}; {error}")).await,
+        };
+        let pending = Pending {
+            kind: HandoffKind::Restart,
+            rollback: true,
+            force: false,
+            reason: Some(why),
+            origin,
+            started_at: UnixMillis::now(),
+            timeline: Timeline::start(Phase::Preflight),
+            to: Some(file.id.clone()),
+            staged: None,
+        };
+        self.swap = Swap::Preparing(Box::new(pending));
+        self.preflight(file).await;
+    }
+
+    /// The way back that needs nothing but the fds: when the orderly one is barred.
+    pub(super) async fn leave_at_once(&mut self, why: &str) {
+        if self.keeper.way_back().is_some() {
+            let error = way_back::go(why);
+            tracing::error!(%error, why, "cannot go back to the previous image");
+        }
+        // The launcher would run this version again otherwise.
+        let version = self.image.id.version.clone();
+        self.slot_failed(&version, why).await;
+    }
+
+    async fn proven_image(&self, version: &str) -> Result<Candidate, String> {
+        let file = match &self.proven {
+            Some(file) => file.try_clone().map_err(|error| error.to_string())?,
+            None => self.version_file(version)?,
+        };
+        let mut read = file.try_clone().map_err(|error| error.to_string())?;
+        let digest = tokio::task::spawn_blocking(move || {
+            use std::io::Seek;
+            read.rewind()?;
+            super::releases::sha256_hex(&mut read)
+        });
+        let sha256 = digest.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        Ok(Candidate { file, id: Image { version: version.to_owned(), sha256 } })
+    }
+
+    fn version_file(&self, version: &str) -> Result<File, String> {
+        let version = semver::Version::parse(version).map_err(|error| error.to_string())?;
+        let staged = crate::update::Versions::new(self.home.path()).open(&version);
+        staged.map(|staged| staged.file).map_err(|error| Chain(&error).to_string())
+    }
+}
