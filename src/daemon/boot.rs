@@ -352,9 +352,11 @@ fn optional<T: serde::de::DeserializeOwned + Default>(
 }
 
 fn fd(inherited: &mut Inherited, name: &crate::handoff::FdName) -> Result<OwnedFd, DaemonError> {
-    inherited
-        .take_fd(name)
-        .ok_or_else(|| DaemonError::AdoptPart { part: format!("fd '{name}'"), source: "it was not handed over".into() })
+    inherited.take_fd(name).ok_or_else(|| missing_fd(name))
+}
+
+fn missing_fd(name: &crate::handoff::FdName) -> DaemonError {
+    DaemonError::AdoptPart { part: format!("fd '{name}'"), source: "it was not handed over".into() }
 }
 
 fn control(
@@ -378,8 +380,7 @@ fn control(
         keeper.keep(listener_fd(), listener.as_fd());
         return server::spawn(listener, events).map_err(|source| failed(source.into()));
     };
-    let missing = || DaemonError::AdoptPart { part: "the control socket".into(), source: "it was not handed over".into() };
-    let listener = kept.ok_or_else(missing)?;
+    let listener = kept.ok_or_else(|| missing_fd(&listener_fd()))?;
     keeper.keep(listener_fd(), listener.as_fd());
     let clients = entry
         .clients

@@ -112,7 +112,7 @@ client_id = "x"
 "#;
     assert_snapshot!(refused(text), @r#"
     gateway.toml:3:1: unknown key 'restart_drain_timout' in [gateway]; did you mean 'restart_drain_timeout'?
-    gateway.toml:4:1: unknown key 'zzz' in [gateway]; known are restart_drain_timeout, probation
+    gateway.toml:4:1: unknown key 'zzz' in [gateway]; known are restart_drain_timeout, probation, handoff_timeout, probe
     gateway.toml:5:9: [agents.default] needs 'command'; for example command = ["hermes", "agent", "echo"]
     gateway.toml:6:1: unknown key 'comand' in [agents.default]; did you mean 'command'?
     gateway.toml:7:12: unknown platform 'telegarm' in [platforms]; did you mean 'telegram'?
