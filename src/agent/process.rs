@@ -18,21 +18,17 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 
 use super::{AgentFds, AgentSpec};
-use crate::handoff::adopt::{EXEC_AT_VARIABLE, STATE_FD_VARIABLE};
+use crate::fault;
+use crate::handoff::reexec::HANDOFF_VARIABLES;
 use crate::sys::readiness;
 
 /// Variables by which systemd (sd_notify(3), sd_listen_fds(3)) and the previous image speak to the daemon alone.
-const DAEMON_VARIABLES: [&str; 10] = [
+const DAEMON_VARIABLES: [&str; 5] = [
     "NOTIFY_SOCKET",
-    "LISTEN_FDS",
-    "LISTEN_PID",
-    "LISTEN_FDNAMES",
     "WATCHDOG_USEC",
     "WATCHDOG_PID",
     "CREDENTIALS_DIRECTORY",
     "FDSTORE",
-    STATE_FD_VARIABLE,
-    EXEC_AT_VARIABLE,
 ];
 
 /// Why an agent process could not be started.
@@ -89,11 +85,12 @@ impl Process {
         let program = spec.program();
         let mut command = Command::new(&program);
         command.arg0(name).args(&spec.command[1..]).current_dir(&spec.cwd).process_group(0);
-        DAEMON_VARIABLES.iter().for_each(|name| {
+        DAEMON_VARIABLES.iter().chain(&HANDOFF_VARIABLES).for_each(|name| {
             command.env_remove(name);
         });
         command.envs(&spec.env).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-        let mut child = command.spawn().map_err(|source| SpawnError::Start { program, agent, source })?;
+        let spawned = fault::io(fault::Call::Fork).and_then(|()| command.spawn());
+        let mut child = spawned.map_err(|source| SpawnError::Start { program, agent, source })?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         let pid = Pid::from_child(&child);
         // Neither waits nor kills when dropped: the pidfd does the one and this module the other.

@@ -15,6 +15,7 @@ use crate::agent;
 use crate::chat::LinkState;
 use crate::clock::MonoNanos;
 use crate::config::DEFAULT_AGENT;
+use crate::fault;
 use crate::gateway::AgentView;
 use crate::handoff::Phase;
 use crate::report::Chain;
@@ -203,6 +204,9 @@ impl Daemon {
 
     /// Commits an update whose time of probation is over, or goes back. The event loop has shown that it is alive.
     pub(super) async fn watch_probation(&mut self) {
+        if self.probation.is_some() {
+            fault::at(fault::Step::Ticked);
+        }
         if let Some(way_back) = self.keeper.way_back() {
             way_back.set_deadline(self.config.gateway.handoff_timeout);
         }
@@ -246,6 +250,7 @@ impl Daemon {
     }
 
     async fn commit(&mut self) {
+        fault::at(fault::Step::Committing);
         self.close_books().await;
         let Some(probation) = self.probation.take() else { return };
         self.keeper.take_down();
@@ -274,6 +279,7 @@ impl Daemon {
             None => self.close_history("committed").await,
         }
         self.write_state_file();
+        fault::at(fault::Step::Committed);
     }
 }
 

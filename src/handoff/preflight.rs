@@ -24,6 +24,8 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
 use super::registry::Sealed;
+use super::way_back::{PREVIOUS_VARIABLE, RECOVERY_VARIABLE};
+use crate::fault;
 use crate::sys::readiness;
 
 /// The hidden command that the child runs.
@@ -114,11 +116,13 @@ pub async fn run(
         .arg(CHECK_COMMAND)
         .args(arguments)
         .env_remove("NOTIFY_SOCKET")
+        .env_remove(PREVIOUS_VARIABLE)
+        .env_remove(RECOVERY_VARIABLE)
         .stdin(Stdio::from(state))
         .stdout(output_write)
         .stderr(error_write)
         .process_group(0);
-    let child = command.spawn().map_err(PreflightError::Start)?;
+    let child = fault::io(fault::Call::Fork).and_then(|()| command.spawn()).map_err(PreflightError::Start)?;
     drop(command); // It holds the write ends of the pipes.
     let child = Child::watch(child).map_err(PreflightError::Watch)?;
     let report = tokio::time::timeout(deadline, child.finish(output_read.into(), error_read.into()))

@@ -24,6 +24,8 @@ mod golden;
 mod handoff;
 mod hostile;
 mod refusal;
+#[cfg(feature = "fault-points")]
+mod rollback;
 mod service;
 mod support;
 mod telegram;

@@ -122,6 +122,16 @@ impl Gateway {
         self.home.path().join("control.sock")
     }
 
+    /// Plans faults, one a line (`src/fault.rs`). Without the feature `fault-points` nothing heeds them.
+    pub fn plan_faults(&self, faults: &str) {
+        std::fs::write(self.home().join("faults"), faults).expect("writes the plan");
+    }
+
+    /// What is planned and was not hit.
+    pub fn planned_faults(&self) -> String {
+        std::fs::read_to_string(self.home().join("faults")).unwrap_or_default()
+    }
+
     /// What it has logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.home.path().join("gateway.log")).unwrap_or_default()
@@ -208,6 +218,7 @@ fn spawn(home: &Path, by: &[&str], binary: &Path) -> Child {
         .args(words)
         .args(["gateway", "run"])
         .env("HERMES_HOME", home)
+        .env("HERMES_FAULTS", home.join("faults"))
         .env_remove("NOTIFY_SOCKET")
         .env_remove("RUNTIME_DIRECTORY")
         .stdin(Stdio::null())

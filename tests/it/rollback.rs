@@ -1,0 +1,90 @@
+//! A new image that fails after the execve: the previous one is back in the same process, with everything it had.
+
+use std::path::Path;
+
+use hermes_gateway::chat::ReplyEnd;
+use hermes_gateway::control::client::ClientError;
+use hermes_gateway::control::proto::HandoffKind;
+
+use crate::support::gateway::{Gateway, expected_stream, stream_prompt};
+use crate::support::release::Publisher;
+
+fn binary() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_hermes"))
+}
+
+fn config(publisher: &Publisher) -> String {
+    format!(
+        "[gateway]\nhandoff_timeout = \"2s\"\nprobation = \"1s\"\n\
+         [agents.default]\ncommand = [\"hermes\", \"agent\", \"echo\"]\n\
+         [update]\nmanifest_url = \"file://{}\"\nverifying_keys = [\"{}\"]\n",
+        publisher.path("manifest.json").display(),
+        publisher.public_key()
+    )
+}
+
+fn update(version: &str) -> HandoffKind {
+    HandoffKind::Update { version: Some(version.to_owned()), dry_run: false }
+}
+
+/// What the requester is told of a fault, and that nothing else shows of it.
+async fn before_anything_is_consumed(fault: &str, reason: &str) {
+    let publisher = Publisher::new();
+    publisher.release("1.0.1", &std::fs::read(binary()).expect("the binary is built"));
+    let gateway = Gateway::start(binary(), &config(&publisher)).await;
+    let (pid, agent) = (gateway.pid(), gateway.agent_pid("default").await);
+    let mut chat = gateway.chat("stream").await;
+    chat.say(&stream_prompt(100, 20, 20)).await;
+    let mut asked = None;
+    let answer = chat
+        .answer(async |_, bytes| {
+            if bytes > 200 && asked.is_none() {
+                gateway.plan_faults(&format!("1.0.1 {fault}"));
+                asked = Some(gateway.handoff(update("1.0.1")).await);
+            }
+        })
+        .await;
+    let Some(Err(ClientError::Rpc(error))) = asked else { panic!("{asked:?}\n{}", gateway.log()) };
+    assert!(error.message.contains(reason), "{}", error.message);
+    assert!(error.message.contains("1.0.0 serves again"), "{}", error.message);
+    assert_eq!((answer.text, answer.end), (expected_stream(100, 20), ReplyEnd::Complete));
+    let status = gateway.status().await;
+    assert_eq!((status.pid, status.image.version.as_str(), status.generation), (pid, "1.0.0", 2));
+    assert_eq!(gateway.agent_pid("default").await, agent);
+    assert_eq!(gateway.planned_faults(), "", "the fault was hit");
+    // The next one works as if nothing had been, and stays.
+    let report = gateway.handoff(update("1.0.1")).await.expect("updates");
+    assert_eq!((report.to.version.as_str(), report.pid), ("1.0.1", pid));
+    gateway.wait_until("it is committed", async |status| status.phase == "serving").await;
+    assert_eq!(gateway.agent_pid("default").await, agent);
+}
+
+#[tokio::test]
+async fn an_image_that_exits_as_its_first_deed() {
+    before_anything_is_consumed("main exit0", "it exited").await;
+}
+
+#[tokio::test]
+async fn an_image_that_exits_when_it_has_read_the_state() {
+    before_anything_is_consumed("claimed exit1", "it exited").await;
+}
+
+#[tokio::test]
+async fn an_image_that_panics_while_adopting() {
+    before_anything_is_consumed("adopting panic", "it panicked: planned at fault point adopting").await;
+}
+
+#[tokio::test]
+async fn an_image_that_crashes_while_adopting() {
+    before_anything_is_consumed("adopted segv", "killed by signal 11").await;
+}
+
+#[tokio::test]
+async fn an_image_that_aborts_while_adopting() {
+    before_anything_is_consumed("claimed abort", "killed by signal 6").await;
+}
+
+#[tokio::test]
+async fn an_image_that_hangs_before_it_serves() {
+    before_anything_is_consumed("adopted hang", "it stood still past its deadline").await;
+}
