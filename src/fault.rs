@@ -126,15 +126,8 @@ pub enum Call {
 
 impl Call {
     /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::MemfdCreate,
-        Self::Exec,
-        Self::Fork,
-        Self::Dup,
-        Self::WriteVersions,
-        Self::WriteStore,
-        Self::WriteState,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::MemfdCreate, Self::Exec, Self::Fork, Self::Dup, Self::WriteVersions, Self::WriteStore, Self::WriteState];
 
     /// Its name in the file of faults.
     pub fn name(self) -> &'static str {
@@ -226,7 +219,9 @@ mod planned {
         }
         let found = found?;
         let new = path.with_extension("new");
-        std::fs::write(&new, rest.join("\n")).and_then(|()| std::fs::rename(&new, &path)).expect("the drill's own file");
+        std::fs::write(&new, rest.join("\n"))
+            .and_then(|()| std::fs::rename(&new, &path))
+            .expect("the drill's own file");
         Some(found)
     }
 

@@ -254,4 +254,6 @@ pub struct AgentFds {
 #[expect(missing_docs)]
 pub struct ProbeError;
 #[expect(missing_docs, clippy::missing_errors_doc)]
-pub async fn probe(_: AgentSpec, _: Option<String>, _: Duration) -> Result<(), ProbeError> { Ok(()) }
+pub async fn probe(_: AgentSpec, _: Option<String>, _: Duration) -> Result<(), ProbeError> {
+    Ok(())
+}

@@ -23,13 +23,8 @@ use crate::handoff::reexec::HANDOFF_VARIABLES;
 use crate::sys::readiness;
 
 /// Variables by which systemd (sd_notify(3), sd_listen_fds(3)) and the previous image speak to the daemon alone.
-const DAEMON_VARIABLES: [&str; 5] = [
-    "NOTIFY_SOCKET",
-    "WATCHDOG_USEC",
-    "WATCHDOG_PID",
-    "CREDENTIALS_DIRECTORY",
-    "FDSTORE",
-];
+const DAEMON_VARIABLES: [&str; 5] =
+    ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY", "FDSTORE"];
 
 /// Why an agent process could not be started.
 #[derive(Debug, Error)]

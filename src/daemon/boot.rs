@@ -40,6 +40,7 @@ use crate::service::listen::{activated_control, bind_control};
 use crate::service::lock::Lock;
 use crate::service::notify::Notifier;
 use crate::service::state_file;
+use crate::service::unit::UnitFiles;
 use crate::store::{Opening, Store};
 use crate::sys::signals::Signals;
 use crate::telemetry::{self, TelemetryOptions, lifecycle};
@@ -56,6 +57,7 @@ pub(super) struct Ground {
     store: Store,
     opening: Opening,
     notifier: Notifier,
+    unit: UnitFiles,
     /// The control socket, if systemd listens on it.
     activated: Option<UnixListener>,
     inherited: Left,
@@ -73,6 +75,14 @@ enum Left {
 }
 
 impl Left {
+    fn open(self) -> (Option<Inherited>, Option<Passport>) {
+        match self {
+            Self::Nothing => (None, None),
+            Self::Fds(inherited) => (Some(inherited), None),
+            Self::Everything(inherited, passport) => (Some(inherited), Some(*passport)),
+        }
+    }
+
     fn fds(&mut self) -> Option<&mut Inherited> {
         match self {
             Self::Nothing => None,
@@ -139,13 +149,14 @@ pub(super) fn ground(claimed: Claimed) -> Result<Ground, DaemonError> {
     }
     let config = Config::load(home.config_file(), &environment).map_err(DaemonError::Config)?;
     let notifier = Notifier::from_env(&environment);
+    let unit = UnitFiles::from_env(&environment);
     let activated = match &inherited {
         Left::Everything(..) => None,
         Left::Nothing | Left::Fds(_) => activated_control().map_err(DaemonError::Listen)?,
     };
     // The first thread.
     let (store, opening) = Store::open_beside(&home.state_db());
-    Ok(Ground { options, home, config, lock, store, opening, notifier, activated, inherited, way_back })
+    Ok(Ground { options, home, config, lock, store, opening, notifier, unit, activated, inherited, way_back })
 }
 
 /// The environment with the home that was asked for.
@@ -172,14 +183,10 @@ fn arrived_at(mut passport: Passport, environment: &Environment, main_at: MonoNa
 
 /// Brings everything up, says READY=1, and tells whoever asked for the handoff.
 pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
-    let Ground { options, home, config, lock, store, opening, notifier, activated, inherited, way_back } = ground;
+    let Ground { options, home, config, lock, store, opening, notifier, unit, activated, inherited, way_back } = ground;
     let system = |what| move |source| DaemonError::System { what, source };
     let signals = Signals::open().map_err(system("listen for signals"))?;
-    let (mut inherited, passport) = match inherited {
-        Left::Nothing => (None, None),
-        Left::Fds(inherited) => (Some(inherited), None),
-        Left::Everything(inherited, passport) => (Some(inherited), Some(*passport)),
-    };
+    let (mut inherited, passport) = inherited.open();
     // Nothing is started, or taken over, without a database. From here to the first word to the service manager
     // nothing is awaited, so no part runs and nothing is consumed: until then the way back leads to the same state.
     opening.done().await.map_err(DaemonError::Store)?;
@@ -209,6 +216,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
         store,
         lock,
         notifier,
+        unit,
         signals,
         image,
         generation: passport.as_ref().map_or(FIRST, |passport| passport.generation),

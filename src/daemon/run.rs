@@ -32,6 +32,7 @@ use crate::report::Chain;
 use crate::service::lock::Lock;
 use crate::service::notify::Notifier;
 use crate::service::state_file::Phase;
+use crate::service::unit::UnitFiles;
 use crate::store::Store;
 use crate::sys::signals::{self, Signals};
 use crate::telemetry::lifecycle;
@@ -50,6 +51,7 @@ pub(super) struct Daemon {
     pub(super) store: Store,
     pub(super) lock: Rc<Lock>,
     pub(super) notifier: Notifier,
+    pub(super) unit: UnitFiles,
     pub(super) signals: Signals,
     pub(super) image: RunningImage,
     pub(super) generation: Generation,
@@ -299,6 +301,9 @@ impl Daemon {
         // An end that was asked for must not bring anyone back.
         self.keeper.take_down();
         self.notifier.stopping(&format!("stopping: {why}"));
+        if self.died.is_none() {
+            self.unit.note_stop();
+        }
         self.fail(format!("the gateway stops ({why})")).await;
         self.write_state_file();
         // Their stop would never be told.

@@ -89,8 +89,7 @@ impl Daemon {
 
     /// One that runs from elsewhere cannot be started by the launcher.
     fn version_is_there(&self, version: &str) -> bool {
-        semver::Version::parse(version)
-            .is_ok_and(|version| Versions::new(self.home.path()).path(&version).is_file())
+        semver::Version::parse(version).is_ok_and(|version| Versions::new(self.home.path()).path(&version).is_file())
     }
 }
 

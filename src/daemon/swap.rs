@@ -13,8 +13,8 @@ use super::rollback::put_note;
 use super::run::Daemon;
 use super::state::{CheckFor, Origin, PASSPORT, Passport, VERSION};
 use crate::clock::UnixMillis;
-use crate::fault;
 use crate::control::proto::{self, HandoffKind, HandoffReport, Image, Progress};
+use crate::fault;
 use crate::handoff::preflight::{self, CheckReport, PreflightError};
 use crate::handoff::reexec::reexec;
 use crate::handoff::{Phase, Sealed, Timeline};
@@ -138,17 +138,8 @@ impl Daemon {
         let first = if is_update { Phase::Stage } else { Phase::Preflight };
         let timeline = Timeline::start(first);
         let started_at = UnixMillis::now();
-        let pending = Pending {
-            kind,
-            rollback: false,
-            force,
-            reason,
-            origin,
-            started_at,
-            timeline,
-            to: None,
-            staged: None,
-        };
+        let pending =
+            Pending { kind, rollback: false, force, reason, origin, started_at, timeline, to: None, staged: None };
         tracing::info!(
             name: lifecycle::HANDOFF_BEGIN,
             kind = pending.kind_name(),

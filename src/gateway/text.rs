@@ -178,7 +178,10 @@ pub fn restarted_anew(kind: &str, pid: u32) -> String {
 
 /// What the asking chat is told when the process was killed in the middle of an update, and the update goes on.
 pub fn updated_anew(from: &Image, to: &Image, pid: u32) -> String {
-    format!("✅ updated {} → {}; the process was killed on the way and started anew (PID {pid})", from.version, to.version)
+    format!(
+        "✅ updated {} → {}; the process was killed on the way and started anew (PID {pid})",
+        from.version, to.version
+    )
 }
 
 /// What the asking chat is told when the gateway stops before a handoff.

@@ -145,11 +145,7 @@ impl Inherited {
     ///
     /// # Errors
     /// [`AdoptError`].
-    pub fn claim(
-        variable: Option<&str>,
-        known: &[SectionSpec],
-        keep: bool,
-    ) -> Result<Option<Self>, AdoptError> {
+    pub fn claim(variable: Option<&str>, known: &[SectionSpec], keep: bool) -> Result<Option<Self>, AdoptError> {
         let Some(value) = variable else { return Ok(None) };
         let number: RawFd = value.parse().map_err(|_| AdoptError::Variable { value: value.to_owned() })?;
         let take = if keep { inherit::duplicate } else { inherit::claim };

@@ -150,7 +150,6 @@ impl WayBack {
     }
 }
 
-
 fn previous() -> Option<RawFd> {
     std::env::var(PREVIOUS_VARIABLE).ok()?.parse().ok()
 }

@@ -11,3 +11,4 @@ pub mod listen;
 pub mod lock;
 pub mod notify;
 pub mod state_file;
+pub mod unit;

@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 use thiserror::Error;
 
-use crate::fault;
 use crate::clock::UnixMillis;
+use crate::fault;
 use crate::id::{Generation, PlatformName};
 
 /// The value of [`GatewayState::kind`].

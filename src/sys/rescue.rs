@@ -207,7 +207,8 @@ extern "C" fn on_signal(number: c_int) {
         if number == libc::SIGALRM {
             leave(prepared, &[b"it stood still past its deadline"]);
         } else {
-            let digits = [b'0' + u8::try_from(number / 10 % 10).unwrap_or(0), b'0' + u8::try_from(number % 10).unwrap_or(0)];
+            let digits =
+                [b'0' + u8::try_from(number / 10 % 10).unwrap_or(0), b'0' + u8::try_from(number % 10).unwrap_or(0)];
             leave(prepared, &[b"killed by signal ", digits.strip_prefix(b"0").unwrap_or(&digits)]);
         }
     }

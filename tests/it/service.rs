@@ -23,7 +23,10 @@ const DEADLINE: Duration = Duration::from_secs(90);
 const PART: &str = "HERMES_TEST_PART";
 
 const UNIT: &str = "hermes-gateway.service";
-const PROGRAM: &str = "/var/lib/hermes/versions/current/hermes";
+const PROGRAM: &str = "/var/lib/hermes/versions/1.0.0/hermes";
+/// Where the unit has the launcher, and where it is in here: /usr is the machine's own.
+const INSTALLED: &str = "/usr/lib/hermes/hermes-launch";
+const LAUNCHER: &str = "/var/lib/hermes-launch";
 
 /// Serves, with a child that does not end by itself, says so when told to reload, and ends with the code in `exit` on
 /// SIGUSR2.
@@ -55,6 +58,14 @@ fn install_program() {
     fs::create_dir_all(Path::new(PROGRAM).parent().expect("a parent")).expect("the boot's own /var");
     fs::write(PROGRAM, PROGRAM_TEXT).expect("written");
     fs::set_permissions(PROGRAM, fs::Permissions::from_mode(0o755)).expect("executable");
+    fs::copy(env!("CARGO_BIN_EXE_hermes-launch"), LAUNCHER).expect("the launcher is built");
+}
+
+/// The unit of `dist/`, with the launcher where it is in here.
+fn unit() -> String {
+    let unit = dist(UNIT);
+    assert!(unit.contains(INSTALLED), "where packages put the launcher");
+    unit.replace(INSTALLED, LAUNCHER)
 }
 
 /// The values of a key in a unit file.
@@ -75,10 +86,10 @@ fn systemd_finds_nothing_to_complain_about() {
     let units = Path::new("/tmp/units");
     fs::create_dir(units).expect("made");
     for (name, text) in [
-        (UNIT, dist(UNIT)),
+        (UNIT, unit()),
         ("hermes-gateway.socket", dist("hermes-gateway.socket")),
         // Under the name that it is installed as it would be verified instead of the other one.
-        ("hermes-user.service", dist("hermes-gateway.user.service").replace("%h/.hermes", "/var/lib/hermes")),
+        ("hermes-user.service", dist("hermes-gateway.user.service").replace("%h/.hermes/bin/hermes-launch", LAUNCHER)),
     ] {
         let path = units.join(name);
         fs::write(&path, text).expect("written");
@@ -111,6 +122,8 @@ fn the_user_unit_behaves_as_the_system_unit() {
         "OOMPolicy",
         "StartLimitIntervalSec",
         "RuntimeDirectory",
+        "RuntimeDirectoryPreserve",
+        "FileDescriptorStoreMax",
         "Description",
     ] {
         let expected = values(&system, key);
@@ -125,7 +138,7 @@ fn the_unit_runs_restarts_and_stops_as_promised() {
     let Some(systemd) = systemd::inside(name, DEADLINE) else { return };
     install_program();
     // The stand-in notifies through a child, and does not ping.
-    systemd.install(UNIT, &dist(UNIT).replace("NotifyAccess=main", "NotifyAccess=all").replace("WatchdogSec=30", ""));
+    systemd.install(UNIT, &unit().replace("NotifyAccess=main", "NotifyAccess=all").replace("WatchdogSec=30", ""));
     systemd.systemctl(&["start", UNIT]);
     assert_eq!(systemd.show(UNIT, "StatusText"), "serving");
     let read = |name: &str| fs::read_to_string(Path::new("/var/lib/hermes").join(name)).expect("the program wrote it");
