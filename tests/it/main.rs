@@ -9,6 +9,7 @@
 //! - `handoff`: the whole gateway under a real systemd, replaced while turns stream.
 //! - `hostile`: bad input from every side, and ends at every moment: clear words, no panic, nothing lost.
 //! - `refusal`: bad releases asked for from a chat and the command line: the reason is told, nothing is touched.
+//! - `rollback`: new images that fail after the execve (needs the feature `fault-points`).
 //! - `service`: the unit files, and notifications, logs and sockets under a real systemd.
 //! - `telegram`: the Telegram platform against the test server.
 //! - `tidy`: rules for the source tree that the compiler does not know.

@@ -33,7 +33,7 @@ const LAYERS: &[(&str, u8)] = &[
 ];
 
 /// The command line is above all, and may use everything.
-const TOP: [&str; 3] = ["cli", "lib", "main"];
+const TOP: [&str; 4] = ["cli", "lib", "main", "launch"];
 
 const LINES_MAX: usize = 600;
 

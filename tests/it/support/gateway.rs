@@ -122,11 +122,13 @@ impl Gateway {
         self.home.path().join("control.sock")
     }
 
+    #[cfg(feature = "fault-points")]
     /// Plans faults, one a line (`src/fault.rs`). Without the feature `fault-points` nothing heeds them.
     pub fn plan_faults(&self, faults: &str) {
         std::fs::write(self.home().join("faults"), faults).expect("writes the plan");
     }
 
+    #[cfg(feature = "fault-points")]
     /// What is planned and was not hit.
     pub fn planned_faults(&self) -> String {
         std::fs::read_to_string(self.home().join("faults")).unwrap_or_default()
