@@ -21,6 +21,7 @@ pub mod builtin;
 mod connection;
 mod handle;
 mod limits;
+mod probe;
 mod process;
 mod running;
 mod snapshot;
@@ -36,6 +37,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{AgentName, SessionId, TurnId};
 pub use handle::AgentHandle;
 pub use limits::Limits;
+pub use probe::{ProbeError, probe};
 pub use snapshot::{AdoptError, check_state};
 pub use task::{adopt, adopt_with, spawn, spawn_with};
 
@@ -248,12 +250,4 @@ pub struct AgentFds {
     pub stdout: OwnedFd,
     /// Its pidfd (pidfd_open(2)).
     pub pidfd: OwnedFd,
-}
-#[derive(Debug, thiserror::Error)]
-#[error("stub")]
-#[expect(missing_docs)]
-pub struct ProbeError;
-#[expect(missing_docs, clippy::missing_errors_doc)]
-pub async fn probe(_: AgentSpec, _: Option<String>, _: Duration) -> Result<(), ProbeError> {
-    Ok(())
 }

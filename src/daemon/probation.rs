@@ -16,7 +16,7 @@ use crate::chat::LinkState;
 use crate::clock::MonoNanos;
 use crate::config::DEFAULT_AGENT;
 use crate::fault;
-use crate::gateway::AgentView;
+use crate::gateway::{AgentView, text};
 use crate::handoff::Phase;
 use crate::report::Chain;
 use crate::store::{HandoffRecord, Store};
@@ -95,7 +95,11 @@ impl Daemon {
             phases_us = ?report.phases_us,
             "handoff done"
         );
-        self.tell_done(&passport.origin, &report).await;
+        if passport.kind == ROLLBACK {
+            self.tell_rolled_back(&passport).await;
+        } else {
+            self.tell_done(&passport.origin, &report).await;
+        }
         let is_update = passport.kind == "update";
         let record = HandoffRecord {
             kind: passport.kind.clone(),
@@ -159,6 +163,15 @@ impl Daemon {
         let (version, origin) = (passport.to.version, passport.origin);
         self.probation = Some(Probation { row: None, version, previous, until, origin, probe: None });
         self.probe();
+    }
+
+    /// The chat that asked for the update; a control client was told long ago that it serves.
+    async fn tell_rolled_back(&mut self, passport: &Passport) {
+        let Origin::Chat(by) = &passport.origin else { return };
+        let reason = passport.reason.as_deref().unwrap_or_default();
+        let (pid, turns) = (std::process::id(), passport.turns_carried);
+        let told = text::came_back("update", &passport.from, reason, &passport.to, pid, turns);
+        self.tell_chat(by, "update", told).await;
     }
 
     /// Back from an update that did not prove itself.

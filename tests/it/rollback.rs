@@ -90,3 +90,40 @@ async fn an_image_that_aborts_while_adopting() {
 async fn an_image_that_hangs_before_it_serves() {
     before_anything_is_consumed("adopted hang", "it stood still past its deadline").await;
 }
+
+/// An image on probation that cannot start an agent is left in order: everything is carried back.
+#[tokio::test]
+async fn an_image_that_cannot_start_an_agent_is_left_at_the_end_of_its_probation() {
+    let publisher = Publisher::new();
+    publisher.release("1.0.1", &std::fs::read(binary()).expect("the binary is built"));
+    let home = tempfile::Builder::new().prefix("hermes-").tempdir().expect("a directory");
+    let broken = home.path().join("broken");
+    // The process that runs goes on; another one does not start.
+    let script = format!("[ ! -e {} ] || exit 9; exec {} agent echo", broken.display(), binary().display());
+    let config = config(&publisher, "60s").replace(
+        "command = [\"hermes\", \"agent\", \"echo\"]",
+        &format!("command = [\"/bin/sh\", \"-c\", \"{script}\"]"),
+    );
+    let gateway = Gateway::start_in(home, binary(), &config).await;
+    let (pid, agent) = (gateway.pid(), gateway.agent_pid("default").await);
+    let mut chat = gateway.chat("stream").await;
+    std::fs::write(&broken, "").expect("breaks the agent");
+    chat.say(&stream_prompt(400, 20, 20)).await;
+    let report = gateway.handoff(update("1.0.1")).await.expect("it serves, on probation");
+    assert_eq!(report.to.version, "1.0.1");
+    gateway
+        .wait_until("the version before is back", async |status| {
+            status.image.version == "1.0.0" && status.phase == "serving" && status.generation == 2
+        })
+        .await;
+    assert_eq!((gateway.pid(), gateway.agent_pid("default").await), (pid, agent));
+    let answer = chat.answer(async |_, _| {}).await;
+    assert_eq!((answer.text, answer.end), (expected_stream(400, 20), ReplyEnd::Complete));
+    let outcomes: Vec<String> = gateway.status().await.handoffs.into_iter().map(|handoff| handoff.outcome).collect();
+    assert!(
+        outcomes.iter().any(|outcome| outcome.contains("rolled back: agent 'default' does not start")),
+        "{outcomes:?}"
+    );
+    let slots = hermes_gateway::slots::Slots::read(&gateway.home().join("versions")).expect("whole").expect("there");
+    assert_eq!((slots.trial, slots.failed.map(|failed| failed.version)), (None, Some("1.0.1".to_owned())));
+}
