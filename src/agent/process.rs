@@ -18,7 +18,6 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 
 use super::{AgentFds, AgentSpec};
-use crate::fault;
 use crate::handoff::reexec::HANDOFF_VARIABLES;
 use crate::sys::readiness;
 
@@ -84,8 +83,7 @@ impl Process {
             command.env_remove(name);
         });
         command.envs(&spec.env).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-        let spawned = fault::io(fault::Call::Fork).and_then(|()| command.spawn());
-        let mut child = spawned.map_err(|source| SpawnError::Start { program, agent, source })?;
+        let mut child = command.spawn().map_err(|source| SpawnError::Start { program, agent, source })?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         let pid = Pid::from_child(&child);
         // Neither waits nor kills when dropped: the pidfd does the one and this module the other.

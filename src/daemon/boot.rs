@@ -27,7 +27,6 @@ use crate::config::{Config, Environment, Home};
 use crate::control::proto::Image;
 use crate::control::server::{self, ControlHandle};
 use crate::control::{ControlEvent, ControlSnapshot};
-use crate::fault;
 use crate::gateway::{Access, Allowed, Gateway, GatewayState};
 use crate::handoff::adopt::{AdoptError, EXEC_AT_VARIABLE, STATE_FD_VARIABLE};
 use crate::handoff::way_back::{self, RECOVERY_VARIABLE, WayBack};
@@ -122,7 +121,6 @@ pub(super) fn claim(options: RunOptions) -> Result<Claimed, DaemonError> {
                 let numbers = inherited.kept().to_vec();
                 way_back.by_state(numbers).map_err(|source| DaemonError::System { what: "keep a way back", source })?;
             }
-            fault::at(fault::Step::Claimed);
             let passport = take::<Passport>(&mut inherited, PASSPORT)?;
             if passport.timeline.phase() >= Phase::Exec {
                 let source = "its handoff is over already".into();
@@ -194,7 +192,6 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     let mut keeper = Keeper::default();
     let control = control(&home, activated, inherited.as_mut(), ports.control, &mut keeper)?;
     let (agents, removed) = agents(&config, inherited.as_mut(), &ports.agents, &mut keeper)?;
-    fault::at(fault::Step::Adopting);
     let platforms = platforms(&config, inherited.as_mut(), &store, &ports.platforms)?;
     let local = optional::<Local>(inherited.as_mut(), LOCAL)?;
     let state = optional::<GatewayState>(inherited.as_mut(), GATEWAY)?;
@@ -248,7 +245,6 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     for outlet in removed {
         daemon.dismiss(outlet);
     }
-    fault::at(fault::Step::Adopted);
     daemon.keeper.keep(lock_fd(), daemon.lock.as_fd());
     daemon.begin(passport, came_back, way_back).await;
     Ok(daemon)
@@ -262,7 +258,6 @@ impl Daemon {
         if let Some(way_back) = way_back {
             self.keeper.watch(way_back);
         }
-        fault::at(fault::Step::Ready);
         match (passport, came_back) {
             (Some(passport), None) => self.arrived(passport, ready).await,
             (Some(passport), Some(reason)) => self.came_back(passport, reason).await,
@@ -286,7 +281,6 @@ impl Daemon {
         self.gateway.hold(false, &mut effects);
         self.carry_out(effects).await;
         self.held = false;
-        fault::at(fault::Step::Serving);
         self.replay().await;
         for check in std::mem::take(&mut self.stash.checks) {
             self.check(check).await;

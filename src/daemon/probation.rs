@@ -15,7 +15,6 @@ use crate::agent;
 use crate::chat::LinkState;
 use crate::clock::MonoNanos;
 use crate::config::DEFAULT_AGENT;
-use crate::fault;
 use crate::gateway::{AgentView, text};
 use crate::handoff::Phase;
 use crate::report::Chain;
@@ -217,9 +216,6 @@ impl Daemon {
 
     /// Commits an update whose time of probation is over, or goes back. The event loop has shown that it is alive.
     pub(super) async fn watch_probation(&mut self) {
-        if self.probation.is_some() {
-            fault::at(fault::Step::Ticked);
-        }
         if let Some(way_back) = self.keeper.way_back() {
             way_back.set_deadline(self.config.gateway.handoff_timeout);
         }
@@ -263,7 +259,6 @@ impl Daemon {
     }
 
     async fn commit(&mut self) {
-        fault::at(fault::Step::Committing);
         self.close_books().await;
         let Some(probation) = self.probation.take() else { return };
         self.keeper.take_down();
@@ -292,7 +287,6 @@ impl Daemon {
             None => self.close_history("committed").await,
         }
         self.write_state_file();
-        fault::at(fault::Step::Committed);
     }
 }
 

@@ -14,7 +14,6 @@ use super::run::Daemon;
 use super::state::{CheckFor, Origin, PASSPORT, Passport, VERSION};
 use crate::clock::UnixMillis;
 use crate::control::proto::{self, HandoffKind, HandoffReport, Image, Progress};
-use crate::fault;
 use crate::handoff::preflight::{self, CheckReport, PreflightError};
 use crate::handoff::reexec::reexec;
 use crate::handoff::{Phase, Sealed, Timeline};
@@ -149,7 +148,6 @@ impl Daemon {
             generation = self.generation.0,
             "handoff begins"
         );
-        fault::at(fault::Step::Requested);
         self.tell_begin(&pending).await;
         self.swap = Swap::Preparing(Box::new(pending));
         if is_update {
@@ -166,7 +164,6 @@ impl Daemon {
         match step {
             Step::Progress(progress) => self.tell_progress(progress).await,
             Step::Staged(Ok(StagedImage { version, sha256, file, is_new, .. })) => {
-                fault::at(fault::Step::Staged);
                 let id = Image { version: version.to_string(), sha256 };
                 if let Swap::Preparing(pending) = &mut self.swap {
                     pending.to = Some(id.clone());
@@ -182,7 +179,6 @@ impl Daemon {
             }
             Step::Checked(candidate, Ok(report)) => {
                 tracing::debug!(?report, "preflight passed");
-                fault::at(fault::Step::Checked);
                 self.swap(candidate).await;
             }
             Step::Checked(_, Err(error)) => self.fail(Chain(&error).to_string()).await,
@@ -229,7 +225,6 @@ impl Daemon {
                 return self.fail(Chain(&error).to_string()).await;
             }
         };
-        fault::at(fault::Step::Rehearsed);
         let passport = self.passport(&candidate.id, frozen.turns(), frozen.agents_running());
         let sealed = self.register(frozen).and_then(|mut registry| {
             registry.put_section(PASSPORT, VERSION, &passport)?;
@@ -277,7 +272,6 @@ impl Daemon {
                 // `draining` must not be left behind by a process that dies in between.
                 self.notifier.reloading(&self.status_line());
                 self.notifier.watchdog_ping();
-                fault::at(fault::Step::BeforeExec);
                 let time = self.config.gateway.handoff_timeout;
                 let error = reexec(&candidate.file, sealed, &self.image.file, time);
                 self.notifier.ready(&self.status_line());
@@ -302,14 +296,11 @@ impl Daemon {
 
     async fn freeze_and_seal(&mut self, to: &Image, drain: Duration) -> Result<Sealed, String> {
         let told = |error: FreezeError| Chain(&error).to_string();
-        fault::at(fault::Step::WrittenDown);
         self.drain(drain).await.map_err(told)?;
-        fault::at(fault::Step::Drained);
         if let Swap::Preparing(pending) = &mut self.swap {
             pending.timeline.enter(Phase::Quiesce);
         }
         let frozen = self.freeze().await.map_err(told)?;
-        fault::at(fault::Step::Frozen);
         if let Swap::Preparing(pending) = &mut self.swap {
             pending.timeline.enter(Phase::Seal);
         }
@@ -318,7 +309,6 @@ impl Daemon {
             registry.put_section(PASSPORT, VERSION, &passport)?;
             registry.seal()
         });
-        fault::at(fault::Step::Sealed);
         // A stop that is pending wins; one that comes from here on is read by the next image.
         if let Some(crate::sys::signals::Request::Stop(name)) = self.signals.stop_pending() {
             self.stopping = Some(name.to_owned());

@@ -12,7 +12,6 @@ use super::adopt::{EXEC_AT_VARIABLE, STATE_FD_VARIABLE};
 use super::registry::Sealed;
 use super::way_back::{PREVIOUS_VARIABLE, REASON_VARIABLE, RECOVERY_VARIABLE};
 use crate::clock::MonoNanos;
-use crate::fault;
 use crate::sys::{exec, rescue};
 
 /// Variables of the previous start that must not reach the next image, nor an agent: what they speak of is over, and
@@ -59,7 +58,6 @@ fn attempt(image: &File, sealed: &Sealed, previous: &File, time: Duration) -> io
     let mut environment = kept_environment();
     environment.push((STATE_FD_VARIABLE.into(), state.as_raw_fd().to_string().into()));
     environment.push((PREVIOUS_VARIABLE.into(), previous.as_raw_fd().to_string().into()));
-    fault::io(fault::Call::Exec)?;
     rescue::set_deadline(Some(time))?;
     environment.push((EXEC_AT_VARIABLE.into(), MonoNanos::now().0.to_string().into()));
     exec::replace_image(image, std::env::args_os().collect(), environment)

@@ -14,7 +14,6 @@ const LAYERS: &[(&str, u8)] = &[
     ("version", 0),
     ("recovery", 0),
     ("slots", 0),
-    ("fault", 0),
     ("tls", 0),
     ("report", 0),
     ("chat", 0),
