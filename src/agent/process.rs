@@ -18,6 +18,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 
 use super::{AgentFds, AgentSpec};
+use crate::fault::{self, Call};
 use crate::handoff::reexec::HANDOFF_VARIABLES;
 use crate::sys::readiness;
 
@@ -83,7 +84,8 @@ impl Process {
             command.env_remove(name);
         });
         command.envs(&spec.env).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-        let mut child = command.spawn().map_err(|source| SpawnError::Start { program, agent, source })?;
+        let child = fault::io(Call::Spawn).and_then(|()| command.spawn());
+        let mut child = child.map_err(|source| SpawnError::Start { program, agent, source })?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         let pid = Pid::from_child(&child);
         // Neither waits nor kills when dropped: the pidfd does the one and this module the other.

@@ -27,6 +27,7 @@ use crate::config::{Config, Environment, Home};
 use crate::control::proto::Image;
 use crate::control::server::{self, ControlHandle};
 use crate::control::{ControlEvent, ControlSnapshot};
+use crate::fault::{self, Point};
 use crate::gateway::{Access, Allowed, Gateway, GatewayState};
 use crate::handoff::adopt::{AdoptError, EXEC_AT_VARIABLE, STATE_FD_VARIABLE};
 use crate::handoff::way_back::{self, RECOVERY_VARIABLE, WayBack};
@@ -136,6 +137,7 @@ pub(super) fn claim(options: RunOptions) -> Result<Claimed, DaemonError> {
         Some(fd) => Lock::from_fd(fd),
         None => Lock::acquire(&home.lock()).map_err(DaemonError::Lock)?,
     };
+    fault::at(Point::Claimed);
     Ok(Claimed { options, environment, home, lock: Rc::new(lock), inherited, way_back })
 }
 
@@ -188,6 +190,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     // Nothing is started, or taken over, without a database. From here to the first word to the service manager
     // nothing is awaited, so no part runs and nothing is consumed: until then the way back leads to the same state.
     opening.done().await.map_err(DaemonError::Store)?;
+    fault::at(Point::Adopting);
     let (ports, events) = queues();
     let mut keeper = Keeper::default();
     let control = control(&home, activated, inherited.as_mut(), ports.control, &mut keeper)?;
@@ -253,7 +256,9 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
 impl Daemon {
     /// From here on the gateway serves.
     async fn begin(&mut self, passport: Option<Passport>, came_back: Option<String>, way_back: Option<WayBack>) {
+        fault::at(Point::Adopted);
         self.notifier.ready(&self.status_line());
+        fault::at(Point::Ready);
         let ready = MonoNanos::now();
         if let Some(way_back) = way_back {
             self.keeper.watch(way_back);
@@ -282,6 +287,7 @@ impl Daemon {
         self.carry_out(effects).await;
         self.held = false;
         self.replay().await;
+        fault::at(Point::Unheld);
         for check in std::mem::take(&mut self.stash.checks) {
             self.check(check).await;
         }

@@ -15,6 +15,7 @@ use crate::agent;
 use crate::chat::LinkState;
 use crate::clock::MonoNanos;
 use crate::config::DEFAULT_AGENT;
+use crate::fault::{self, Point};
 use crate::gateway::{AgentView, text};
 use crate::handoff::Phase;
 use crate::report::Chain;
@@ -220,6 +221,7 @@ impl Daemon {
             way_back.set_deadline(self.config.gateway.handoff_timeout);
         }
         let Some(probation) = &self.probation else { return };
+        fault::at(Point::OnProbation);
         if Instant::now() < probation.until || !matches!(self.swap, Swap::Idle) {
             return;
         }
@@ -261,6 +263,7 @@ impl Daemon {
     async fn commit(&mut self) {
         self.close_books().await;
         let Some(probation) = self.probation.take() else { return };
+        fault::at(Point::Committing);
         self.keeper.take_down();
         self.proven = None;
         self.forget_note();
@@ -276,6 +279,7 @@ impl Daemon {
         .await;
         match set {
             Ok(Ok(pruned)) => {
+                fault::at(Point::Committed);
                 tracing::info!(version = probation.version, pruned = pruned.len(), "update committed");
             }
             Ok(Err(error)) => tracing::error!(error = %Chain(&error), "cannot make the update the current version"),

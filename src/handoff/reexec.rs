@@ -12,6 +12,7 @@ use super::adopt::{EXEC_AT_VARIABLE, STATE_FD_VARIABLE};
 use super::registry::Sealed;
 use super::way_back::{PREVIOUS_VARIABLE, REASON_VARIABLE, RECOVERY_VARIABLE};
 use crate::clock::MonoNanos;
+use crate::fault::{self, Point};
 use crate::sys::{exec, rescue};
 
 /// Variables of the previous start that must not reach the next image, nor an agent: what they speak of is over, and
@@ -60,6 +61,7 @@ fn attempt(image: &File, sealed: &Sealed, previous: &File, time: Duration) -> io
     environment.push((PREVIOUS_VARIABLE.into(), previous.as_raw_fd().to_string().into()));
     rescue::set_deadline(Some(time))?;
     environment.push((EXEC_AT_VARIABLE.into(), MonoNanos::now().0.to_string().into()));
+    fault::at(Point::BeforeExec);
     exec::replace_image(image, std::env::args_os().collect(), environment)
 }
 

@@ -63,7 +63,7 @@ async fn before_anything_is_consumed(fault: &str, reason: &str) {
 
 #[tokio::test]
 async fn an_image_that_exits_as_its_first_deed() {
-    before_anything_is_consumed("main exit0", "it exited").await;
+    before_anything_is_consumed("after_exec exit0", "it exited").await;
 }
 
 #[tokio::test]
