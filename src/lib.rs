@@ -4,7 +4,7 @@
 //!
 //! | layer | modules | what lives there |
 //! |---|---|---|
-//! | L0 | [`sys`], [`id`], [`clock`], [`report`], [`chat`], [`jsonrpc`], [`tls`], [`version`], [`recovery`], [`slots`] | the kernel, names, time, vocabulary |
+//! | L0 | [`sys`], [`id`], [`clock`], [`report`], [`chat`], [`jsonrpc`], [`tls`], [`version`], [`recovery`], [`slots`], [`fault`] | the kernel, names, time, vocabulary |
 //! | L0 | [`sys`], [`id`], [`clock`], [`report`], [`chat`], [`jsonrpc`], [`tls`], [`version`], [`recovery`], [`fault`] | the kernel, names, time, vocabulary |
 //! | L1 | [`config`], [`store`], [`telemetry`] | gateway.toml, state.db, the journal |
 //! | L2 | [`handoff`], [`service`], [`update`], [`control`] | replacing the image, systemd, releases, the socket |
