@@ -73,7 +73,7 @@ async fn an_image_that_exits_when_it_has_read_the_state() {
 
 #[tokio::test]
 async fn an_image_that_panics_while_adopting() {
-    before_anything_is_consumed("adopting panic", "it panicked: planned at fault point adopting").await;
+    before_anything_is_consumed("adopting panic", "it panicked: fault point adopting").await;
 }
 
 #[tokio::test]
