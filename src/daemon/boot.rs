@@ -33,7 +33,8 @@ use crate::id::{AgentName, PlatformName};
 use crate::platform::local::{Local, PLATFORM as LOCAL_PLATFORM};
 use crate::platform::{PlatformEvent, PlatformHandle, telegram};
 use crate::report::Chain;
-use crate::service::listen::{activated_control, bind_control};
+use crate::service::fdstore::{self, FdStore};
+use crate::service::listen::bind_control;
 use crate::service::lock::Lock;
 use crate::service::notify::Notifier;
 use crate::service::state_file;
@@ -110,7 +111,12 @@ pub(super) fn ground(claimed: Claimed) -> Result<Ground, DaemonError> {
     let notifier = Notifier::from_env(&environment);
     let activated = match &inherited {
         Some(_) => None,
-        None => activated_control().map_err(DaemonError::Listen)?,
+        None => {
+            let fd_store = FdStore::from_env(&environment);
+            let passed = fdstore::take_over(&environment, &fd_store).map_err(DaemonError::Listen)?;
+            passed.restored.discard(&fd_store);
+            passed.control
+        }
     };
     // The first thread.
     let (store, opening) = Store::open_beside(&home.state_db());
