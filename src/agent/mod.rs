@@ -21,6 +21,7 @@ pub mod builtin;
 mod connection;
 mod handle;
 mod limits;
+mod log;
 mod probe;
 mod process;
 mod running;
@@ -39,7 +40,7 @@ pub use handle::AgentHandle;
 pub use limits::Limits;
 pub use probe::{ProbeError, probe};
 pub use snapshot::{AdoptError, check_state};
-pub use task::{adopt, adopt_with, spawn, spawn_with};
+pub use task::{adopt, adopt_with, recover, spawn, spawn_with};
 
 /// How to start an agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +53,14 @@ pub struct AgentSpec {
     pub cwd: PathBuf,
     /// Added to the daemon's environment.
     pub env: BTreeMap<String, String>,
+}
+
+impl AgentSpec {
+    /// That of an agent that is no longer configured: it is stopped and never started again, so it ends the turns that
+    /// it has.
+    pub fn gone(name: &AgentName) -> Self {
+        Self { name: name.clone(), command: Vec::new(), cwd: "/".into(), env: BTreeMap::new() }
+    }
 }
 
 /// What the gateway wants of an agent.
@@ -79,6 +88,11 @@ pub enum AgentCommand {
         /// The option chosen; `None` means cancelled.
         option: Option<String>,
     },
+    /// The reply to a turn was delivered: nobody needs to remember what was said in it.
+    Settled {
+        /// The turn.
+        turn: TurnId,
+    },
     /// Stop at the next safe point and send [`AgentEvent::Frozen`].
     Freeze,
     /// Go on after a handoff that did not happen.
@@ -91,6 +105,14 @@ pub enum AgentCommand {
 /// What an agent does.
 #[derive(Debug)]
 pub enum AgentEvent {
+    /// A process was started. What comes along must be kept somewhere else as well, if the process is to outlive this
+    /// one.
+    Started {
+        /// Who.
+        agent: AgentName,
+        /// Duplicates of its fds.
+        fds: AgentFds,
+    },
     /// The process answered `initialize`: it can take turns. Told once more after [`adopt`], which has not heard it.
     Ready {
         /// Who.
@@ -191,7 +213,8 @@ pub enum TurnUpdate {
 }
 
 /// How a turn ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum TurnOutcome {
     /// The agent ended it: ACP's stop reasons but `cancelled`.
     Ended {
@@ -250,4 +273,17 @@ pub struct AgentFds {
     pub stdout: OwnedFd,
     /// Its pidfd (pidfd_open(2)).
     pub pidfd: OwnedFd,
+    /// Its recovery log, if there is one.
+    pub log: Option<OwnedFd>,
+}
+
+/// A turn that an agent had when the gateway was killed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveredTurn {
+    /// The turn.
+    pub turn: TurnId,
+    /// What was said in it so far.
+    pub text: String,
+    /// How it ended, if it has ended.
+    pub outcome: Option<TurnOutcome>,
 }

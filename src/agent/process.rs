@@ -95,6 +95,7 @@ impl Process {
                 stdin: stdin.expect("stdin was asked for as a pipe").into(),
                 stdout: stdout.expect("stdout was asked for as a pipe").into(),
                 pidfd: rustix::process::pidfd_open(pid, PidfdFlags::empty())?,
+                log: None,
             };
             Self::from_fds(pid, fds)
         };
@@ -119,7 +120,7 @@ impl Process {
     }
 
     fn from_fds(pid: Pid, fds: AgentFds) -> io::Result<Self> {
-        let AgentFds { stdin, stdout, pidfd } = fds;
+        let AgentFds { stdin, stdout, pidfd, log: _ } = fds;
         for fd in [&stdin, &stdout, &pidfd] {
             rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC)?;
         }
@@ -143,6 +144,7 @@ impl Process {
             stdin: stdin.as_fd().try_clone_to_owned()?,
             stdout: self.stdout.as_fd().try_clone_to_owned()?,
             pidfd: self.pidfd.get_ref().try_clone()?,
+            log: None,
         }))
     }
 

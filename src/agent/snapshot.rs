@@ -7,13 +7,15 @@
 use std::io;
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use thiserror::Error;
 
 use super::connection::Connection;
 use super::limits::Backoff;
+use super::log::AgentLog;
 use super::process::Process;
 use super::running::{Ending, Life, Running};
-use super::{AgentSnapshot, Limits};
+use super::{AgentFds, AgentSnapshot, Limits};
 use crate::clock::MonoNanos;
 use crate::jsonrpc::LineBuffer;
 
@@ -29,6 +31,12 @@ pub enum AdoptError {
         /// The process.
         pid: i32,
     },
+    /// There is no log, or it cannot be read.
+    #[error("the agent's recovery log cannot be read")]
+    Log(#[source] io::Error),
+    /// The log says nothing.
+    #[error("the agent's recovery log has no state")]
+    LogEmpty,
     /// The fds are not the pipes and the pidfd of a process.
     #[error("the fds of the agent process {pid} are of no use")]
     Fds {
@@ -86,23 +94,42 @@ struct ProcessState {
 }
 
 /// Takes the state, and duplicates of the fds.
-pub(super) fn take(connection: &Connection, backoff: Backoff, life: &Life) -> Result<AgentSnapshot, FreezeError> {
-    let (process, fds, start_at) = match life {
-        Life::Down { start_at } => (None, None, *start_at),
+pub(super) fn take(
+    connection: &Connection,
+    backoff: Backoff,
+    life: &Life,
+    log: &AgentLog,
+) -> Result<AgentSnapshot, FreezeError> {
+    let fds = match life {
+        Life::Down { .. } => None,
         Life::Up(running) => {
             let fds = running.process.duplicate().map_err(FreezeError::Duplicate)?.ok_or(FreezeError::Stopping)?;
+            Some(AgentFds { log: log.fd().map_err(FreezeError::Duplicate)?, ..fds })
+        }
+    };
+    let state = serde_json::to_value(state(connection, backoff, life)).map_err(FreezeError::State)?;
+    Ok(AgentSnapshot { state, fds, turns: connection.turns() })
+}
+
+/// The state as the recovery log has it.
+pub(super) fn raw(connection: &Connection, backoff: Backoff, life: &Life) -> Box<RawValue> {
+    serde_json::value::to_raw_value(&state(connection, backoff, life)).expect("plain data serialises")
+}
+
+fn state<'a>(connection: &'a Connection, backoff: Backoff, life: &Life) -> StateRef<'a> {
+    let (process, start_at) = match life {
+        Life::Down { start_at } => (None, *start_at),
+        Life::Up(running) => {
             let process = ProcessState {
                 pid: running.process.pid(),
                 started: running.started,
                 partial: running.lines.partial().to_vec(),
                 ending: running.ending.clone(),
             };
-            (Some(process), Some(fds), MonoNanos::default())
+            (Some(process), MonoNanos::default())
         }
     };
-    let state = StateRef { version: AgentSnapshot::VERSION, connection, backoff, process, start_at };
-    let state = serde_json::to_value(state).map_err(FreezeError::State)?;
-    Ok(AgentSnapshot { state, fds, turns: connection.turns() })
+    StateRef { version: AgentSnapshot::VERSION, connection, backoff, process, start_at }
 }
 
 /// Whether this image understands the state of an agent, for the preflight child.

@@ -13,12 +13,14 @@ use tokio::sync::mpsc;
 use super::connection::Connection;
 use super::handle::{AgentHandle, Mailbox};
 use super::limits::{Backoff, after};
+use super::log::AgentLog;
 use super::process::{self, Process};
 use super::running::{Ending, EndingStep, Life, Running};
 use super::snapshot::{self, AdoptError};
-use super::{AgentCommand, AgentEvent, AgentSnapshot, AgentSpec, Limits};
+use super::{AgentCommand, AgentEvent, AgentFds, AgentSnapshot, AgentSpec, Limits, RecoveredTurn, TurnUpdate};
 use crate::clock::MonoNanos;
 use crate::fault::{self, Point};
+use crate::jsonrpc::LineBuffer;
 use crate::report::Chain;
 
 /// Starts the agent and the task that drives it, with the default limits. Needs a tokio runtime.
@@ -30,7 +32,42 @@ pub fn spawn(spec: AgentSpec, events: mpsc::Sender<AgentEvent>) -> AgentHandle {
 pub fn spawn_with(spec: AgentSpec, limits: Limits, events: mpsc::Sender<AgentEvent>) -> AgentHandle {
     let connection = Connection::new(spec.name.clone(), limits);
     let life = Life::Down { start_at: MonoNanos::now() };
-    run(spec, limits, events, connection, life, Backoff::default())
+    run(spec, limits, events, connection, life, Backoff::default(), AgentLog::create())
+}
+
+/// Goes on with an agent whose gateway was killed, from its fds and its recovery log, with the default limits. Returns
+/// the turns that it had and that were not settled; what happens to them from here on is told as events, and how one
+/// ended that had ended is not told again. Needs a tokio runtime.
+///
+/// # Errors
+/// When there is no log, or it does not hold together with the fds; they are closed then, which ends the agent.
+pub fn recover(
+    spec: AgentSpec,
+    mut fds: AgentFds,
+    events: mpsc::Sender<AgentEvent>,
+) -> Result<(AgentHandle, Vec<RecoveredTurn>), AdoptError> {
+    let limits = Limits::default();
+    let log = AgentLog::open(fds.log.take());
+    let folded = log.folded().map_err(AdoptError::Log)?;
+    let state = folded.state.as_deref().ok_or(AdoptError::LogEmpty)?;
+    let state = serde_json::from_str(state.get()).map_err(AdoptError::State)?;
+    let snapshot = AgentSnapshot { state, fds: Some(fds), turns: 0 };
+    let (mut connection, backoff, mut life) = snapshot::restore(snapshot, &limits)?;
+    if let (Life::Up(running), Some(partial)) = (&mut life, &folded.partial) {
+        running.lines = LineBuffer::with_partial(limits.line_bytes_max, partial.clone());
+    }
+    connection.adopted(spec.name.clone(), limits);
+    if folded.writing {
+        connection.write_is_doubtful();
+    }
+    let mut turns = folded.turns();
+    // One in which nothing was said yet has no other record than the state.
+    for turn in connection.open_turns() {
+        if turns.iter().all(|known| known.turn != turn) {
+            turns.push(RecoveredTurn { turn, text: String::new(), outcome: None });
+        }
+    }
+    Ok((run(spec, limits, events, connection, life, backoff, log), turns))
 }
 
 /// Goes on with an agent where the previous image froze it, with the default limits. Tells [`AgentEvent::Ready`] again
@@ -53,12 +90,13 @@ pub fn adopt(
 pub fn adopt_with(
     spec: AgentSpec,
     limits: Limits,
-    snapshot: AgentSnapshot,
+    mut snapshot: AgentSnapshot,
     events: mpsc::Sender<AgentEvent>,
 ) -> Result<AgentHandle, AdoptError> {
+    let log = AgentLog::open(snapshot.fds.as_mut().and_then(|fds| fds.log.take()));
     let (mut connection, backoff, life) = snapshot::restore(snapshot, &limits)?;
     connection.adopted(spec.name.clone(), limits);
-    Ok(run(spec, limits, events, connection, life, backoff))
+    Ok(run(spec, limits, events, connection, life, backoff, log))
 }
 
 fn run(
@@ -68,9 +106,11 @@ fn run(
     connection: Connection,
     life: Life,
     backoff: Backoff,
+    log: AgentLog,
 ) -> AgentHandle {
     let (handle, mailbox) = AgentHandle::new(spec.name.clone());
-    let task = Task { spec, limits, events, mailbox, connection, life, backoff };
+    // Whoever carried it wrote no log, or another one.
+    let task = Task { spec, limits, events, mailbox, connection, life, backoff, log, changed: true, was_read: false };
     // Nothing waits for the task: it tells its end as an event, and an execve replaces it.
     drop(tokio::spawn(task.run()));
     handle
@@ -101,6 +141,11 @@ struct Task {
     connection: Connection,
     life: Life,
     backoff: Backoff,
+    log: AgentLog,
+    /// More has changed than what was said, since the log was written.
+    changed: bool,
+    /// Something was read since.
+    was_read: bool,
 }
 
 impl Task {
@@ -122,12 +167,39 @@ impl Task {
 
     /// Tells all events. Ends if nobody listens any more.
     async fn tell(&mut self) -> Flow {
+        self.record();
         while let Some(event) = self.connection.next_event() {
             if self.events.send(event).await.is_err() {
                 return Flow::End;
             }
         }
         Flow::Continue
+    }
+
+    /// Writes down what has happened, before anyone is told.
+    fn record(&mut self) {
+        let mut texts = Vec::new();
+        for event in self.connection.events() {
+            match event {
+                AgentEvent::Update { turn, update: TurnUpdate::Text(text) } => texts.push((*turn, text.clone())),
+                AgentEvent::Update { update: TurnUpdate::Thought(_), .. } => {}
+                AgentEvent::TurnEnded { turn, outcome } => {
+                    self.log.ended(*turn, outcome);
+                    self.changed = true;
+                }
+                _ => self.changed = true,
+            }
+        }
+        let partial = match &self.life {
+            Life::Up(running) => running.lines.partial(),
+            Life::Down { .. } => &[],
+        };
+        if !texts.is_empty() || (std::mem::take(&mut self.was_read) && !self.changed) {
+            self.log.read(partial, texts);
+        }
+        if std::mem::take(&mut self.changed) {
+            self.log.state(&snapshot::raw(&self.connection, self.backoff, &self.life));
+        }
     }
 
     /// Waits until there is something to do. Takes nothing but a command, so nothing is lost if it is dropped.
@@ -171,6 +243,10 @@ impl Task {
     async fn handle(&mut self, wake: Wake) -> Flow {
         let now = MonoNanos::now();
         match wake {
+            Wake::Readable => self.was_read = true,
+            _ => self.changed = true,
+        }
+        match wake {
             Wake::Command(Some(AgentCommand::Freeze)) => return self.freeze().await,
             Wake::Command(command) => return self.command(now, command),
             Wake::Deadline => self.connection.expire(now),
@@ -179,7 +255,10 @@ impl Task {
         if let Life::Up(running) = &mut self.life {
             match wake {
                 Wake::Readable => running.read(now, &self.limits, &mut self.connection),
-                Wake::Writable => running.write(now, &self.limits, &mut self.connection),
+                Wake::Writable => {
+                    self.log.writing();
+                    running.write(now, &self.limits, &mut self.connection);
+                }
                 Wake::Exited => running.drain_until = Some(after(now, self.limits.drain_timeout)),
                 Wake::Deadline | Wake::Command(_) => {}
             }
@@ -200,6 +279,7 @@ impl Task {
             }
             Some(AgentCommand::Cancel { turn }) => self.connection.cancel(now, turn),
             Some(AgentCommand::Permission { request, option }) => self.connection.answer(request, option),
+            Some(AgentCommand::Settled { turn }) => self.log.settled(turn),
             // A freeze is taken by the caller, and a thaw does not come this way.
             Some(AgentCommand::Freeze | AgentCommand::Thaw) => {}
             Some(AgentCommand::Stop) | None => return self.stop(now),
@@ -240,7 +320,7 @@ impl Task {
     /// Tells the state and touches nothing until it is thawed or replaced.
     async fn freeze(&mut self) -> Flow {
         let agent = self.spec.name.clone();
-        let answer = match snapshot::take(&self.connection, self.backoff, &self.life) {
+        let answer = match snapshot::take(&self.connection, self.backoff, &self.life, &self.log) {
             Ok(snapshot) => AgentEvent::Frozen { agent, snapshot },
             // A snapshot without fds would end the agent.
             Err(error) => AgentEvent::FreezeFailed { agent, reason: Chain(&error).to_string() },
@@ -256,6 +336,8 @@ impl Task {
             Ok(process) => {
                 tracing::info!(agent = %self.spec.name, pid = process.pid(), "agent started");
                 self.connection.start(now, process.pid(), &self.spec);
+                self.changed = true;
+                self.tell_started(&process);
                 self.life = Life::Up(Box::new(Running::new(process, now, &self.limits)));
             }
             Err(error) => {
@@ -264,6 +346,19 @@ impl Task {
             }
         }
         Flow::Continue
+    }
+
+    fn tell_started(&mut self, process: &Process) {
+        let agent = self.spec.name.clone();
+        let fds = process.duplicate().and_then(|fds| Ok(fds.zip(Some(self.log.fd()?))));
+        match fds {
+            Ok(Some((fds, log))) => {
+                let fds = AgentFds { log, ..fds };
+                self.connection.push_event(AgentEvent::Started { agent, fds });
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%agent, %error, "the agent would be lost with this process"),
+        }
     }
 
     /// The process is gone and its output is read: tells so and plans the next.

@@ -1,7 +1,7 @@
 //! Making a [`Daemon`]: of nothing, or of what the previous image of this process left.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
@@ -12,11 +12,12 @@ use tokio::sync::mpsc;
 
 use super::keeper::Keeper;
 use super::outlet::Outlet;
+use super::recovery::{self, Recovered};
 use super::releases::{raise_floor, sha256_hex};
 use super::run::{Daemon, Events, ticks};
 use super::state::{
     AGENTS, AgentEntry, CONTROL, ControlEntry, GATEWAY, LOCAL, PASSPORT, PLATFORMS, Passport, PlatformEntry, SECTIONS,
-    STASH, Stash, agent_fds, client_fd, listener_fd, lock_fd, proven_fd,
+    STASH, Stash, agent_fds, agent_log_fd, client_fd, listener_fd, lock_fd, proven_fd,
 };
 use super::swap::{FIRST, RunningImage, Step, Swap};
 use super::{DaemonError, RunOptions, report};
@@ -31,12 +32,12 @@ use crate::fault::{self, Point};
 use crate::gateway::{Access, Allowed, Gateway, GatewayState};
 use crate::handoff::adopt::{AdoptError, EXEC_AT_VARIABLE, STATE_FD_VARIABLE};
 use crate::handoff::way_back::{self, RECOVERY_VARIABLE, WayBack};
-use crate::handoff::{Inherited, Phase};
+use crate::handoff::{FdName, Inherited, Phase};
 use crate::id::{AgentName, PlatformName};
 use crate::platform::local::{Local, PLATFORM as LOCAL_PLATFORM};
 use crate::platform::{PlatformEvent, PlatformHandle, telegram};
-use crate::report::Chain;
-use crate::service::listen::{activated_control, bind_control};
+use crate::service::fdstore::{self, FdStore, Restored};
+use crate::service::listen::bind_control;
 use crate::service::lock::Lock;
 use crate::service::notify::Notifier;
 use crate::service::state_file;
@@ -58,6 +59,7 @@ pub(super) struct Ground {
     opening: Opening,
     notifier: Notifier,
     unit: UnitFiles,
+    fd_store: FdStore,
     /// The control socket, if systemd listens on it.
     activated: Option<UnixListener>,
     inherited: Left,
@@ -150,13 +152,21 @@ pub(super) fn ground(claimed: Claimed) -> Result<Ground, DaemonError> {
     let config = Config::load(home.config_file(), &environment).map_err(DaemonError::Config)?;
     let notifier = Notifier::from_env(&environment);
     let unit = UnitFiles::from_env(&environment);
+    let fd_store = FdStore::from_env(&environment);
+    let mut inherited = inherited;
     let activated = match &inherited {
         Left::Everything(..) => None,
-        Left::Nothing | Left::Fds(_) => activated_control().map_err(DaemonError::Listen)?,
+        Left::Nothing | Left::Fds(_) => {
+            let passed = fdstore::take_over(&environment, &fd_store).map_err(DaemonError::Listen)?;
+            if let Left::Nothing = inherited {
+                inherited = restored(passed.restored);
+            }
+            passed.control
+        }
     };
     // The first thread.
     let (store, opening) = Store::open_beside(&home.state_db());
-    Ok(Ground { options, home, config, lock, store, opening, notifier, unit, activated, inherited, way_back })
+    Ok(Ground { options, home, config, lock, store, opening, notifier, unit, fd_store, activated, inherited, way_back })
 }
 
 /// The environment with the home that was asked for.
@@ -174,6 +184,13 @@ fn left_behind(environment: &Environment) -> Result<Left, DaemonError> {
     Ok(if fds.is_empty() { Left::Nothing } else { Left::Fds(Inherited::without_state(fds)) })
 }
 
+/// What the service manager kept while the process was started anew.
+fn restored(mut restored: Restored) -> Left {
+    let names: Vec<String> = restored.names().map(str::to_owned).collect();
+    let fds: Vec<_> = names.iter().filter_map(|name| Some((FdName::new(name), restored.take(name)?))).collect();
+    if fds.is_empty() { Left::Nothing } else { Left::Fds(Inherited::without_state(fds)) }
+}
+
 fn arrived_at(mut passport: Passport, environment: &Environment, main_at: MonoNanos) -> Passport {
     let exec_at = environment.text(EXEC_AT_VARIABLE).and_then(|nanos| nanos.parse().ok()).map_or(main_at, MonoNanos);
     passport.timeline.enter_at(Phase::Exec, exec_at);
@@ -183,7 +200,20 @@ fn arrived_at(mut passport: Passport, environment: &Environment, main_at: MonoNa
 
 /// Brings everything up, says READY=1, and tells whoever asked for the handoff.
 pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
-    let Ground { options, home, config, lock, store, opening, notifier, unit, activated, inherited, way_back } = ground;
+    let Ground {
+        options,
+        home,
+        config,
+        lock,
+        store,
+        opening,
+        notifier,
+        unit,
+        fd_store,
+        activated,
+        inherited,
+        way_back,
+    } = ground;
     let system = |what| move |source| DaemonError::System { what, source };
     let signals = Signals::open().map_err(system("listen for signals"))?;
     let (mut inherited, passport) = inherited.open();
@@ -192,9 +222,12 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     opening.done().await.map_err(DaemonError::Store)?;
     fault::at(Point::Adopting);
     let (ports, events) = queues();
-    let mut keeper = Keeper::default();
+    let stored = passport.as_ref().map(|passport| passport.stored.clone());
+    let mut keeper = Keeper::new(fd_store, stored.unwrap_or_default());
     let control = control(&home, activated, inherited.as_mut(), ports.control, &mut keeper)?;
-    let (agents, removed) = agents(&config, inherited.as_mut(), &ports.agents, &mut keeper)?;
+    let is_recovery = passport.is_none();
+    let taken = agents(&config, inherited.as_mut(), &ports.agents, &mut keeper, is_recovery)?;
+    let TakenAgents { agents, removed, recovered, kept } = taken;
     let platforms = platforms(&config, inherited.as_mut(), &store, &ports.platforms)?;
     let local = optional::<Local>(inherited.as_mut(), LOCAL)?;
     let state = optional::<GatewayState>(inherited.as_mut(), GATEWAY)?;
@@ -202,7 +235,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     let stash = optional::<Stash>(inherited.as_mut(), STASH)?;
     let proven = inherited.as_mut().and_then(|inherited| inherited.take_fd(&proven_fd())).map(File::from);
     if let Some(inherited) = inherited {
-        inherited.close_unclaimed();
+        keeper.forget(inherited.close_unclaimed());
     }
     let came_back = way_back::came_back();
     let image = running_image(passport.as_ref(), came_back.is_some()).map_err(system("open the running image"))?;
@@ -234,6 +267,8 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
         probation: None,
         proven,
         keeper,
+        recovered_agents: if is_recovery { kept } else { BTreeSet::new() },
+        turn_agents: BTreeMap::new(),
         books: None,
         // Nothing is handled before everything is there.
         held: true,
@@ -249,13 +284,19 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
         daemon.dismiss(outlet);
     }
     daemon.keeper.keep(lock_fd(), daemon.lock.as_fd());
-    daemon.begin(passport, came_back, way_back).await;
+    daemon.begin(passport, came_back, way_back, recovered).await;
     Ok(daemon)
 }
 
 impl Daemon {
     /// From here on the gateway serves.
-    async fn begin(&mut self, passport: Option<Passport>, came_back: Option<String>, way_back: Option<WayBack>) {
+    async fn begin(
+        &mut self,
+        passport: Option<Passport>,
+        came_back: Option<String>,
+        way_back: Option<WayBack>,
+        recovered: Recovered,
+    ) {
         fault::at(Point::Adopted);
         self.notifier.ready(&self.status_line());
         fault::at(Point::Ready);
@@ -269,7 +310,7 @@ impl Daemon {
             (None, came_back) => {
                 tracing::info!(name: lifecycle::READY, version = self.image.id.version, "serving");
                 self.read_note(came_back).await;
-                self.recover().await;
+                self.recover(recovered).await;
                 raise_floor(&self.store).await;
             }
         }
@@ -294,25 +335,6 @@ impl Daemon {
         self.write_state_file();
     }
 
-    /// Takes up what a process that was killed left in the store.
-    async fn recover(&mut self) {
-        let open = match self.store.open_turns().await {
-            Ok(open) => open,
-            Err(error) => {
-                tracing::error!(error = %Chain(&error), "cannot read the open turns");
-                return;
-            }
-        };
-        for turn in open {
-            if let Ok(Some(row)) = self.store.session(&turn.inbound.conversation).await {
-                self.gateway.learn(row);
-            }
-            let mut effects = Vec::new();
-            self.gateway.recover(turn, &mut effects);
-            self.carry_out(effects).await;
-        }
-    }
-
     /// Digests the image beside the loop.
     fn hash_image(&self) {
         let steps = self.steps.clone();
@@ -325,6 +347,7 @@ impl Daemon {
     /// Stops an agent that the configuration no longer has.
     fn dismiss(&mut self, (name, mut outlet): (AgentName, Outlet<AgentHandle>)) {
         tracing::info!(agent = %name, "agent is no longer configured, stopping it");
+        self.keeper.forget_agent(&name);
         outlet.put(AgentCommand::Stop);
         self.agents.insert(name, outlet);
     }
@@ -365,11 +388,11 @@ fn optional<T: serde::de::DeserializeOwned + Default>(
     }
 }
 
-fn fd(inherited: &mut Inherited, name: &crate::handoff::FdName) -> Result<OwnedFd, DaemonError> {
+fn fd(inherited: &mut Inherited, name: &FdName) -> Result<OwnedFd, DaemonError> {
     inherited.take_fd(name).ok_or_else(|| missing_fd(name))
 }
 
-fn missing_fd(name: &crate::handoff::FdName) -> DaemonError {
+fn missing_fd(name: &FdName) -> DaemonError {
     DaemonError::AdoptPart { part: format!("fd '{name}'"), source: "it was not handed over".into() }
 }
 
@@ -391,11 +414,11 @@ fn control(
             Some(listener) => listener,
             None => bind_control(home.control_sock()).map_err(DaemonError::Listen)?,
         };
-        keeper.keep(listener_fd(), listener.as_fd());
+        keeper.store(listener_fd(), listener.as_fd());
         return server::spawn(listener, events).map_err(|source| failed(source.into()));
     };
     let listener = kept.ok_or_else(|| missing_fd(&listener_fd()))?;
-    keeper.keep(listener_fd(), listener.as_fd());
+    keeper.store(listener_fd(), listener.as_fd());
     let clients = entry
         .clients
         .into_iter()
@@ -403,6 +426,16 @@ fn control(
         .collect::<Result<_, DaemonError>>()?;
     let snapshot = ControlSnapshot { state: entry.state, listener, clients };
     server::adopt(snapshot, events).map_err(|source| failed(source.into()))
+}
+
+/// All agents at a start.
+struct TakenAgents {
+    agents: Agents,
+    removed: Removed,
+    /// What the agents had that outlived a gateway.
+    recovered: Recovered,
+    /// Those whose processes ran before this image.
+    kept: BTreeSet<AgentName>,
 }
 
 type Agents = BTreeMap<AgentName, Outlet<AgentHandle>>;
@@ -415,7 +448,9 @@ fn agents(
     mut inherited: Option<&mut Inherited>,
     events: &mpsc::Sender<AgentEvent>,
     keeper: &mut Keeper,
-) -> Result<(Agents, Removed), DaemonError> {
+    is_recovery: bool,
+) -> Result<TakenAgents, DaemonError> {
+    let mut recovered = Recovered::default();
     let mut agents = Agents::new();
     let mut removed = Removed::new();
     let entries: Vec<AgentEntry> = match inherited.as_deref_mut() {
@@ -430,6 +465,8 @@ fn agents(
                 stdin: fd(inherited, &stdin)?,
                 stdout: fd(inherited, &stdout)?,
                 pidfd: fd(inherited, &pidfd)?,
+                // An image before there were logs has none.
+                log: inherited.take_fd(&agent_log_fd(&name)),
             })
         } else {
             None
@@ -438,9 +475,7 @@ fn agents(
             keeper.keep_agent(&name, fds);
         }
         let configured = config.agents.get(&name);
-        // One that is no longer configured is stopped and never started again. So it ends the turns that it has.
-        let gone = || AgentSpec { name: name.clone(), command: Vec::new(), cwd: "/".into(), env: BTreeMap::new() };
-        let spec = configured.map_or_else(gone, |agent| spec(&name, agent));
+        let spec = configured.map_or_else(|| AgentSpec::gone(&name), |agent| spec(&name, agent));
         let snapshot = AgentSnapshot { state, fds, turns };
         let handle = agent::adopt(spec, snapshot, events.clone())
             .map_err(|source| DaemonError::AdoptPart { part: format!("agent '{name}'"), source: source.into() })?;
@@ -451,12 +486,23 @@ fn agents(
             removed.push((name, outlet));
         }
     }
+    if let Some(inherited) = inherited.filter(|_| is_recovery) {
+        recovered = recovery::agents(config, inherited, events, keeper);
+        for (name, outlet) in std::mem::take(&mut recovered.agents) {
+            if config.agents.contains_key(&name) {
+                agents.insert(name, outlet);
+            } else {
+                removed.push((name, outlet));
+            }
+        }
+    }
+    let kept: BTreeSet<AgentName> = agents.keys().cloned().collect();
     for (name, agent) in &config.agents {
         if !agents.contains_key(name) {
             agents.insert(name.clone(), Outlet::new(agent::spawn(spec(name, agent), events.clone())));
         }
     }
-    Ok((agents, removed))
+    Ok(TakenAgents { agents, removed, recovered, kept })
 }
 
 pub(super) fn spec(name: &AgentName, agent: &crate::config::AgentConfig) -> AgentSpec {

@@ -2,6 +2,7 @@
 
 use super::run::Daemon;
 use super::state::Origin;
+use crate::agent::AgentCommand;
 use crate::chat::{Inbound, Outbound, OutboundContent, ReplyStep};
 use crate::control::proto;
 use crate::control::{ClientId, ControlCommand};
@@ -34,15 +35,20 @@ impl Daemon {
             match effect {
                 Effect::Show(outbound) => self.show(outbound, &mut queue),
                 Effect::Agent(agent, command) => match self.agents.get_mut(&agent) {
-                    Some(outlet) => outlet.put(command),
+                    Some(outlet) => {
+                        if let AgentCommand::Prompt { turn, .. } = &command {
+                            self.turn_agents.insert(*turn, agent);
+                        }
+                        outlet.put(command);
+                    }
                     // An agent that was removed has ended its turns, and there is nothing left to ask of it.
                     None => tracing::debug!(%agent, "a command for an agent that is gone is dropped"),
                 },
-                Effect::TurnState(turn, state) => {
-                    if let Err(error) = self.store.set_turn_state(turn, state).await {
-                        tracing::error!(%turn, error = %Chain(&error), "cannot record a turn");
-                    }
-                }
+                Effect::TurnState(turn, state) => match self.store.set_turn_state(turn, state).await {
+                    Ok(()) if state == TurnState::Done => self.settle(turn),
+                    Ok(()) => {}
+                    Err(error) => tracing::error!(%turn, error = %Chain(&error), "cannot record a turn"),
+                },
                 Effect::Requeue(turn, text) => {
                     if let Err(error) = self.store.requeue(turn, text).await {
                         tracing::error!(%turn, error = %Chain(&error), "cannot record a turn");

@@ -5,27 +5,40 @@
 //!   closed ends nothing by itself: an agent's pipes are shut down, and a dead agent's fds are forgotten by name.
 //! - While there is a way back to the previous image, it leads to exactly what is kept here.
 
-use std::collections::BTreeMap;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use super::state::{agent_fds, agent_log_fd};
 use crate::agent::AgentFds;
 use crate::handoff::FdName;
 use crate::handoff::way_back::WayBack;
 use crate::id::AgentName;
 use crate::report::Chain;
-
-use super::state::agent_fds;
+use crate::service::fdstore::FdStore;
 
 /// See the module's documentation.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Keeper {
     fds: BTreeMap<FdName, OwnedFd>,
+    fd_store: FdStore,
+    /// What the service manager has.
+    stored: BTreeSet<FdName>,
     /// The way back, once something was consumed.
     way_back: Option<WayBack>,
 }
 
 impl Keeper {
-    /// Keeps a duplicate of `fd`, in the place of one of the same name.
+    /// Keeps nothing yet, though the service manager has what is `stored`.
+    pub(super) fn new(fd_store: FdStore, stored: BTreeSet<FdName>) -> Self {
+        Self { fds: BTreeMap::new(), fd_store, stored, way_back: None }
+    }
+
+    /// What the service manager has.
+    pub(super) fn stored(&self) -> &BTreeSet<FdName> {
+        &self.stored
+    }
+
+    /// Keeps a duplicate of `fd` for an image of this process.
     pub(super) fn keep(&mut self, name: FdName, fd: BorrowedFd<'_>) {
         match fd.try_clone_to_owned() {
             Ok(fd) => {
@@ -35,21 +48,45 @@ impl Keeper {
         }
     }
 
-    /// Keeps the fds of an agent's process, in the place of those of the process before.
+    /// Keeps a duplicate of `fd` for the next process as well. One that the service manager has is the same as before.
+    pub(super) fn store(&mut self, name: FdName, fd: BorrowedFd<'_>) {
+        if self.stored.insert(name.clone()) {
+            self.fd_store.put(name.as_str(), fd);
+        }
+        self.keep(name, fd);
+    }
+
+    /// Nobody needs these any more.
+    pub(super) fn forget(&mut self, names: impl IntoIterator<Item = FdName>) {
+        for name in names {
+            self.fds.remove(&name);
+            if self.stored.remove(&name) {
+                self.fd_store.remove(name.as_str());
+            }
+        }
+        self.lead_back();
+    }
+
+    /// Keeps the fds of an agent's process that goes on.
     pub(super) fn keep_agent(&mut self, agent: &AgentName, fds: &AgentFds) {
-        use std::os::fd::AsFd;
         for (name, fd) in agent_fds(agent).into_iter().zip([&fds.stdin, &fds.stdout, &fds.pidfd]) {
-            self.keep(name, fd.as_fd());
+            self.store(name, fd.as_fd());
+        }
+        if let Some(log) = &fds.log {
+            self.store(agent_log_fd(agent), log.as_fd());
         }
         self.lead_back();
     }
 
     /// The agent's process has ended or is being ended.
     pub(super) fn forget_agent(&mut self, agent: &AgentName) {
-        for name in agent_fds(agent) {
-            self.fds.remove(&name);
-        }
-        self.lead_back();
+        self.forget(agent_fds(agent).into_iter().chain([agent_log_fd(agent)]));
+    }
+
+    /// No process may outlive this one.
+    pub(super) fn forget_all(&mut self) {
+        let names: Vec<FdName> = self.fds.keys().chain(&self.stored).cloned().collect();
+        self.forget(names);
     }
 
     /// From here on what was handed over is consumed: the way back leads here.

@@ -9,7 +9,8 @@
 //!   socket.
 //! - `swap` is the handoff from request to execve; `quiesce` stops and resumes all parts; `probation` is what follows
 //!   in the new image;
-//!   `rollback` what follows if it fails; `keeper` has the fds that must outlive this image, `slots` tells the launcher.
+//!   `rollback` what follows if it fails, `recovery` if the process
+//!   was killed; `keeper` has the fds that must outlive this image, `slots` tells the launcher.
 //! - `releases` looks for releases; `check` is the preflight child, `report` what is told about it all.
 //!
 //! **Invariants**
@@ -24,6 +25,7 @@ mod keeper;
 mod outlet;
 mod probation;
 mod quiesce;
+mod recovery;
 mod releases;
 mod report;
 mod requests;

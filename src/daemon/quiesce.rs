@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::run::{Daemon, Event};
 use super::state::{
     AGENTS, AgentEntry, CONTROL, ControlEntry, GATEWAY, LOCAL, PLATFORMS, PlatformEntry, STASH, Stash, VERSION,
-    agent_fds, client_fd, listener_fd, lock_fd, proven_fd,
+    agent_fds, agent_log_fd, client_fd, listener_fd, lock_fd, proven_fd,
 };
 use crate::agent::{AgentCommand, AgentEvent, AgentSnapshot};
 use crate::control::{ControlCommand, ControlEvent, ControlSnapshot};
@@ -94,7 +94,7 @@ impl Daemon {
         Ok(Frozen { agents, platforms, control })
     }
 
-    async fn freeze_agents(&mut self) -> Result<Vec<(AgentName, AgentSnapshot)>, FreezeError> {
+    pub(super) async fn freeze_agents(&mut self) -> Result<Vec<(AgentName, AgentSnapshot)>, FreezeError> {
         let mut waiting: BTreeSet<AgentName> = self.agents.keys().cloned().collect();
         for outlet in self.agents.values_mut() {
             outlet.put(AgentCommand::Freeze);
@@ -212,6 +212,9 @@ impl Daemon {
         for (name, AgentSnapshot { state, fds, turns }) in frozen.agents {
             let running = fds.is_some();
             if let Some(fds) = fds {
+                if let Some(log) = fds.log {
+                    registry.put_fd(agent_log_fd(&name), log);
+                }
                 for (fd_name, fd) in agent_fds(&name).into_iter().zip([fds.stdin, fds.stdout, fds.pidfd]) {
                     registry.put_fd(fd_name, fd);
                 }

@@ -1,7 +1,7 @@
 //! The loop: one event at a time, and the orderly end.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::rc::Rc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use crate::control::server::ControlHandle;
 use crate::control::{ControlCommand, ControlEvent, proto};
 use crate::gateway::Gateway;
 use crate::handoff::way_back;
-use crate::id::{AgentName, Generation, PlatformName};
+use crate::id::{AgentName, Generation, PlatformName, TurnId};
 use crate::platform::local::Local;
 use crate::platform::{PlatformCommand, PlatformEvent, PlatformHandle};
 use crate::report::Chain;
@@ -70,6 +70,10 @@ pub(super) struct Daemon {
     /// The image that was proven last, while the one that runs is on probation.
     pub(super) proven: Option<File>,
     pub(super) keeper: Keeper,
+    /// The agents that outlived a process that was killed.
+    pub(super) recovered_agents: BTreeSet<AgentName>,
+    /// Which agent was given a turn, until its reply is delivered.
+    pub(super) turn_agents: BTreeMap<TurnId, AgentName>,
     /// The record of the handoff that led here, while it is being written; yields its row.
     pub(super) books: Option<JoinHandle<Option<i64>>>,
     /// Whether everything is held: what arrives is stashed.
@@ -224,6 +228,10 @@ impl Daemon {
                 self.keeper.forget_agent(agent);
                 self.agents.remove(agent);
             }
+            AgentEvent::Started { agent, fds } => {
+                self.keeper.forget_agent(agent);
+                self.keeper.keep_agent(agent, fds);
+            }
             AgentEvent::Died { agent, .. } | AgentEvent::StartFailed { agent, .. } => self.keeper.forget_agent(agent),
             _ => {}
         }
@@ -310,12 +318,10 @@ impl Daemon {
         self.agents.retain(|_, outlet| !outlet.is_over());
         self.platforms.retain(|_, outlet| !outlet.is_over());
         let drain = self.config.gateway.restart_drain_timeout;
-        let mut effects = Vec::new();
-        self.gateway.hold(true, &mut effects);
-        self.gateway.stop(&mut effects);
-        self.carry_out(effects).await;
-        for outlet in self.agents.values_mut() {
-            outlet.put(AgentCommand::Stop);
+        if self.died.is_none() && self.unit.stops_for_a_restart() {
+            self.leave_agents().await;
+        } else {
+            self.stop_agents().await;
         }
         for outlet in self.platforms.values_mut() {
             outlet.put(PlatformCommand::Stop { drain });
@@ -330,6 +336,29 @@ impl Daemon {
         self.write_state_file_stopped(&why);
         report::remove_pid_file(&self.home);
         tracing::info!(name: lifecycle::STOPPED, why, "stopped");
+    }
+
+    /// Whoever is started next goes on with them.
+    async fn leave_agents(&mut self) {
+        tracing::info!("the unit is started again: the agents and their turns stay");
+        // The tasks of frozen agents end without ending the processes.
+        if let Err(error) = self.freeze_agents().await {
+            tracing::warn!(error = %Chain(&error), "an agent may be ended with this process");
+        }
+        self.agents.clear();
+    }
+
+    /// Ends them, with a word to the chats whose turns run.
+    async fn stop_agents(&mut self) {
+        let mut effects = Vec::new();
+        self.gateway.hold(true, &mut effects);
+        self.gateway.stop(&mut effects);
+        self.carry_out(effects).await;
+        // What is kept elsewhere would keep their stdin open.
+        self.keeper.forget_all();
+        for outlet in self.agents.values_mut() {
+            outlet.put(AgentCommand::Stop);
+        }
     }
 
     async fn await_stopped(&mut self, deadline: Instant) {

@@ -1,6 +1,6 @@
 //! What crosses a handoff, by section.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -97,6 +97,9 @@ pub(super) struct Passport {
     pub(super) process_started_at: UnixMillis,
     pub(super) turns_carried: usize,
     pub(super) agents_carried: usize,
+    /// What the service manager's fd store has.
+    #[serde(default)]
+    pub(super) stored: BTreeSet<FdName>,
     /// What the old image had not proven yet, if it is the new one again.
     #[serde(default)]
     pub(super) probation: Option<CarriedProbation>,
@@ -226,6 +229,16 @@ pub(super) fn listener_fd() -> FdName {
 /// The socket of a control client.
 pub(super) fn client_fd(client: ClientId) -> FdName {
     FdName::new(&format!("control.client.{client}"))
+}
+
+/// The recovery log of an agent.
+pub(super) fn agent_log_fd(agent: &AgentName) -> FdName {
+    FdName::new(&format!("agent.{agent}.log"))
+}
+
+/// The recovery log of a platform.
+pub(super) fn platform_log_fd(platform: &PlatformName) -> FdName {
+    FdName::new(&format!("platform.{platform}.log"))
 }
 
 /// The stdin, stdout and pidfd of an agent.

@@ -344,6 +344,7 @@ impl Daemon {
             process_started_at: self.process_started_at,
             turns_carried,
             agents_carried,
+            stored: self.keeper.stored().clone(),
             probation: self.probation.as_ref().map(Probation::carried),
         }
     }

@@ -26,7 +26,7 @@ pub use command::ChatCommand;
 use conversation::{Ask, Running, Talk, Waiting};
 pub use effect::{Describe, Effect, Requester};
 
-use crate::agent::{AgentCommand, AgentEvent, TurnOutcome, TurnUpdate};
+use crate::agent::{AgentCommand, AgentEvent, RecoveredTurn, TurnOutcome, TurnUpdate};
 use crate::chat::{Conversation, Inbound, Outbound, OutboundContent, ReplyEnd, ReplyStep};
 use crate::clock::UnixMillis;
 use crate::config::DEFAULT_AGENT;
@@ -222,6 +222,29 @@ impl Gateway {
         }
     }
 
+    /// A turn that an agent has and that outlived the process which gave it. Shows what is missing of what was said, and
+    /// goes on.
+    pub fn take_up(&mut self, open: OpenTurn, agent: AgentName, said: RecoveredTurn, effects: &mut Vec<Effect>) {
+        let conversation = open.inbound.conversation;
+        let talk = self.talk(&conversation);
+        talk.agent = agent;
+        let answer_bytes = said.text.len() as u64;
+        talk.running = Some(Running { turn: open.turn, started_at: open.received_at, answer_bytes });
+        talk.last_text = Some(open.inbound.text);
+        self.turns.insert(open.turn, conversation.clone());
+        effects.push(Effect::TurnState(open.turn, TurnState::Running));
+        effects.push(reply(&conversation, open.turn, ReplyStep::Begin));
+        effects.push(reply(&conversation, open.turn, ReplyStep::Delta(said.text)));
+        if let Some(outcome) = said.outcome {
+            self.turn_ended(open.turn, outcome, effects);
+        }
+    }
+
+    /// The agent that serves a conversation, if the conversation is known.
+    pub fn agent_of(&self, conversation: &Conversation) -> Option<&AgentName> {
+        self.talks.get(conversation).map(|talk| &talk.agent)
+    }
+
     /// Everything of a turn's reply was delivered.
     pub fn reply_delivered(&mut self, turn: TurnId, effects: &mut Vec<Effect>) {
         effects.push(Effect::TurnState(turn, TurnState::Done));
@@ -255,7 +278,10 @@ impl Gateway {
             | AgentEvent::StartFailed { agent, reason: how, restart_in } => {
                 self.agent_down(agent, how, restart_in, effects);
             }
-            AgentEvent::Frozen { .. } | AgentEvent::FreezeFailed { .. } | AgentEvent::Stopped { .. } => {}
+            AgentEvent::Started { .. }
+            | AgentEvent::Frozen { .. }
+            | AgentEvent::FreezeFailed { .. }
+            | AgentEvent::Stopped { .. } => {}
         }
     }
 

@@ -180,12 +180,12 @@ impl Inherited {
         self.fds.remove(name)
     }
 
-    /// Closes what nobody took, each with a log line, and returns how many those were.
-    pub fn close_unclaimed(self) -> usize {
+    /// Closes what nobody took, each with a log line, and returns the names.
+    pub fn close_unclaimed(self) -> Vec<FdName> {
         for (name, fd) in &self.fds {
             tracing::warn!(%name, fd = ?fd.as_fd(), "closed an inherited fd that nothing here takes");
         }
-        self.fds.len()
+        self.fds.into_keys().collect()
     }
 }
 
@@ -240,7 +240,7 @@ mod tests {
             Inherited::claim(Some(&number.to_string()), KNOWN, true).expect("claims").expect("something is inherited");
         assert!(inherited.take_fd(&FdName::new("null")).is_some());
         assert!(inherited.take_fd(&FdName::new("null")).is_none());
-        assert_eq!(inherited.close_unclaimed(), 0);
+        assert_eq!(inherited.close_unclaimed(), []);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -58,25 +59,19 @@ pub enum ListenError {
     },
 }
 
-/// The socket that systemd passed by socket activation; nothing without it. It does not block.
-///
-/// Removes the variables of socket activation from the environment of the process, so it must be called before any
-/// thread is started, and only by an image that systemd or a shell started: not after a handoff.
+/// The socket that systemd passed by socket activation; nothing without it. It does not block. `sockets` says which of
+/// the fds passed are of socket activation.
 ///
 /// # Errors
 /// [`ListenError::Activation`].
-pub fn activated_control() -> Result<Option<UnixListener>, ListenError> {
-    take(&mut ListenFd::from_env())
-}
-
-fn take(passed: &mut ListenFd) -> Result<Option<UnixListener>, ListenError> {
+pub(super) fn take_control(passed: &mut ListenFd, sockets: &[usize]) -> Result<Option<UnixListener>, ListenError> {
     let wrong = |what: String| ListenError::Activation { what };
-    match passed.len() {
-        0 => return Ok(None),
-        1 => {}
-        many => return Err(wrong(format!("{many} sockets"))),
-    }
-    let listener = passed.take_unix_listener(0).map_err(|_| wrong("one of another kind".to_owned()))?;
+    let index = match *sockets {
+        [] => return Ok(None),
+        [index] => index,
+        _ => return Err(wrong(format!("{} sockets", sockets.len()))),
+    };
+    let listener = passed.take_unix_listener(index).map_err(|_| wrong("one of another kind".to_owned()))?;
     let Some(listener) = listener else { return Ok(None) };
     let listening = rustix::net::sockopt::socket_acceptconn(&listener).unwrap_or(false);
     if !listening {
@@ -84,6 +79,16 @@ fn take(passed: &mut ListenFd) -> Result<Option<UnixListener>, ListenError> {
     }
     listener.set_nonblocking(true).map_err(|error| wrong(format!("one that cannot be used ({error})")))?;
     Ok(Some(listener))
+}
+
+/// The control socket that an earlier process listened on, if it still does for who connects to `path`: the socket's
+/// file is gone when the runtime directory was made anew. It does not block.
+pub fn restored_control(fd: OwnedFd, path: &Path) -> Option<UnixListener> {
+    let listener = UnixListener::from(fd);
+    let bound = listener.local_addr().is_ok_and(|address| address.as_pathname() == Some(path));
+    let listening = rustix::net::sockopt::socket_acceptconn(&listener).unwrap_or(false);
+    let there = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
+    (bound && listening && there && listener.set_nonblocking(true).is_ok()).then_some(listener)
 }
 
 /// Listens at `path`, for the user of this process alone (mode 0600). Replaces a socket file on which nobody listens
@@ -155,6 +160,6 @@ mod tests {
 
     #[test]
     fn without_activation_there_is_no_socket() {
-        assert!(take(&mut ListenFd::empty()).expect("nothing is no error").is_none());
+        assert!(take_control(&mut ListenFd::empty(), &[]).expect("nothing is no error").is_none());
     }
 }

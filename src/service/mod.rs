@@ -2,11 +2,13 @@
 //!
 //! - [`notify`]: readiness, status and the watchdog (sd_notify(3)).
 //! - [`listen`]: the control socket, from socket activation or made here.
+//! - [`fdstore`]: fds that systemd keeps for the next process.
 //! - [`lock`]: one gateway for one home.
 //! - [`state_file`]: the file `gateway_state.json`.
 //!
 //! Deliberately absent: any decision. `daemon` knows when the gateway is ready and what is true of it.
 
+pub mod fdstore;
 pub mod listen;
 pub mod lock;
 pub mod notify;

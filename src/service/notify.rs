@@ -21,7 +21,7 @@ use crate::clock::MonoNanos;
 use crate::config::Environment;
 
 /// How long systemd may take to accept a notification. Its socket is only ever full when it hangs.
-const SEND_TIMEOUT: Duration = Duration::from_millis(250);
+pub(super) const SEND_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// Sends notifications to the service manager.
 #[derive(Debug)]
@@ -109,7 +109,7 @@ fn send(address: &SocketAddr, datagram: &[u8]) -> io::Result<()> {
     socket.send_to_addr(datagram, address).map(|_| ())
 }
 
-fn parse_address(value: &OsStr) -> io::Result<SocketAddr> {
+pub(super) fn parse_address(value: &OsStr) -> io::Result<SocketAddr> {
     match value.as_bytes() {
         [b'@', name @ ..] if !name.is_empty() => SocketAddr::from_abstract_name(name),
         [b'/', ..] => SocketAddr::from_pathname(value),

@@ -90,8 +90,14 @@ impl Rig {
     }
 
     async fn next(&mut self) -> AgentEvent {
-        let next = tokio::time::timeout(PATIENCE, self.events.recv()).await;
-        next.expect("the agent says something in time").expect("the task runs")
+        loop {
+            let next = tokio::time::timeout(PATIENCE, self.events.recv()).await;
+            match next.expect("the agent says something in time").expect("the task runs") {
+                // It comes before all that is of interest here.
+                AgentEvent::Started { .. } => {}
+                event => return event,
+            }
+        }
     }
 
     async fn send(&self, command: AgentCommand) {

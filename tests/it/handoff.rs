@@ -13,13 +13,14 @@ use crate::support::telegram::TelegramServer;
 use crate::support::unit::{Footprint, HOME, Unit};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_hermes");
-const ADMIN: i64 = 1001;
-const USER: i64 = 1002;
+pub const ADMIN: i64 = 1001;
+pub const USER: i64 = 1002;
 const STRANGER: i64 = 1003;
 const DEADLINE: Duration = Duration::from_secs(180);
-const SOON: Duration = Duration::from_secs(30);
+pub const SOON: Duration = Duration::from_secs(30);
 
-fn config(telegram: &TelegramServer, publisher: &Publisher) -> String {
+/// A gateway with Telegram, the echo agent and a source of releases.
+pub fn config(telegram: &TelegramServer, publisher: &Publisher) -> String {
     let manifest = publisher.path("manifest.json");
     format!(
         "[agents.default]\n\
@@ -41,7 +42,7 @@ fn config(telegram: &TelegramServer, publisher: &Publisher) -> String {
 }
 
 /// A publisher whose releases the user `hermes` can read.
-fn publisher() -> Publisher {
+pub fn publisher() -> Publisher {
     let publisher = Publisher::new();
     let manifest = publisher.path("manifest.json");
     let directory = manifest.parent().expect("it is in a directory");
@@ -49,7 +50,8 @@ fn publisher() -> Publisher {
     publisher
 }
 
-fn run(test: impl Future<Output = ()>) {
+/// Runs a test that waits.
+pub fn run(test: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -9,6 +9,7 @@
 //! - `core`: the whole gateway as a plain process: nothing lost and nothing twice over handoffs, kills and reloads.
 //! - `handoff`: the whole gateway under a real systemd, replaced while turns stream.
 //! - `hostile`: bad input from every side, and ends at every moment: clear words, no panic, nothing lost.
+//! - `kill`: the unit under a real systemd, its main process killed in the middle of a turn.
 //! - `refusal`: bad releases asked for from a chat and the command line: the reason is told, nothing is touched.
 //! - `rollback`: new images that fail after the execve (needs the feature `fault-points`).
 //! - `service`: the unit files, and notifications, logs and sockets under a real systemd.
@@ -26,6 +27,7 @@ mod fault;
 mod golden;
 mod handoff;
 mod hostile;
+mod kill;
 mod refusal;
 #[cfg(feature = "fault-points")]
 mod rollback;

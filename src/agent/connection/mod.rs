@@ -169,6 +169,30 @@ impl Connection {
         }
     }
 
+    /// The gateway was killed while it wrote what waits: nobody knows whether the agent has it. It is not written
+    /// again, and prompts among it end their turns.
+    pub(super) fn write_is_doubtful(&mut self) {
+        for line in self.outgoing.lines() {
+            let Ok(Message::Request { id: RequestId::Number(id), .. }) = Message::parse(&line) else { continue };
+            if let Some(Call::Prompt { turn }) = self.calls.get(&id) {
+                let turn = *turn;
+                let reason = "the gateway was killed while it handed your message over; /retry asks again".to_owned();
+                self.end_turn(turn, TurnOutcome::Failed { reason });
+            }
+        }
+        self.outgoing.clear();
+    }
+
+    /// The events that wait, oldest first.
+    pub(super) fn events(&self) -> impl Iterator<Item = &AgentEvent> {
+        self.events.iter()
+    }
+
+    /// The turns that are open.
+    pub(super) fn open_turns(&self) -> impl Iterator<Item = TurnId> {
+        self.turns.keys().copied()
+    }
+
     /// A process was started: introduces itself to it.
     pub(super) fn start(&mut self, now: MonoNanos, pid: i32, spec: &AgentSpec) {
         self.pid = pid;

@@ -19,6 +19,12 @@ impl Outgoing {
         self.0 = VecDeque::new();
     }
 
+    /// The whole lines that wait.
+    pub(super) fn lines(&self) -> Vec<Vec<u8>> {
+        let bytes: Vec<u8> = self.0.iter().copied().collect();
+        bytes.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect()
+    }
+
     /// Bytes that wait.
     pub(super) fn len(&self) -> usize {
         self.0.len()

@@ -1,0 +1,57 @@
+//! The unit under a real systemd whose main process is killed: agents and their turns go on.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::handoff::{ADMIN, SOON, USER, config, publisher, run};
+use crate::support::gateway::{expected_stream, stream_prompt};
+use crate::support::systemd;
+use crate::support::telegram::TelegramServer;
+use crate::support::unit::{UNIT, Unit};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_hermes");
+const DEADLINE: Duration = Duration::from_secs(180);
+
+#[test]
+fn a_killed_gateway_is_followed_by_one_that_goes_on_with_its_agents() {
+    let name = "kill::a_killed_gateway_is_followed_by_one_that_goes_on_with_its_agents";
+    let Some(systemd) = systemd::inside(name, DEADLINE) else { return };
+    run(async {
+        let telegram = TelegramServer::start().await;
+        let publisher = publisher();
+        let drop_in = "[Service]\nRestartSec=200ms\n";
+        let config = config(&telegram, &publisher);
+        let unit = Unit::install_with(&systemd, Path::new(BINARY), "on-failure", &config, drop_in);
+        unit.start();
+        let agent = unit.agent_pid().await;
+        let chat = 7_000;
+        let (chunks, bytes) = (300, 40);
+        telegram.say(USER, chat, &stream_prompt(chunks, bytes, 20));
+        telegram.until("the answer begins", |state| state.in_chat(chat).next().map(|_| ())).await;
+        for (round, how) in ["kill", "kill", "restart"].into_iter().enumerate() {
+            let before = unit.main_pid();
+            match how {
+                "kill" => drop(systemd.systemctl(&["kill", "--kill-whom=main", "--signal=KILL", UNIT])),
+                _ => drop(systemd.systemctl(&["restart", UNIT])),
+            }
+            systemd.wait_until("another process serves", SOON, || {
+                systemd.show(UNIT, "ActiveState") == "active" && unit.main_pid() != before
+            });
+            assert_eq!(unit.agent_pid().await, agent, "{how}: the same agent\n{}", unit.journal());
+            let ping = 8_000 + i64::try_from(round).expect("few");
+            telegram.say(USER, ping, "ping");
+            telegram.until("an answer", |state| state.in_chat(ping).next().map(|_| ())).await;
+            assert_eq!(telegram.texts(ping), ["ping"]);
+        }
+        let expected = expected_stream(chunks, bytes);
+        telegram
+            .until("the answer ends", |state| (state.texts(chat).concat().len() >= expected.len()).then_some(()))
+            .await;
+        assert_eq!(telegram.texts(chat).concat(), expected, "the answer is whole\n{}", unit.journal());
+        telegram.say(ADMIN, ADMIN, "/status");
+        telegram.until("an answer", |state| state.in_chat(ADMIN).next().map(|_| ())).await;
+        unit.stop();
+        assert_eq!(unit.processes(), [0; 0], "a stop leaves nothing behind");
+        assert!(!Path::new(&format!("/proc/{agent}")).exists(), "not even the agent");
+    });
+}
