@@ -12,6 +12,8 @@
 //! | L5 | [`daemon`] | composes everything, runs it and hands it off |
 //! | L6 | [`cli`] | the command line |
 //!
+//! The launcher of `src/launch/` is a program of its own, of std and [`slots`] alone.
+//!
 //! ARCHITECTURE.md is the map with the invariants.
 
 pub mod agent;

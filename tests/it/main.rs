@@ -8,6 +8,7 @@
 //! - `core`: the whole gateway as a plain process: nothing lost and nothing twice over handoffs, kills and reloads.
 //! - `handoff`: the whole gateway under a real systemd, replaced while turns stream.
 //! - `hostile`: bad input from every side, and ends at every moment: clear words, no panic, nothing lost.
+//! - `launch`: which image the launcher starts, and what it leaves of the unit under a real systemd.
 //! - `refusal`: bad releases asked for from a chat and the command line: the reason is told, nothing is touched.
 //! - `service`: the unit files, and notifications, logs and sockets under a real systemd.
 //! - `telegram`: the Telegram platform against the test server.
@@ -23,6 +24,7 @@ mod core;
 mod golden;
 mod handoff;
 mod hostile;
+mod launch;
 mod refusal;
 mod service;
 mod support;

@@ -16,6 +16,7 @@ use hermes_gateway::telemetry::{self, LogFormat, TelemetryOptions, lifecycle};
 use serde_json::Value;
 
 use crate::support::systemd;
+use crate::support::unit;
 
 const DEADLINE: Duration = Duration::from_secs(90);
 
@@ -50,11 +51,17 @@ fn run(program: &str, arguments: &[&str]) -> (bool, String) {
 }
 
 fn install_program() {
-    let (added, told) = run("useradd", &["--system", "--home-dir", "/var/lib/hermes", "hermes"]);
-    assert!(added, "{told}");
+    unit::add_user();
+    unit::install_launcher();
     fs::create_dir_all(Path::new(PROGRAM).parent().expect("a parent")).expect("the boot's own /var");
     fs::write(PROGRAM, PROGRAM_TEXT).expect("written");
     fs::set_permissions(PROGRAM, fs::Permissions::from_mode(0o755)).expect("executable");
+}
+
+/// The unit for a user, of one who has the launcher of [`unit::install_launcher`].
+fn user_unit() -> String {
+    let launcher = Path::new(unit::LAUNCHER_INSIDE).parent().and_then(Path::to_str).expect("a directory");
+    dist("hermes-gateway.user.service").replace("%h/.hermes/bin", launcher)
 }
 
 /// The values of a key in a unit file.
@@ -75,10 +82,10 @@ fn systemd_finds_nothing_to_complain_about() {
     let units = Path::new("/tmp/units");
     fs::create_dir(units).expect("made");
     for (name, text) in [
-        (UNIT, dist(UNIT)),
+        (UNIT, unit::unit_text("on-failure")),
         ("hermes-gateway.socket", dist("hermes-gateway.socket")),
         // Under the name that it is installed as it would be verified instead of the other one.
-        ("hermes-user.service", dist("hermes-gateway.user.service").replace("%h/.hermes", "/var/lib/hermes")),
+        ("hermes-user.service", user_unit()),
     ] {
         let path = units.join(name);
         fs::write(&path, text).expect("written");
@@ -104,6 +111,8 @@ fn the_user_unit_behaves_as_the_system_unit() {
         "TimeoutStartSec",
         "TimeoutStopSec",
         "KillMode",
+        "FileDescriptorStoreMax",
+        "RuntimeDirectoryPreserve",
         "Restart",
         "RestartSec",
         "RestartForceExitStatus",
@@ -117,6 +126,11 @@ fn the_user_unit_behaves_as_the_system_unit() {
         assert_eq!(expected.len(), 1, "{key}");
         assert_eq!(values(&user, key), expected, "{key}");
     }
+    for key in ["ExecStartPre", "ExecStart", "ExecStop", "ExecStopPost"] {
+        // A user's service manager has no root to run them as.
+        let expected = values(&system, key)[0].replace('+', "").replace("/usr/lib/hermes", "%h/.hermes/bin");
+        assert_eq!(values(&user, key), [expected], "{key}");
+    }
 }
 
 #[test]
@@ -125,7 +139,8 @@ fn the_unit_runs_restarts_and_stops_as_promised() {
     let Some(systemd) = systemd::inside(name, DEADLINE) else { return };
     install_program();
     // The stand-in notifies through a child, and does not ping.
-    systemd.install(UNIT, &dist(UNIT).replace("NotifyAccess=main", "NotifyAccess=all").replace("WatchdogSec=30", ""));
+    let unit = unit::unit_text("on-failure");
+    systemd.install(UNIT, &unit.replace("NotifyAccess=main", "NotifyAccess=all").replace("WatchdogSec=30", ""));
     systemd.systemctl(&["start", UNIT]);
     assert_eq!(systemd.show(UNIT, "StatusText"), "serving");
     let read = |name: &str| fs::read_to_string(Path::new("/var/lib/hermes").join(name)).expect("the program wrote it");
