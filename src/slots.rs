@@ -432,13 +432,18 @@ mod tests {
     }
 
     proptest! {
+        // Each case waits for the disk.
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
         #[test]
         fn what_is_written_is_read(slots in slots()) {
             let dir = tempfile::tempdir().expect("creates");
             slots.write(dir.path()).expect("writes");
             prop_assert_eq!(Slots::read(dir.path()).expect("reads"), Some(slots));
         }
+    }
 
+    proptest! {
         #[test]
         fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..400), lines in ".{0,200}") {
             prop_assert!(parse(&bytes).is_err(), "a checksum is not met by chance");
