@@ -135,6 +135,10 @@ impl Slots {
     /// [`SlotsError::Malformed`] if the file is not whole, [`SlotsError::Io`].
     pub fn read(versions_dir: &Path) -> Result<Option<Self>, SlotsError> {
         let path = versions_dir.join(FILE);
+        // A FIFO would keep its reader waiting.
+        if fs::metadata(&path).is_ok_and(|metadata| !metadata.is_file()) {
+            return Err(SlotsError::Malformed { path, why: "it is no file" });
+        }
         let mut bytes = Vec::new();
         let read = File::open(&path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes));
         match read {

@@ -6,7 +6,7 @@
 //!
 //! **Invariant:** a file that cannot be read is no reason to refuse it: then execve says why.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -20,14 +20,18 @@ const PROGRAM_HEADER: usize = 56;
 const PROGRAM_HEADERS_MAX: u16 = 1170;
 const CLASS_64: u8 = 2;
 const LITTLE_ENDIAN: u8 = 1;
+/// ET_EXEC and ET_DYN.
 const TYPES: [u16; 2] = [2, 3];
+/// PT_LOAD.
 const LOAD: u32 = 1;
+/// PT_INTERP.
 const INTERPRETER: u32 = 3;
 
 /// Why the file can be no image; nothing if it can, or if it cannot be told.
 pub fn defect(path: &Path) -> Option<&'static str> {
+    // A FIFO would keep its reader waiting; execve refuses it.
+    let length = fs::metadata(path).ok().filter(fs::Metadata::is_file)?.len();
     let file = File::open(path).ok()?;
-    let length = file.metadata().ok().filter(|metadata| metadata.is_file())?.len();
     let mut header = [0; HEADER];
     match file.read_exact_at(&mut header, 0) {
         Ok(()) => {}
@@ -104,8 +108,6 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use proptest::prelude::*;
 
     use super::*;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use crate::candidates::{Candidate, candidates};
-use crate::slots::{Failed, Slots};
+use crate::slots::{Failed, Slots, Trial};
 use crate::{chain, home, image, say};
 
 /// Becomes the image that is to run. Returns only if there is none.
@@ -45,8 +45,8 @@ fn read(versions: &Path) -> Slots {
     }
 }
 
-/// Becomes the image on trial, if there is one with boots left and the boot can be counted. Returns the version that
-/// is not to run instead, and leaves it in the slots that it failed.
+/// Becomes the image on trial, if there is one with boots left and the boot can be counted. Otherwise returns its
+/// version, which is to come last, and the slots say whether it failed.
 fn try_trial(versions: &Path, slots: &mut Slots, args: &[OsString]) -> Option<String> {
     let trial = slots.trial.take()?;
     let version = trial.version.clone();
@@ -55,7 +55,7 @@ fn try_trial(versions: &Path, slots: &mut Slots, args: &[OsString]) -> Option<St
         return Some(version);
     };
     // Counted before, or an image that crashes at once would be started for ever.
-    slots.trial = Some(crate::slots::Trial { version: version.clone(), boots_left });
+    slots.trial = Some(Trial { version: version.clone(), boots_left });
     if let Err(error) = slots.write(versions) {
         say(format_args!("{version}, on trial, is not started, because its boot cannot be counted: {}", chain(&error)));
         return Some(version);

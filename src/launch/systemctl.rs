@@ -24,8 +24,7 @@ pub fn settings(unit: &Unit) -> Result<String, String> {
     ask(unit, &["show", NAMES, "--", &unit.name])
 }
 
-/// The type of the unit's job, for example `stop` or `restart`, if it has one. systemd.directives(7) has no page for
-/// them; systemctl(1), list-jobs.
+/// The type of the unit's job, for example `stop` or `restart`, if it has one: systemctl(1), list-jobs.
 ///
 /// # Errors
 /// Why there is no answer.

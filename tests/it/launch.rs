@@ -93,6 +93,10 @@ fn install(path: &Path, content: &[u8]) {
     assert!(install.wait().expect("it ends").success());
 }
 
+fn mkfifo(path: &Path) {
+    assert!(Command::new("mkfifo").args(["-m", "755"]).arg(path).status().expect("coreutils are installed").success());
+}
+
 fn proven(version: &str) -> Slots {
     Slots { proven: Some(version.to_owned()), ..Slots::default() }
 }
@@ -174,7 +178,7 @@ fn a_trial_whose_boot_cannot_be_counted_is_not_started() {
 type Damage = fn(&Path) -> Option<fs::File>;
 
 /// Every way in which an image cannot be executed, and what is told about it.
-const DAMAGES: [(&str, &str, Damage); 9] = [
+const DAMAGES: [(&str, &str, Damage); 10] = [
     ("missing", "No such file or directory", |image| fs::remove_file(image).map(|()| None).expect("removes")),
     ("without its interpreter", "No such file or directory", |image| {
         fs::write(image, "#!/no/such/shell\n").map(|()| None).expect("writes")
@@ -185,6 +189,11 @@ const DAMAGES: [(&str, &str, Damage); 9] = [
     ("a directory", "Permission denied", |image| {
         fs::remove_file(image).expect("removes");
         fs::create_dir(image).map(|()| None).expect("creates")
+    }),
+    ("a FIFO", "Permission denied", |image| {
+        fs::remove_file(image).expect("removes");
+        mkfifo(image);
+        None
     }),
     ("open for writing", "Text file busy", |image| Some(OpenOptions::new().append(true).open(image).expect("opens"))),
     ("empty", "it is no program", |image| fs::write(image, "").map(|()| None).expect("writes")),
@@ -276,6 +285,9 @@ fn whatever_the_slots_are_an_image_is_started() {
         fs::create_dir(&file).expect("creates");
         assert_eq!(home.starts(), expected);
         fs::remove_dir(&file).expect("removes");
+        mkfifo(&file);
+        assert_eq!(home.starts(), expected);
+        fs::remove_file(&file).expect("removes");
     }
     home.write(&trial("3.0.0", 1));
     assert_eq!(home.starts(), "1.0.0", "a trial that is not there");
