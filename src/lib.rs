@@ -5,13 +5,14 @@
 //! | layer | modules | what lives there |
 //! |---|---|---|
 //! | L0 | [`sys`], [`id`], [`clock`], [`report`], [`chat`], [`jsonrpc`], [`tls`], [`version`], [`recovery`], [`slots`], [`fault`] | the kernel, names, time, vocabulary |
-//! | L0 | [`sys`], [`id`], [`clock`], [`report`], [`chat`], [`jsonrpc`], [`tls`], [`version`], [`recovery`], [`fault`] | the kernel, names, time, vocabulary |
 //! | L1 | [`config`], [`store`], [`telemetry`] | gateway.toml, state.db, the journal |
 //! | L2 | [`handoff`], [`service`], [`update`], [`control`] | replacing the image, systemd, releases, the socket |
 //! | L3 | [`agent`], [`platform`] | ACP agents, chat platforms |
 //! | L4 | [`gateway`] | joins the two: conversations, turns, chat commands |
 //! | L5 | [`daemon`] | composes everything, runs it and hands it off |
 //! | L6 | [`cli`] | the command line |
+//!
+//! The launcher of `src/launch/` is a program of its own, of std and [`slots`] alone.
 //!
 //! ARCHITECTURE.md is the map with the invariants.
 

@@ -1,80 +1,83 @@
-//! `hermes-launch`: what the service manager starts. It picks an image of `HERMES_HOME/versions` and becomes it.
-//!
-//! An update replaces everything but this program. So it is small, uses only std, and takes nothing for granted: with
-//! whatever it finds in `versions/` it runs the best image that can be run.
+//! `hermes-launch`: what the unit starts instead of the gateway itself.
 //!
 //! ```text
-//! hermes-launch ARGS…       runs the image with ARGS          ExecStart=
-//! hermes-launch unit-facts  notes what the unit says          ExecStartPre=
-//! hermes-launch stop        notes why the unit stops          ExecStop=
-//! hermes-launch stop-post   ends what a stop left behind      ExecStopPost=
+//! hermes-launch ARG...       becomes the image of versions/ that is to run, with these arguments
+//! hermes-launch unit-facts   ExecStartPre=: tells the gateway what the unit is set to
+//! hermes-launch stop         ExecStop=: tells the gateway whether it is stopped or restarted
+//! hermes-launch stop-post    ExecStopPost=: ends what is left in the unit, unless it is started again
+//! hermes-launch --version
 //! ```
 //!
+//! An update never replaces it, so that no update can break it: it uses nothing but std, reads nothing but
+//! `versions/`, and belongs to root.
+//!
 //! **Invariants**
-//! - The image is executed in place: same process, same environment, the same inherited fds.
-//! - A trial is started only after it was counted durably, so a release that crashes cannot be started forever.
+//! - The image takes the launcher's place (execve), with its PID, its environment and its fds: systemd's words about
+//!   the main process stay true.
+//! - An image on trial is started only after it was noted that it is.
+//! - As long as any image in `versions/` can be executed, one is.
 
-mod images;
+mod candidates;
+mod cgroup;
+mod home;
+mod image;
+mod runtime;
 #[path = "../slots.rs"]
 mod slots;
-mod unit;
+mod start;
+mod stop;
+mod systemctl;
 
 use std::env;
 use std::ffi::OsString;
-use std::io;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::fmt::{self, Write as _};
+use std::io::{self, Write as _};
+use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let arguments: Vec<OsString> = env::args_os().skip(1).collect();
-    match arguments.first().and_then(|first| first.to_str()) {
-        Some("unit-facts") => unit::note_facts(),
-        Some("stop") => unit::note_stop(),
-        Some("stop-post") => unit::stop_post(),
+    let args: Vec<OsString> = env::args_os().skip(1).collect();
+    let command = match args.as_slice() {
+        [only] => only.to_str(),
+        _ => None,
+    };
+    match command {
         Some("--version") => {
-            println!("hermes-launch {}", env!("CARGO_PKG_VERSION"));
+            let _ = writeln!(io::stdout(), "hermes-launch {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
         }
-        _ => launch(&arguments),
+        Some("unit-facts") => finished(stop::unit_facts()),
+        Some("stop") => finished(stop::announce()),
+        Some("stop-post") => finished(stop::stop_post()),
+        _ => start::start(&args),
     }
 }
 
-fn launch(arguments: &[OsString]) -> ExitCode {
-    let Some(home) = home() else {
-        say("neither HERMES_HOME nor HOME is set: cannot find the home of the gateway");
-        return ExitCode::FAILURE;
-    };
-    let versions = home.join("versions");
-    let mut tried = Vec::new();
-    for candidate in images::candidates(&versions) {
-        let image = versions.join(&candidate.directory).join("hermes");
-        if let Some(why) = &candidate.why {
-            say(&format!("starting {} ({why})", candidate.directory));
+fn finished(result: Result<(), String>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            say(format_args!("{why}"));
+            ExitCode::FAILURE
         }
-        let error = run(&image, arguments);
-        say(&format!("{} does not start: {error}", image.display()));
-        tried.push(candidate.directory);
     }
-    if tried.is_empty() {
-        say(&format!("there is no image in {}; install one as <version>/hermes", versions.display()));
-    } else {
-        say(&format!("no image in {} can be run; tried {}", versions.display(), tried.join(", ")));
+}
+
+/// One line for the journal. A journal that does not listen is no reason to end.
+fn say(what: fmt::Arguments<'_>) {
+    let mut line = String::from("hermes-launch: ");
+    let _ = line.write_fmt(what);
+    line = line.replace('\n', " ");
+    line.push('\n');
+    let _ = io::stderr().write_all(line.as_bytes());
+}
+
+/// An error with its sources on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let _ = write!(text, ": {error}");
+        source = error.source();
     }
-    ExitCode::FAILURE
-}
-
-/// Becomes the image. Returns if the kernel refuses it.
-fn run(image: &Path, arguments: &[OsString]) -> io::Error {
-    Command::new(image).arg0("hermes").args(arguments).exec()
-}
-
-fn home() -> Option<PathBuf> {
-    let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    set("HERMES_HOME").or_else(|| set("HOME").map(|home| home.join(".hermes")))
-}
-
-/// A line in the journal.
-fn say(line: &str) {
-    eprintln!("hermes-launch: {line}");
+    text
 }

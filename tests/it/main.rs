@@ -10,6 +10,7 @@
 //! - `handoff`: the whole gateway under a real systemd, replaced while turns stream.
 //! - `hostile`: bad input from every side, and ends at every moment: clear words, no panic, nothing lost.
 //! - `kill`: the unit under a real systemd, its main process killed in the middle of a turn.
+//! - `launch`: which image the launcher starts, and what it leaves of the unit under a real systemd.
 //! - `refusal`: bad releases asked for from a chat and the command line: the reason is told, nothing is touched.
 //! - `rollback`: new images that fail after the execve (needs the feature `fault-points`).
 //! - `service`: the unit files, and notifications, logs and sockets under a real systemd.
@@ -28,6 +29,7 @@ mod golden;
 mod handoff;
 mod hostile;
 mod kill;
+mod launch;
 mod refusal;
 #[cfg(feature = "fault-points")]
 mod rollback;

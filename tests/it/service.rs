@@ -6,18 +6,17 @@
 use std::env;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use hermes_gateway::config::Environment;
-use hermes_gateway::service::fdstore::{self, FdStore};
-use hermes_gateway::service::{listen::ListenError, notify::Notifier};
+use hermes_gateway::service::{listen, notify::Notifier};
 use hermes_gateway::telemetry::{self, LogFormat, TelemetryOptions, lifecycle};
 use serde_json::Value;
 
 use crate::support::systemd;
+use crate::support::unit;
 
 const DEADLINE: Duration = Duration::from_secs(90);
 
@@ -25,10 +24,7 @@ const DEADLINE: Duration = Duration::from_secs(90);
 const PART: &str = "HERMES_TEST_PART";
 
 const UNIT: &str = "hermes-gateway.service";
-const PROGRAM: &str = "/var/lib/hermes/versions/1.0.0/hermes";
-/// Where the unit has the launcher, and where it is in here: /usr is the machine's own.
-const INSTALLED: &str = "/usr/lib/hermes/hermes-launch";
-const LAUNCHER: &str = "/var/lib/hermes-launch";
+const PROGRAM: &str = "/var/lib/hermes/versions/current/hermes";
 
 /// Serves, with a child that does not end by itself, says so when told to reload, and ends with the code in `exit` on
 /// SIGUSR2.
@@ -55,19 +51,17 @@ fn run(program: &str, arguments: &[&str]) -> (bool, String) {
 }
 
 fn install_program() {
-    let (added, told) = run("useradd", &["--system", "--home-dir", "/var/lib/hermes", "hermes"]);
-    assert!(added, "{told}");
+    unit::add_user();
+    unit::install_launcher();
     fs::create_dir_all(Path::new(PROGRAM).parent().expect("a parent")).expect("the boot's own /var");
     fs::write(PROGRAM, PROGRAM_TEXT).expect("written");
     fs::set_permissions(PROGRAM, fs::Permissions::from_mode(0o755)).expect("executable");
-    fs::copy(env!("CARGO_BIN_EXE_hermes-launch"), LAUNCHER).expect("the launcher is built");
 }
 
-/// The unit of `dist/`, with the launcher where it is in here.
-fn unit() -> String {
-    let unit = dist(UNIT);
-    assert!(unit.contains(INSTALLED), "where packages put the launcher");
-    unit.replace(INSTALLED, LAUNCHER)
+/// The unit for a user, of one who has the launcher of [`unit::install_launcher`].
+fn user_unit() -> String {
+    let launcher = Path::new(unit::LAUNCHER_INSIDE).parent().and_then(Path::to_str).expect("a directory");
+    dist("hermes-gateway.user.service").replace("%h/.hermes/bin", launcher)
 }
 
 /// The values of a key in a unit file.
@@ -88,10 +82,10 @@ fn systemd_finds_nothing_to_complain_about() {
     let units = Path::new("/tmp/units");
     fs::create_dir(units).expect("made");
     for (name, text) in [
-        (UNIT, unit()),
+        (UNIT, unit::unit_text("on-failure")),
         ("hermes-gateway.socket", dist("hermes-gateway.socket")),
         // Under the name that it is installed as it would be verified instead of the other one.
-        ("hermes-user.service", dist("hermes-gateway.user.service").replace("%h/.hermes/bin/hermes-launch", LAUNCHER)),
+        ("hermes-user.service", user_unit()),
     ] {
         let path = units.join(name);
         fs::write(&path, text).expect("written");
@@ -117,6 +111,8 @@ fn the_user_unit_behaves_as_the_system_unit() {
         "TimeoutStartSec",
         "TimeoutStopSec",
         "KillMode",
+        "FileDescriptorStoreMax",
+        "RuntimeDirectoryPreserve",
         "Restart",
         "RestartSec",
         "RestartForceExitStatus",
@@ -124,13 +120,16 @@ fn the_user_unit_behaves_as_the_system_unit() {
         "OOMPolicy",
         "StartLimitIntervalSec",
         "RuntimeDirectory",
-        "RuntimeDirectoryPreserve",
-        "FileDescriptorStoreMax",
         "Description",
     ] {
         let expected = values(&system, key);
         assert_eq!(expected.len(), 1, "{key}");
         assert_eq!(values(&user, key), expected, "{key}");
+    }
+    for key in ["ExecStartPre", "ExecStart", "ExecStop", "ExecStopPost"] {
+        // A user's service manager has no root to run them as.
+        let expected = values(&system, key)[0].replace('+', "").replace("/usr/lib/hermes", "%h/.hermes/bin");
+        assert_eq!(values(&user, key), [expected], "{key}");
     }
 }
 
@@ -140,7 +139,8 @@ fn the_unit_runs_restarts_and_stops_as_promised() {
     let Some(systemd) = systemd::inside(name, DEADLINE) else { return };
     install_program();
     // The stand-in notifies through a child, and does not ping.
-    systemd.install(UNIT, &unit().replace("NotifyAccess=main", "NotifyAccess=all").replace("WatchdogSec=30", ""));
+    let unit = unit::unit_text("on-failure");
+    systemd.install(UNIT, &unit.replace("NotifyAccess=main", "NotifyAccess=all").replace("WatchdogSec=30", ""));
     systemd.systemctl(&["start", UNIT]);
     assert_eq!(systemd.show(UNIT, "StatusText"), "serving");
     let read = |name: &str| fs::read_to_string(Path::new("/var/lib/hermes").join(name)).expect("the program wrote it");
@@ -257,17 +257,12 @@ fn systemd_hears_what_is_notified() {
     systemd.systemctl(&["stop", unit]);
 }
 
-fn activated_control() -> Result<Option<UnixListener>, ListenError> {
-    let env = Environment::from_process();
-    Ok(fdstore::take_over(&env, &FdStore::from_env(&env))?.control)
-}
-
 #[test]
 fn the_control_socket_is_taken_from_systemd() {
     let name = "service::the_control_socket_is_taken_from_systemd";
     if env::var_os(PART).is_some() {
-        let listener = activated_control().expect("as it should be").expect("passed");
-        assert!(activated_control().expect("nothing left").is_none());
+        let listener = listen::activated_control().expect("as it should be").expect("passed");
+        assert!(listen::activated_control().expect("nothing left").is_none());
         let address = listener.local_addr().expect("bound");
         assert_eq!(address.as_pathname(), Some(Path::new("/run/hermes-gateway.sock")));
         listener.set_nonblocking(false).expect("set");
@@ -290,7 +285,7 @@ fn the_control_socket_is_taken_from_systemd() {
 fn a_wrong_kind_of_socket_is_told() {
     let name = "service::a_wrong_kind_of_socket_is_told";
     if env::var_os(PART).is_some() {
-        let error = activated_control().expect_err("refused");
+        let error = listen::activated_control().expect_err("refused");
         return println!("told: {error}");
     }
     let Some(systemd) = systemd::inside(name, DEADLINE) else { return };

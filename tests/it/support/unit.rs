@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -20,10 +21,10 @@ use super::systemd::Systemd;
 pub const UNIT: &str = "hermes-gateway.service";
 /// Its home, as in `dist/`.
 pub const HOME: &str = "/var/lib/hermes";
-/// Where the unit of `dist/` has the launcher.
-const INSTALLED: &str = "/usr/lib/hermes/hermes-launch";
-/// Where it is in a test: the boot has the machine's own /usr.
-const LAUNCHER: &str = "/var/lib/hermes-launch";
+/// The launcher in `dist/`. In a boot /usr is the machine's own, so there it is elsewhere.
+const LAUNCHER: &str = "/usr/lib/hermes/hermes-launch";
+/// Where [`install_launcher`] puts it.
+pub const LAUNCHER_INSIDE: &str = "/var/lib/hermes-launch/hermes-launch";
 /// Its control socket.
 pub const SOCKET: &str = "/run/hermes/control.sock";
 /// The longest wait for anything that should happen soon.
@@ -43,39 +44,31 @@ pub struct Identity {
 }
 
 impl<'a> Unit<'a> {
-    /// Installs `binary` as its version in the home, the unit of `dist/` with `Restart=`, and the configuration.
+    /// Installs `binary` as its version in the home, proven, the launcher, the unit of `dist/` with `Restart=`, and the
+    /// configuration.
     pub fn install(systemd: &'a Systemd, binary: &Path, restart: &str, config: &str) -> Self {
         Self::install_with(systemd, binary, restart, config, "")
     }
 
     /// As [`Unit::install`], with a drop-in of these lines.
     pub fn install_with(systemd: &'a Systemd, binary: &Path, restart: &str, config: &str, drop_in: &str) -> Self {
-        let run = |program: &str, arguments: &[&str]| {
-            let status = Command::new(program).args(arguments).status().expect("the program is there");
-            assert!(status.success(), "{program} {arguments:?}");
-        };
-        run("useradd", &["--system", "--home-dir", HOME, "--no-create-home", "hermes"]);
+        add_user();
         let versions = Path::new(HOME).join("versions");
         let version = hermes_gateway::version::version();
         fs::create_dir_all(versions.join(version)).expect("creates the home");
         fs::copy(binary, versions.join(version).join("hermes")).expect("installs the binary");
+        symlink(version, versions.join("current")).expect("links the version");
+        fs::write(Path::new(HOME).join("gateway.toml"), config).expect("writes the configuration");
         let slots = Slots { proven: Some(version.to_owned()), ..Slots::default() };
         slots.write(&versions).expect("writes the slots");
-        fs::write(Path::new(HOME).join("gateway.toml"), config).expect("writes the configuration");
         run("chown", &["-R", "hermes:hermes", HOME]);
-        let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("dist").join(UNIT);
-        let unit = fs::read_to_string(unit).expect("dist has the unit");
-        assert!(unit.contains("\nRestart=on-failure\n"), "the policy of the bug report is the default");
-        assert!(unit.contains(INSTALLED), "where packages put the launcher");
-        fs::copy(binary.with_file_name("hermes-launch"), LAUNCHER).expect("the launcher is built beside the binary");
-        let unit = unit.replace(INSTALLED, LAUNCHER);
-        let unit = unit.replace("\nRestart=on-failure\n", &format!("\nRestart={restart}\n"));
+        install_launcher();
         if !drop_in.is_empty() {
             let directory = format!("/etc/systemd/system/{UNIT}.d");
             fs::create_dir_all(&directory).expect("the boot's own directory");
             fs::write(format!("{directory}/test.conf"), drop_in).expect("writes the drop-in");
         }
-        systemd.install(UNIT, &unit);
+        systemd.install(UNIT, &unit_text(restart));
         Self { systemd }
     }
 
@@ -160,6 +153,32 @@ impl<'a> Unit<'a> {
         });
         Sampler { stop, thread }
     }
+}
+
+fn run(program: &str, arguments: &[&str]) {
+    let status = Command::new(program).args(arguments).status().expect("the program is there");
+    assert!(status.success(), "{program} {arguments:?}");
+}
+
+/// The user of the unit.
+pub fn add_user() {
+    run("useradd", &["--system", "--home-dir", HOME, "--no-create-home", "hermes"]);
+}
+
+/// Puts the launcher where [`unit_text`] looks for it.
+pub fn install_launcher() {
+    let launcher = Path::new(LAUNCHER_INSIDE);
+    fs::create_dir_all(launcher.parent().expect("a directory")).expect("the boot's own /var");
+    fs::copy(env!("CARGO_BIN_EXE_hermes-launch"), launcher).expect("installs the launcher");
+}
+
+/// The unit of `dist/` with `Restart=`, for a boot.
+pub fn unit_text(restart: &str) -> String {
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("dist").join(UNIT);
+    let unit = fs::read_to_string(unit).expect("dist has the unit");
+    assert!(unit.contains("\nRestart=on-failure\n"), "the policy of the bug report is the default");
+    assert!(unit.contains(LAUNCHER), "the launcher starts it");
+    unit.replace("\nRestart=on-failure\n", &format!("\nRestart={restart}\n")).replace(LAUNCHER, LAUNCHER_INSIDE)
 }
 
 impl Drop for Unit<'_> {
