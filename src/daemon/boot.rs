@@ -200,38 +200,23 @@ fn arrived_at(mut passport: Passport, environment: &Environment, main_at: MonoNa
 
 /// Brings everything up, says READY=1, and tells whoever asked for the handoff.
 pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
-    let Ground {
-        options,
-        home,
-        config,
-        lock,
-        store,
-        opening,
-        notifier,
-        unit,
-        fd_store,
-        activated,
-        inherited,
-        way_back,
-    } = ground;
     let system = |what| move |source| DaemonError::System { what, source };
     let signals = Signals::open().map_err(system("listen for signals"))?;
-    let (mut inherited, passport) = inherited.open();
+    let (mut inherited, passport) = ground.inherited.open();
     // Nothing is started, or taken over, without a database. From here to the first word to the service manager
     // nothing is awaited, so no part runs and nothing is consumed: until then the way back leads to the same state.
-    opening.done().await.map_err(DaemonError::Store)?;
+    ground.opening.done().await.map_err(DaemonError::Store)?;
     fault::at(Point::Adopting);
     let (ports, events) = queues();
-    let stored = passport.as_ref().map(|passport| passport.stored.clone());
-    let mut keeper = Keeper::new(fd_store, stored.unwrap_or_default());
-    let control = control(&home, activated, inherited.as_mut(), ports.control, &mut keeper)?;
+    let mut keeper = Keeper::new(ground.fd_store, passport.as_ref());
+    let control = control(&ground.home, ground.activated, inherited.as_mut(), ports.control, &mut keeper)?;
     let is_recovery = passport.is_none();
-    let taken = agents(&config, inherited.as_mut(), &ports.agents, &mut keeper, is_recovery)?;
+    let taken = agents(&ground.config, inherited.as_mut(), &ports.agents, &mut keeper, is_recovery)?;
     let TakenAgents { agents, removed, recovered, kept } = taken;
-    let platforms = platforms(&config, inherited.as_mut(), &store, &ports.platforms)?;
+    let platforms = platforms(&ground.config, inherited.as_mut(), &ground.store, &ports.platforms)?;
     let local = optional::<Local>(inherited.as_mut(), LOCAL)?;
     let state = optional::<GatewayState>(inherited.as_mut(), GATEWAY)?;
-    let gateway = Gateway::restore(access(&config), agents.keys().cloned(), state);
+    let gateway = Gateway::restore(access(&ground.config), agents.keys().cloned(), state);
     let stash = optional::<Stash>(inherited.as_mut(), STASH)?;
     let proven = inherited.as_mut().and_then(|inherited| inherited.take_fd(&proven_fd())).map(File::from);
     if let Some(inherited) = inherited {
@@ -240,16 +225,16 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     let came_back = way_back::came_back();
     let image = running_image(passport.as_ref(), came_back.is_some()).map_err(system("open the running image"))?;
     let now = UnixMillis::now();
-    let ticks = ticks(&notifier);
     let links = platforms.keys().map(|name| (name.clone(), (LinkState::Connecting, now))).collect();
     let mut daemon = Daemon {
-        options,
-        home,
-        config,
-        store,
-        lock,
-        notifier,
-        unit,
+        ticks: ticks(&ground.notifier),
+        options: ground.options,
+        home: ground.home,
+        config: ground.config,
+        store: ground.store,
+        lock: ground.lock,
+        notifier: ground.notifier,
+        unit: ground.unit,
         signals,
         image,
         generation: passport.as_ref().map_or(FIRST, |passport| passport.generation),
@@ -274,7 +259,6 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
         held: true,
         stash,
         shown: Cell::new(None),
-        ticks,
         checks: Vec::new(),
         held_steps: Vec::new(),
         stopping: None,
@@ -284,7 +268,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
         daemon.dismiss(outlet);
     }
     daemon.keeper.keep(lock_fd(), daemon.lock.as_fd());
-    daemon.begin(passport, came_back, way_back, recovered).await;
+    daemon.begin(passport, came_back, ground.way_back, recovered).await;
     Ok(daemon)
 }
 

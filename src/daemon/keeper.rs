@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use super::state::{agent_fds, agent_log_fd};
+use super::state::{Passport, agent_fds, agent_log_fd};
 use crate::agent::AgentFds;
 use crate::handoff::FdName;
 use crate::handoff::way_back::WayBack;
@@ -28,8 +28,9 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// Keeps nothing yet, though the service manager has what is `stored`.
-    pub(super) fn new(fd_store: FdStore, stored: BTreeSet<FdName>) -> Self {
+    /// Keeps nothing yet, though the service manager may have what `passport` says.
+    pub(super) fn new(fd_store: FdStore, passport: Option<&Passport>) -> Self {
+        let stored = passport.map(|passport| passport.stored.clone()).unwrap_or_default();
         Self { fds: BTreeMap::new(), fd_store, stored, way_back: None }
     }
 
