@@ -413,7 +413,8 @@ fn platforms(
     let mut platforms = BTreeMap::new();
     if let Some(telegram) = &config.telegram {
         let name = PlatformName::from("telegram");
-        let handle = telegram::spawn(telegram.clone(), states.remove(&name), store.clone(), events.clone());
+        let (handle, _log) =
+            telegram::spawn(telegram.clone(), states.remove(&name), store.clone(), events.clone(), None);
         platforms.insert(name, Outlet::new(handle));
     }
     for platform in states.keys() {

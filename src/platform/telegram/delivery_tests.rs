@@ -41,15 +41,27 @@ struct World {
     chats: BTreeMap<String, Vec<(i64, String)>>,
     over: Vec<TurnId>,
     doubted: bool,
+    /// What the recovery log has.
+    kept: serde_json::Value,
 }
 
 impl World {
     fn new() -> Self {
-        Self { now: MonoNanos(3_600_000_000_000), ..Self::default() }
+        let mut world = Self { now: MonoNanos(3_600_000_000_000), ..Self::default() };
+        world.keep();
+        world
+    }
+
+    fn keep(&mut self) {
+        self.kept = serde_json::to_value(&self.delivery).expect("plain data");
     }
 
     fn push(&mut self, outbound: Outbound) {
+        let keep = super::super::task::must_be_kept(&outbound);
         self.over.extend(self.delivery.push(outbound, self.now));
+        if keep {
+            self.keep();
+        }
     }
 
     fn pass(&mut self, wait: Duration) {
@@ -65,6 +77,9 @@ impl World {
                         assert!(!text.trim().is_empty() && units(text) <= MESSAGE_UNITS_MAX);
                     }
                     assert!(self.in_flight.iter().all(|other| other.chat != request.chat), "two at once in a chat");
+                    if request.action != Action::Typing {
+                        self.keep();
+                    }
                     self.in_flight.push(request);
                 }
                 Next::At(at) => return Some(at),
@@ -102,18 +117,32 @@ impl World {
         };
         let outcome = outcome.as_ref().map(|id| *id);
         self.over.extend(self.delivery.done(&request.chat, outcome, self.now));
+        self.keep();
     }
 
     /// Replaces the image. What is in flight may have been carried out, or not.
     fn hand_off(&mut self, carried_out: bool) {
         let saved = serde_json::to_value(&self.delivery).expect("plain data");
+        self.cut_off(carried_out);
+        self.delivery = serde_json::from_value::<Delivery>(saved).expect("reads back").adopt();
+        self.keep();
+    }
+
+    /// Kills the process, and begins another with what was kept.
+    fn kill(&mut self, carried_out: bool) {
+        self.cut_off(carried_out);
+        let kept = serde_json::from_value::<Delivery>(self.kept.clone()).expect("reads back");
+        self.delivery = kept.recover(self.now);
+        self.keep();
+    }
+
+    fn cut_off(&mut self, carried_out: bool) {
         for request in std::mem::take(&mut self.in_flight) {
             self.doubted |= matches!(request.action, Action::Send { .. });
             if carried_out {
                 drop(self.perform(&request));
             }
         }
-        self.delivery = serde_json::from_value::<Delivery>(saved).expect("reads back").adopt();
     }
 
     fn settle(&mut self) {
@@ -331,6 +360,70 @@ fn a_state_of_a_later_version_is_read() {
     assert_eq!(world.shown("1"), ["x"]);
 }
 
+#[test]
+fn a_reply_that_was_delivered_is_not_shown_again_to_who_does_not_know_it() {
+    let mut world = World::new();
+    world.push(step("1", 7, ReplyStep::Delta("text".into())));
+    world.push(step("1", 7, ReplyStep::End(ReplyEnd::Complete)));
+    world.settle();
+    world.kill(false);
+    world.push(step("1", 7, ReplyStep::SoFar("te".into())));
+    assert_eq!(world.over, [TurnId(7), TurnId(7)]);
+    world.push(step("1", 7, ReplyStep::Delta("xt".into())));
+    world.push(step("1", 7, ReplyStep::End(ReplyEnd::Complete)));
+    world.settle();
+    assert_eq!(world.shown("1"), ["text"]);
+    // The same turn asked again is another reply.
+    world.push(step("1", 7, ReplyStep::Begin));
+    world.push(step("1", 7, ReplyStep::Delta("again".into())));
+    world.push(step("1", 7, ReplyStep::End(ReplyEnd::Complete)));
+    world.settle();
+    assert_eq!(world.shown("1"), ["text", "again"]);
+}
+
+#[test]
+fn after_a_kill_a_reply_waits_for_its_turn_and_not_for_ever() {
+    let mut world = World::new();
+    world.push(step("1", 7, ReplyStep::Delta("text".repeat(60))));
+    world.push(step("2", 8, ReplyStep::Begin));
+    world.start(Pace::Streaming);
+    while !world.in_flight.is_empty() {
+        world.finish(0, None);
+    }
+    world.push(step("1", 7, ReplyStep::Activity("tool".into())));
+    world.pass(Duration::from_secs(2));
+    world.start(Pace::Streaming);
+    world.finish(0, None);
+    world.kill(false);
+    let until = after(world.now, CLAIM_WAIT);
+    assert_eq!(world.start(Pace::Streaming), Some(until));
+    assert!(world.in_flight.is_empty(), "neither typing nor an edit");
+    world.settle();
+    assert!(world.now >= until);
+    assert_eq!(world.shown("1"), ["text".repeat(60)]);
+    assert!(world.delivery.chats.values().all(|chat| chat.items.is_empty()));
+}
+
+#[test]
+fn a_stop_does_not_wait_for_turns_to_go_on() {
+    let mut world = World::new();
+    world.push(step("1", 7, ReplyStep::Begin));
+    world.kill(false);
+    assert_eq!(world.start(Pace::Flushing), None);
+}
+
+#[test]
+fn the_turns_that_are_over_are_remembered_to_a_bound() {
+    let mut world = World::new();
+    for turn in 0..300 {
+        world.push(step("1", turn, ReplyStep::Begin));
+        world.push(step("1", turn, ReplyStep::End(ReplyEnd::Complete)));
+        world.settle();
+    }
+    assert_eq!(world.delivery.over.len(), OVER_MAX);
+    assert_eq!(world.delivery.over.back(), Some(&TurnId(299)));
+}
+
 #[derive(Clone, Debug)]
 enum Op {
     Notice(usize),
@@ -341,6 +434,7 @@ enum Op {
     Pass(u64),
     Finish(usize, usize),
     HandOff(bool),
+    Kill(bool, bool),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -353,6 +447,7 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (0..3000u64).prop_map(Op::Pass),
         6 => (0..4usize, 0..8usize).prop_map(|(at, how)| Op::Finish(at, how)),
         1 => any::<bool>().prop_map(Op::HandOff),
+        1 => any::<(bool, bool)>().prop_map(|(carried_out, forgot)| Op::Kill(carried_out, forgot)),
     ]
 }
 
@@ -370,10 +465,13 @@ fn run(ops: Vec<Op>) -> Result<(), TestCaseError> {
     let mut world = World::new();
     let chat = |turn: usize| ["1", "-2"][turn % 2];
     let letter = |turn: usize| ["a", "b", "c", "d"][turn];
-    let (mut ended, mut length, mut notices) = ([false; TURNS], [0; TURNS], [0, 0]);
+    let (mut begun, mut ended, mut length, mut notices) = ([false; TURNS], [false; TURNS], [0; TURNS], [0, 0]);
     let all_end = (0..TURNS).flat_map(|turn| [Op::Begin(turn), Op::End(turn)]);
     for op in ops.into_iter().chain(all_end) {
         let turn_id = |turn: usize| i64::try_from(turn).expect("small");
+        if let Op::Begin(turn) | Op::Delta(turn, _) | Op::Activity(turn) | Op::End(turn) = op {
+            begun[turn] = true;
+        }
         match op {
             Op::Notice(at) => {
                 notices[at] += 1;
@@ -394,6 +492,22 @@ fn run(ops: Vec<Op>) -> Result<(), TestCaseError> {
             Op::Finish(at, how) if !world.in_flight.is_empty() => world.finish(at, failure(how)),
             Op::Finish(..) => {}
             Op::HandOff(carried_out) => world.hand_off(carried_out),
+            Op::Kill(carried_out, forgot) => {
+                world.kill(carried_out);
+                if forgot {
+                    // The store had not recorded it yet.
+                    world.over.pop();
+                }
+                for turn in (0..TURNS).filter(|&turn| begun[turn]) {
+                    if world.over.contains(&TurnId(turn_id(turn))) {
+                        continue;
+                    }
+                    world.push(step(chat(turn), turn_id(turn), ReplyStep::SoFar(letter(turn).repeat(length[turn]))));
+                    if ended[turn] && !world.over.contains(&TurnId(turn_id(turn))) {
+                        world.push(step(chat(turn), turn_id(turn), ReplyStep::End(ReplyEnd::Complete)));
+                    }
+                }
+            }
         }
         world.start(Pace::Streaming);
     }

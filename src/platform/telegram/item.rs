@@ -114,6 +114,9 @@ pub(super) struct Item {
     /// Its text is dropped, because the chat is gone.
     #[serde(default)]
     given_up: bool,
+    /// The process that streamed it was killed, and nobody has gone on with it yet.
+    #[serde(default)]
+    unclaimed: bool,
 }
 
 /// The message that should be shown now.
@@ -142,6 +145,7 @@ impl Item {
             seen: false,
             ended: false,
             given_up: false,
+            unclaimed: false,
         }
     }
 
@@ -174,6 +178,13 @@ impl Item {
             self.activity = None;
         }
         self.advance();
+    }
+
+    /// Takes the whole text of the reply up to here, and appends what is not there yet.
+    pub(super) fn so_far(&mut self, text: &str, now: MonoNanos) {
+        // Earlier text is not held any more, so its length alone says how far it is the same.
+        let taken = text.ceil_char_boundary(self.taken);
+        self.push(&text[taken..], now);
     }
 
     /// Shows what the agent does below the text, until more text comes.
@@ -227,6 +238,29 @@ impl Item {
         self.shown = None;
     }
 
+    /// Waits for a reply's next step, because nobody knows whether its turn goes on.
+    pub(super) fn unclaim(&mut self) {
+        self.unclaimed = !self.ended;
+    }
+
+    /// Its turn goes on.
+    pub(super) fn claim(&mut self) {
+        self.unclaimed = false;
+    }
+
+    /// Ends a reply whose turn did not go on where it is.
+    pub(super) fn expire(&mut self) {
+        if !std::mem::take(&mut self.unclaimed) {
+            return;
+        }
+        self.activity = None;
+        self.ended = true;
+        if !self.said {
+            self.give_up();
+        }
+        self.advance();
+    }
+
     /// Whether everything was shown or given up.
     pub(super) fn is_done(&self) -> bool {
         self.ended && self.tail.is_empty()
@@ -234,7 +268,7 @@ impl Item {
 
     /// What it wants next.
     pub(super) fn want(&self) -> Want {
-        if self.given_up || self.is_done() {
+        if self.given_up || self.unclaimed || self.is_done() {
             return Want::Nothing;
         }
         let page = self.page();
@@ -347,6 +381,8 @@ fn same(a: &str, b: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const NOW: MonoNanos = MonoNanos(1_000_000_000);
@@ -436,6 +472,38 @@ mod tests {
         item.end(&ReplyEnd::Stopped, NOW);
         assert!(item.tail.len() < TEXT_BYTES_MAX + 200);
         assert!(item.tail.contains("cut off") && item.tail.ends_with("⚡ Stopped."));
+    }
+
+    #[test]
+    fn a_reply_whose_turn_does_not_go_on_ends_where_it_is() {
+        let mut item = reply();
+        item.push("So far", NOW);
+        item.set_activity("Read");
+        item.unclaim();
+        assert_eq!(item.want(), Want::Nothing);
+        item.expire();
+        assert_eq!(text_of(&item), "So far");
+        let mut silent = reply();
+        silent.unclaim();
+        silent.expire();
+        assert!(silent.is_done());
+        let mut claimed = reply();
+        claimed.unclaim();
+        claimed.claim();
+        claimed.expire();
+        assert!(!claimed.is_done());
+    }
+
+    proptest! {
+        #[test]
+        fn the_text_so_far_adds_what_is_missing(text in any::<String>(), before in 0..200usize) {
+            let mut item = reply();
+            let before = text.floor_char_boundary(before);
+            item.push(&text[..before], NOW);
+            item.so_far(&text, NOW);
+            item.so_far(&text[..before], NOW);
+            prop_assert_eq!(&item.tail, &text);
+        }
     }
 
     #[test]
