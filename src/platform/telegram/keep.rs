@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::chat::{Outbound, OutboundContent, ReplyStep};
 use crate::recovery::RecoveryLog;
 
 /// For people who look into /proc.
@@ -63,6 +64,14 @@ impl Keep {
             }
             Err(_) => {}
         }
+    }
+}
+
+/// Whether nobody else would remember it. The text of a reply comes again as [`ReplyStep::SoFar`].
+pub(super) fn must_be_kept(outbound: &Outbound) -> bool {
+    match &outbound.content {
+        OutboundContent::Notice { .. } => true,
+        OutboundContent::Reply { step, .. } => matches!(step, ReplyStep::Begin | ReplyStep::End(_)),
     }
 }
 

@@ -23,10 +23,10 @@ use super::api::{Api, Disposition, Me, TelegramError};
 use super::client::{Client, perform};
 use super::delivery::{Action, Delivery, Next, Pace};
 use super::intake::{self, Account};
-use super::keep::Keep;
+use super::keep::{Keep, must_be_kept};
 use super::pace::{after, back_off};
 use super::saved::{Saved, VERSION};
-use crate::chat::{LinkState, Outbound, OutboundContent, ReplyStep};
+use crate::chat::LinkState;
 use crate::clock::{MonoNanos, UnixMillis};
 use crate::config::TelegramConfig;
 use crate::platform::{PlatformCommand, PlatformEvent};
@@ -456,6 +456,7 @@ impl Task {
         let wait = asked.unwrap_or_else(|| back_off(self.poll.failures));
         let now = MonoNanos::now();
         self.poll.not_before = after(now, wait);
+        self.unkept |= asked.is_some();
         self.poll.asked_until = if asked.is_some() { self.poll.not_before } else { MonoNanos::default() };
         let known = matches!(&self.link, LinkState::Retrying { error_code, .. } if error_code == code);
         if !known {
@@ -497,13 +498,5 @@ async fn next_poll(future: &mut Option<PollFuture>) -> Polled {
     match future {
         Some(future) => future.await,
         None => std::future::pending().await,
-    }
-}
-
-/// Whether nobody else would remember it. The text of a reply comes again as [`ReplyStep::SoFar`].
-pub(super) fn must_be_kept(outbound: &Outbound) -> bool {
-    match &outbound.content {
-        OutboundContent::Notice { .. } => true,
-        OutboundContent::Reply { step, .. } => matches!(step, ReplyStep::Begin | ReplyStep::End(_)),
     }
 }
