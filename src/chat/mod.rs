@@ -91,7 +91,8 @@ pub enum OutboundContent {
     },
 }
 
-/// The steps of a streamed reply, in order: one `Begin`, any number of `Delta` and `Activity`, one `End`.
+/// The steps of a streamed reply, in order: one `Begin`, any number of `Delta` and `Activity`, one `End`. When the turn
+/// outlived the process that streamed it, a `SoFar` comes in the place of all that was streamed before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReplyStep {
@@ -99,6 +100,9 @@ pub enum ReplyStep {
     Begin,
     /// Text to append.
     Delta(String),
+    /// The whole text of the reply up to here, of a turn that is taken up after the gateway was killed. A platform
+    /// shows what of it is missing. A reply that is delivered already is answered as delivered, and not shown again.
+    SoFar(String),
     /// What the agent is doing, replacing the previous activity (a tool's title); not part of the answer.
     Activity(String),
     /// The reply is complete.

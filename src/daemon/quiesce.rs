@@ -243,6 +243,10 @@ impl Daemon {
             let proven = proven.map_err(|source| SealError::Duplicate { name: proven_fd(), source })?;
             registry.put_fd(proven_fd(), proven.into());
         }
+        for (name, log) in self.keeper.platform_logs() {
+            let log = log.try_clone().map_err(|source| SealError::Duplicate { name: name.clone(), source })?;
+            registry.put_fd(name.clone(), log);
+        }
         let lock = self.lock.as_fd().try_clone_to_owned();
         registry.put_fd(lock_fd(), lock.map_err(|source| SealError::Duplicate { name: lock_fd(), source })?);
         Ok(registry)

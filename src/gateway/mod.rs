@@ -233,8 +233,7 @@ impl Gateway {
         talk.last_text = Some(open.inbound.text);
         self.turns.insert(open.turn, conversation.clone());
         effects.push(Effect::TurnState(open.turn, TurnState::Running));
-        effects.push(reply(&conversation, open.turn, ReplyStep::Begin));
-        effects.push(reply(&conversation, open.turn, ReplyStep::Delta(said.text)));
+        effects.push(reply(&conversation, open.turn, ReplyStep::SoFar(said.text)));
         if let Some(outcome) = said.outcome {
             self.turn_ended(open.turn, outcome, effects);
         }

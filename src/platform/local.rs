@@ -19,6 +19,7 @@ use crate::chat::{Conversation, Inbound, Outbound, OutboundContent, ReplyEnd, Re
 use crate::clock::UnixMillis;
 use crate::control::proto::{ChatOpenParams, ChatOpened, ChatOutput, ChatSendParams};
 use crate::control::{ClientId, Peer};
+use crate::id::TurnId;
 use crate::jsonrpc::ErrorObject;
 
 /// The name of the platform.
@@ -36,6 +37,8 @@ const BACKLOG_BYTES_MAX: usize = 64 << 10;
 const STEP_BYTES: usize = 64;
 /// Deltas are joined in the backlog up to this size, so that the oldest text can be dropped piece by piece.
 const JOINED_BYTES_MAX: usize = 4 << 10;
+/// Replies whose length is remembered: more than agents can give at a time.
+const OPEN_MAX: usize = 256;
 /// The longest chat name and message id, in bytes.
 const NAME_BYTES_MAX: usize = 128;
 
@@ -49,6 +52,9 @@ pub struct Local {
     /// Numbers the backlogs in the order they were begun.
     #[serde(default)]
     next_backlog: u64,
+    /// How much of each open reply was said, in bytes.
+    #[serde(default)]
+    said: BTreeMap<TurnId, usize>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,8 +114,17 @@ impl Local {
     }
 
     /// The notifications that show `outbound`, one for each client in the chat; without any it waits for one.
+    ///
+    /// A [`ReplyStep::SoFar`] is shown as the text that is missing, so clients need not know of it.
     pub fn deliver(&mut self, outbound: Outbound) -> Vec<(ClientId, Value)> {
         let Outbound { conversation, content } = outbound;
+        let OutboundContent::Reply { turn, step } = content else { return self.say(conversation, content) };
+        let steps = self.count(turn, step).into_iter();
+        let steps = steps.map(|step| OutboundContent::Reply { turn, step });
+        steps.flat_map(|content| self.say(conversation.clone(), content)).collect()
+    }
+
+    fn say(&mut self, conversation: Conversation, content: OutboundContent) -> Vec<(ClientId, Value)> {
         let listening: Vec<ClientId> = self
             .subscribers
             .iter()
@@ -128,6 +143,32 @@ impl Local {
     /// Forgets a client that is gone.
     pub fn gone(&mut self, client: ClientId) {
         self.subscribers.remove(&client);
+    }
+
+    /// Counts what is said with `step`, and returns the steps that say it.
+    fn count(&mut self, turn: TurnId, step: ReplyStep) -> Vec<ReplyStep> {
+        let steps = match step {
+            ReplyStep::SoFar(mut text) => match self.said.get(&turn) {
+                Some(&said) => {
+                    let missing = text.split_off(text.ceil_char_boundary(said));
+                    if missing.is_empty() { Vec::new() } else { vec![ReplyStep::Delta(missing)] }
+                }
+                None => vec![ReplyStep::Begin, ReplyStep::Delta(text)],
+            },
+            step => vec![step],
+        };
+        for step in &steps {
+            match step {
+                ReplyStep::Begin => drop(self.said.insert(turn, 0)),
+                ReplyStep::Delta(text) => *self.said.entry(turn).or_default() += text.len(),
+                ReplyStep::SoFar(_) | ReplyStep::Activity(_) => {}
+                ReplyStep::End(_) => drop(self.said.remove(&turn)),
+            }
+        }
+        while self.said.len() > OPEN_MAX {
+            self.said.pop_first();
+        }
+        steps
     }
 
     fn keep(&mut self, chat: String, content: OutboundContent) {
@@ -182,7 +223,10 @@ impl Backlog {
 fn size_bytes(content: &OutboundContent) -> usize {
     let text = match content {
         OutboundContent::Notice { text } => text.len(),
-        OutboundContent::Reply { step: ReplyStep::Delta(text) | ReplyStep::Activity(text), .. } => text.len(),
+        OutboundContent::Reply {
+            step: ReplyStep::Delta(text) | ReplyStep::SoFar(text) | ReplyStep::Activity(text),
+            ..
+        } => text.len(),
         OutboundContent::Reply { step: ReplyStep::End(ReplyEnd::Failed(text)), .. } => text.len(),
         OutboundContent::Reply { step: ReplyStep::Begin | ReplyStep::End(_), .. } => 0,
     };
@@ -210,7 +254,6 @@ mod tests {
         serde_json::from_str(&state).expect("what was written is read")
     }
 
-    use crate::id::TurnId;
     use proptest::prelude::*;
 
     const ROOT: Peer = Peer { uid: 0, gid: 0, pid: 1 };
@@ -286,6 +329,23 @@ mod tests {
         let given = open(&mut local, 2, "main");
         assert_eq!((given.len(), text_of(&given).as_str()), (3, "ab"));
         assert_eq!(open(&mut local, 3, "main"), []);
+    }
+
+    #[test]
+    fn a_reply_taken_up_after_a_kill_is_said_once() {
+        let so_far = |text: &str| reply("main", 1, ReplyStep::SoFar(text.to_owned()));
+        let mut local = Local::default();
+        local.deliver(so_far("on"));
+        local.deliver(delta("main", "é"));
+        local.deliver(so_far("oné two"));
+        local.deliver(so_far("oné two"));
+        let given = open(&mut local, 1, "main");
+        assert!(matches!(given[0], OutboundContent::Reply { step: ReplyStep::Begin, .. }));
+        assert_eq!(text_of(&given), "oné two");
+        assert_eq!(local.deliver(so_far("oné two")), []);
+        assert_eq!(local.deliver(so_far("oné two three"))[0].1["content"]["reply"]["step"]["delta"], " three");
+        local.deliver(reply("main", 1, ReplyStep::End(ReplyEnd::Complete)));
+        assert!(local.said.is_empty());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! - `config`: gateway.toml, accepted and refused.
 //! - `control`: the control socket, its limits, and clients over freezes and adoptions.
 //! - `fault`: the fault points are where they should be, and in no release.
+//! - `fdstore`: the fd store of a real systemd.
 //! - `golden`: states that earlier images handed over.
 //! - `core`: the whole gateway as a plain process: nothing lost and nothing twice over handoffs, kills and reloads.
 //! - `handoff`: the whole gateway under a real systemd, replaced while turns stream.
@@ -25,6 +26,7 @@ mod config;
 mod control;
 mod core;
 mod fault;
+mod fdstore;
 mod golden;
 mod handoff;
 mod hostile;

@@ -274,6 +274,56 @@ async fn an_edit_whose_fate_is_unknown_is_repeated() {
 }
 
 #[tokio::test]
+async fn after_a_kill_the_same_message_goes_on() {
+    let mut bed = Bed::start_killable().await;
+    bed.reply(7, 1, ReplyStep::Begin).await;
+    bed.reply(7, 1, ReplyStep::Delta("one ".into())).await;
+    bed.until_shown(7, &["one "]).await;
+    // It is edited, so the task knows that the message was sent.
+    bed.reply(7, 1, ReplyStep::Delta("two ".into())).await;
+    bed.until_shown(7, &["one two "]).await;
+    bed.kill().await;
+    bed.reply(7, 1, ReplyStep::SoFar("one two three ".into())).await;
+    bed.until_shown(7, &["one two three "]).await;
+    bed.kill().await;
+    bed.reply(7, 1, ReplyStep::SoFar("one two three ".into())).await;
+    bed.reply(7, 1, ReplyStep::Delta("four".into())).await;
+    bed.reply(7, 1, ReplyStep::End(ReplyEnd::Complete)).await;
+    assert_eq!(bed.delivered().await, TurnId(1));
+    assert_eq!(bed.server.texts(7), ["one two three four"]);
+    // Whether the store got to know of it or not.
+    bed.kill().await;
+    bed.reply(7, 1, ReplyStep::SoFar("one two three four".into())).await;
+    assert_eq!(bed.delivered().await, TurnId(1));
+    bed.notice(7, "after").await;
+    bed.until_shown(7, &["one two three four", "after"]).await;
+}
+
+#[tokio::test]
+async fn a_notice_survives_a_kill() {
+    let mut bed = Bed::start_killable().await;
+    bed.server.fault("sendMessage", 1, Fault::flood(1));
+    bed.notice(7, "updated").await;
+    bed.until("the refusal", |state| state.calls.iter().any(|call| call.status == Some(429)).then_some(())).await;
+    bed.reply(8, 2, ReplyStep::Delta("elsewhere".into())).await;
+    bed.reply(8, 2, ReplyStep::End(ReplyEnd::Complete)).await;
+    assert_eq!(bed.delivered().await, TurnId(2));
+    bed.kill().await;
+    bed.until_shown(7, &["updated"]).await;
+    assert_eq!(bed.server.texts(8), ["elsewhere"]);
+}
+
+#[tokio::test]
+async fn a_message_in_flight_at_a_kill_is_marked() {
+    let mut bed = Bed::start_killable().await;
+    bed.server.fault("sendMessage", 1, Fault::DoneHang);
+    bed.notice(7, "hello").await;
+    bed.until("the message", |state| (!state.texts(7).is_empty()).then_some(())).await;
+    bed.kill().await;
+    bed.until_shown(7, &["hello", &format!("{RECOVERED}hello")]).await;
+}
+
+#[tokio::test]
 async fn a_frozen_task_asks_nothing_of_telegram_and_a_thawed_one_goes_on() {
     let mut bed = Bed::start().await;
     bed.connected().await;
@@ -401,7 +451,7 @@ async fn no_log_line_holds_the_token_or_what_was_said() {
     drop(bed.server);
     let dead = config(url.replace("127.0.0.1", "127.0.0.2"), token.clone());
     let (sender, mut events) = mpsc::channel(16);
-    let _handle = spawn(dead, None, bed.store.clone(), sender);
+    let _handle = spawn(dead, None, bed.store.clone(), sender, None);
     let told = async {
         loop {
             if let PlatformEvent::Link { state: LinkState::Retrying { error_message, .. }, .. } =

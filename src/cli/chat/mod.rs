@@ -332,7 +332,7 @@ fn plain_text(backlog: &[OutboundContent]) -> String {
     for content in backlog {
         match content {
             OutboundContent::Notice { text: notice } => text.push_str(&format!("{notice}\n")),
-            OutboundContent::Reply { step: ReplyStep::Delta(delta), .. } => text.push_str(delta),
+            OutboundContent::Reply { step: ReplyStep::Delta(said) | ReplyStep::SoFar(said), .. } => text.push_str(said),
             OutboundContent::Reply { step: ReplyStep::End(_), .. } => text.push('\n'),
             OutboundContent::Reply { .. } => {}
         }

@@ -200,7 +200,7 @@ impl Talk {
         }
         vec![match step {
             ReplyStep::Begin => Show::Begin,
-            ReplyStep::Delta(text) => Show::Text(text),
+            ReplyStep::Delta(text) | ReplyStep::SoFar(text) => Show::Text(text),
             ReplyStep::Activity(title) => Show::Activity(title),
             ReplyStep::End(end) => Show::End(end),
         }]

@@ -6,9 +6,10 @@
 //!   the end of a reply that is still growing, never the end of one that is complete.
 //! - No chat waits for another, beyond the limits of the bot as a whole.
 //! - What it is told is shown, or given up with a line in the log; [`Delivery::done`] and [`Delivery::push`] name
-//!   each turn whose reply is over exactly once.
+//!   each turn whose reply is over exactly once, and again to whoever goes on with a turn that is over.
 //! - The whole state is plain data. What was in flight when it was saved is *ambiguous*: a message is then sent
 //!   again with [`RECOVERED`](super::item::RECOVERED) before it, an edit is just repeated.
+//! - After a kill a reply waits until its turn goes on, no longer than [`CLAIM_WAIT`].
 //!
 //! Bounds: [`CHAT_ITEMS_MAX`] items in a chat and [`ITEMS_MAX`] in all (beyond, notices run together and at last are
 //! refused; replies never are, since the gateway runs one turn in a conversation at a time), 256 KiB of text in an
@@ -19,7 +20,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::api::{Disposition, TelegramError};
+use super::api::TelegramError;
+use super::failure::Failure;
 use super::item::{Item, Want};
 use super::limiter::{Haste, Limiter};
 use super::pace::{after, back_off};
@@ -34,6 +36,10 @@ pub(super) const CHAT_ITEMS_MAX: usize = 64;
 const ITEMS_MAX: usize = 1024;
 /// Groups that became supergroups and are remembered.
 const MIGRATIONS_MAX: usize = 256;
+/// Turns that are remembered as over: more than can be under way when the process is killed.
+const OVER_MAX: usize = 256;
+/// How long after a kill a reply waits for its turn to go on, which it does as soon as the gateway serves again.
+const CLAIM_WAIT: Duration = Duration::from_secs(60);
 /// What could not be delivered for so long is given up.
 const AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 
@@ -143,6 +149,12 @@ pub(super) struct Delivery {
     /// Groups by the id that they had before.
     #[serde(default)]
     migrated: BTreeMap<String, String>,
+    /// The last turns whose replies are over, oldest first. The store may not know it of them.
+    #[serde(default)]
+    over: VecDeque<TurnId>,
+    /// After a kill: when replies whose turns have not gone on end where they are.
+    #[serde(default)]
+    claim_until: Option<MonoNanos>,
 }
 
 impl Delivery {
@@ -156,6 +168,14 @@ impl Delivery {
             }
         }
         self
+    }
+
+    /// Takes up what a process that was killed left. Replies wait until their turns go on.
+    pub(super) fn recover(self, now: MonoNanos) -> Self {
+        let mut this = self.adopt();
+        this.chats.values_mut().flat_map(|chat| &mut chat.items).for_each(Item::unclaim);
+        this.claim_until = Some(after(now, CLAIM_WAIT));
+        this
     }
 
     /// Takes something to show. Returns the turn whose reply is over with it, if there is nothing left to show.
@@ -198,6 +218,13 @@ impl Delivery {
         step: &ReplyStep,
         now: MonoNanos,
     ) -> Option<TurnId> {
+        if let Some(at) = self.over.iter().position(|over| *over == turn) {
+            match step {
+                ReplyStep::Begin => drop(self.over.remove(at)),
+                ReplyStep::Delta(_) | ReplyStep::Activity(_) => return None,
+                ReplyStep::SoFar(_) | ReplyStep::End(_) => return Some(turn),
+            }
+        }
         let id = self.new_id();
         let chat = self.chats.entry(key).or_default();
         chat.line_up(id);
@@ -206,9 +233,11 @@ impl Delivery {
             chat.items.len() - 1
         });
         let item = &mut chat.items[at];
+        item.claim();
         match step {
             ReplyStep::Begin => {}
             ReplyStep::Delta(text) => item.push(text, now),
+            ReplyStep::SoFar(text) => item.so_far(text, now),
             ReplyStep::Activity(title) => item.set_activity(title),
             ReplyStep::End(end) => {
                 item.end(end, now);
@@ -226,7 +255,13 @@ impl Delivery {
     /// The next request, which then counts as in flight. Of the chats that may send now it is the first in
     /// line: under the bot's overall limit no chat waits behind those that began to talk later, or were served since.
     pub(super) fn next(&mut self, now: MonoNanos, pace: Pace) -> Next {
-        let mut at: Option<MonoNanos> = None;
+        if self.claim_until.is_some_and(|until| until <= now || pace == Pace::Flushing) {
+            self.claim_until = None;
+            self.chats.values_mut().flat_map(|chat| &mut chat.items).for_each(Item::expire);
+            // Nobody waits for these turns.
+            self.sweep(now);
+        }
+        let mut at: Option<MonoNanos> = self.claim_until;
         let mut found: Option<(u64, &String, InFlight)> = None;
         for (key, chat) in self.chats.iter().filter(|(_, chat)| chat.in_flight.is_none()) {
             match self.next_of(key, chat, now, pace) {
@@ -359,6 +394,8 @@ impl Delivery {
             let remembered = chat.unreachable || chat.retry_at > now || chat.edit_at > now;
             !rests || (remembered && !crowded)
         });
+        self.over.extend(&over);
+        self.over.drain(..self.over.len().saturating_sub(OVER_MAX));
         over
     }
 }
@@ -448,46 +485,6 @@ impl Chat {
             // What is shown stays; it counts as the wanted text, so that what follows goes on.
             Action::Edit { message_id, text } => item.showed(message_id, text),
             _ => item.skip(in_flight.body),
-        }
-    }
-}
-
-/// A [`TelegramError`] as delivery sees it. Telegram has no code for most of these, so its words are read.
-enum Failure {
-    Again { asked: Option<Duration> },
-    Unchanged,
-    Moved(String),
-    Unreachable,
-    NoMessage,
-    NoThread,
-    Refused,
-}
-
-impl Failure {
-    fn of(error: &TelegramError) -> Self {
-        let TelegramError::Refused { code, description, migrate_to, .. } = error else {
-            return Self::Again { asked: None };
-        };
-        if let Some(new) = migrate_to {
-            return Self::Moved(new.to_string());
-        }
-        match error.disposition() {
-            Disposition::Retry { after } => return Self::Again { asked: after },
-            // The task stops sending; the message stays for a time with a good token.
-            Disposition::Fatal => return Self::Again { asked: None },
-            Disposition::GiveUp => {}
-        }
-        let says = |words: &str| description.to_ascii_lowercase().contains(words);
-        if says("message is not modified") {
-            Self::Unchanged
-        } else if says("message to edit not found") || says("message can't be edited") {
-            Self::NoMessage
-        } else if says("message thread not found") {
-            Self::NoThread
-        } else if *code == 403 || says("chat not found") || says("user is deactivated") || says("peer_id_invalid") {
-            Self::Unreachable
-        } else {
-            Self::Refused
         }
     }
 }

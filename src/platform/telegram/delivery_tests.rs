@@ -1,13 +1,13 @@
 //! Delivery against a chat service that fails in every way, and across images.
 
-use proptest::prelude::*;
-
 use super::super::item::RECOVERED;
+use super::super::keep::must_be_kept;
 use super::super::split::{MESSAGE_UNITS_MAX, units};
 use super::*;
 use crate::chat::{Conversation, ReplyEnd};
 
-const TURNS: usize = 4;
+#[path = "delivery_props.rs"]
+mod props;
 
 fn outbound(chat: &str, content: OutboundContent) -> Outbound {
     Outbound { conversation: Conversation::new("telegram", chat), content }
@@ -31,6 +31,12 @@ fn refused(code: i64, description: &str) -> TelegramError {
     }
 }
 
+/// What another image or process reads.
+fn carried(delivery: &Delivery) -> Delivery {
+    let state = serde_json::to_value(delivery).expect("plain data");
+    serde_json::from_value(state).expect("reads back")
+}
+
 /// A delivery, its clock, and the chats as their members see them.
 #[derive(Default)]
 struct World {
@@ -41,6 +47,8 @@ struct World {
     chats: BTreeMap<String, Vec<(i64, String)>>,
     over: Vec<TurnId>,
     doubted: bool,
+    /// What the recovery log has.
+    kept: Delivery,
 }
 
 impl World {
@@ -48,8 +56,16 @@ impl World {
         Self { now: MonoNanos(3_600_000_000_000), ..Self::default() }
     }
 
+    fn keep(&mut self) {
+        self.kept.clone_from(&self.delivery);
+    }
+
     fn push(&mut self, outbound: Outbound) {
+        let keep = must_be_kept(&outbound);
         self.over.extend(self.delivery.push(outbound, self.now));
+        if keep {
+            self.keep();
+        }
     }
 
     fn pass(&mut self, wait: Duration) {
@@ -65,6 +81,9 @@ impl World {
                         assert!(!text.trim().is_empty() && units(text) <= MESSAGE_UNITS_MAX);
                     }
                     assert!(self.in_flight.iter().all(|other| other.chat != request.chat), "two at once in a chat");
+                    if request.action != Action::Typing {
+                        self.keep();
+                    }
                     self.in_flight.push(request);
                 }
                 Next::At(at) => return Some(at),
@@ -102,18 +121,31 @@ impl World {
         };
         let outcome = outcome.as_ref().map(|id| *id);
         self.over.extend(self.delivery.done(&request.chat, outcome, self.now));
+        self.keep();
     }
 
     /// Replaces the image. What is in flight may have been carried out, or not.
     fn hand_off(&mut self, carried_out: bool) {
-        let saved = serde_json::to_value(&self.delivery).expect("plain data");
+        let saved = carried(&self.delivery);
+        self.cut_off(carried_out);
+        self.delivery = saved.adopt();
+        self.keep();
+    }
+
+    /// Kills the process, and begins another with what was kept.
+    fn kill(&mut self, carried_out: bool) {
+        self.cut_off(carried_out);
+        self.delivery = carried(&self.kept).recover(self.now);
+        self.keep();
+    }
+
+    fn cut_off(&mut self, carried_out: bool) {
         for request in std::mem::take(&mut self.in_flight) {
             self.doubted |= matches!(request.action, Action::Send { .. });
             if carried_out {
                 drop(self.perform(&request));
             }
         }
-        self.delivery = serde_json::from_value::<Delivery>(saved).expect("reads back").adopt();
     }
 
     fn settle(&mut self) {
@@ -331,106 +363,66 @@ fn a_state_of_a_later_version_is_read() {
     assert_eq!(world.shown("1"), ["x"]);
 }
 
-#[derive(Clone, Debug)]
-enum Op {
-    Notice(usize),
-    Begin(usize),
-    Delta(usize, usize),
-    Activity(usize),
-    End(usize),
-    Pass(u64),
-    Finish(usize, usize),
-    HandOff(bool),
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    prop_oneof![
-        2 => (0..2usize).prop_map(Op::Notice),
-        1 => (0..TURNS).prop_map(Op::Begin),
-        6 => (0..TURNS, prop_oneof![1..300usize, 4000..9000usize]).prop_map(|(turn, length)| Op::Delta(turn, length)),
-        1 => (0..TURNS).prop_map(Op::Activity),
-        1 => (0..TURNS).prop_map(Op::End),
-        4 => (0..3000u64).prop_map(Op::Pass),
-        6 => (0..4usize, 0..8usize).prop_map(|(at, how)| Op::Finish(at, how)),
-        1 => any::<bool>().prop_map(Op::HandOff),
-    ]
-}
-
-/// A failure after which the message is not in the chat and is tried again.
-fn failure(how: usize) -> Option<TelegramError> {
-    match how {
-        0 => Some(refused(500, "Internal Server Error")),
-        1 => Some(TelegramError::Timeout { method: "sendMessage", after: Duration::from_secs(30) }),
-        2 => Some(refused(429, "Too Many Requests")),
-        _ => None,
-    }
-}
-
-fn run(ops: Vec<Op>) -> Result<(), TestCaseError> {
+#[test]
+fn a_reply_that_was_delivered_is_not_shown_again_to_who_does_not_know_it() {
     let mut world = World::new();
-    let chat = |turn: usize| ["1", "-2"][turn % 2];
-    let letter = |turn: usize| ["a", "b", "c", "d"][turn];
-    let (mut ended, mut length, mut notices) = ([false; TURNS], [0; TURNS], [0, 0]);
-    let all_end = (0..TURNS).flat_map(|turn| [Op::Begin(turn), Op::End(turn)]);
-    for op in ops.into_iter().chain(all_end) {
-        let turn_id = |turn: usize| i64::try_from(turn).expect("small");
-        match op {
-            Op::Notice(at) => {
-                notices[at] += 1;
-                world.push(notice(chat(at), &format!("<{}>", notices[at])));
-            }
-            Op::Begin(turn) | Op::Delta(turn, _) | Op::Activity(turn) | Op::End(turn) if ended[turn] => {}
-            Op::Begin(turn) => world.push(step(chat(turn), turn_id(turn), ReplyStep::Begin)),
-            Op::Delta(turn, more) => {
-                length[turn] += more;
-                world.push(step(chat(turn), turn_id(turn), ReplyStep::Delta(letter(turn).repeat(more))));
-            }
-            Op::Activity(turn) => world.push(step(chat(turn), turn_id(turn), ReplyStep::Activity("T".into()))),
-            Op::End(turn) => {
-                ended[turn] = true;
-                world.push(step(chat(turn), turn_id(turn), ReplyStep::End(ReplyEnd::Complete)));
-            }
-            Op::Pass(millis) => world.pass(Duration::from_millis(millis)),
-            Op::Finish(at, how) if !world.in_flight.is_empty() => world.finish(at, failure(how)),
-            Op::Finish(..) => {}
-            Op::HandOff(carried_out) => world.hand_off(carried_out),
-        }
-        world.start(Pace::Streaming);
-    }
+    world.push(step("1", 7, ReplyStep::Delta("text".into())));
+    world.push(step("1", 7, ReplyStep::End(ReplyEnd::Complete)));
     world.settle();
-    check(&world, &length, notices)?;
-    world.over.sort();
-    let every: Vec<TurnId> = (0..TURNS).map(|turn| TurnId(i64::try_from(turn).expect("small"))).collect();
-    prop_assert_eq!(world.over, every);
-    Ok(())
+    world.kill(false);
+    world.push(step("1", 7, ReplyStep::SoFar("te".into())));
+    assert_eq!(world.over, [TurnId(7), TurnId(7)]);
+    world.push(step("1", 7, ReplyStep::Delta("xt".into())));
+    world.push(step("1", 7, ReplyStep::End(ReplyEnd::Complete)));
+    world.settle();
+    assert_eq!(world.shown("1"), ["text"]);
+    // The same turn asked again is another reply.
+    world.push(step("1", 7, ReplyStep::Begin));
+    world.push(step("1", 7, ReplyStep::Delta("again".into())));
+    world.push(step("1", 7, ReplyStep::End(ReplyEnd::Complete)));
+    world.settle();
+    assert_eq!(world.shown("1"), ["text", "again"]);
 }
 
-/// All text is in its chat, in order; nothing twice without the mark.
-fn check(world: &World, length: &[usize; TURNS], notices: [usize; 2]) -> Result<(), TestCaseError> {
-    for (at, count) in notices.into_iter().enumerate() {
-        let shown: Vec<&str> = world.shown(["1", "-2"][at]).into_iter().filter(|text| text.contains('<')).collect();
-        let bare = |text: &&str| text.trim_start_matches(RECOVERED).to_owned();
-        let mut once: Vec<String> = shown.iter().map(bare).collect();
-        once.dedup();
-        prop_assert_eq!(&once, &(1..=count).map(|n| format!("<{n}>")).collect::<Vec<_>>());
-        for pair in shown.windows(2).filter(|pair| bare(&pair[0]) == bare(&pair[1])) {
-            prop_assert!(pair[1].starts_with(RECOVERED), "an unmarked duplicate");
-        }
+#[test]
+fn after_a_kill_a_reply_waits_for_its_turn_and_not_for_ever() {
+    let mut world = World::new();
+    world.push(step("1", 7, ReplyStep::Delta("text".repeat(60))));
+    world.push(step("2", 8, ReplyStep::Begin));
+    world.start(Pace::Streaming);
+    while !world.in_flight.is_empty() {
+        world.finish(0, None);
     }
-    for (turn, &wanted) in length.iter().enumerate() {
-        let letter = ['a', 'b', 'c', 'd'][turn];
-        let of_turn = world.shown(["1", "-2"][turn % 2]).into_iter().filter(|text| text.ends_with(letter));
-        let shown: usize = of_turn.map(|text| text.trim_start_matches(RECOVERED).len()).sum();
-        // What is shown beyond the text is a message of unknown fate.
-        prop_assert!(shown == wanted || (world.doubted && shown > wanted), "turn {} has {} of {}", turn, shown, wanted);
-    }
-    Ok(())
+    world.push(step("1", 7, ReplyStep::Activity("tool".into())));
+    world.pass(Duration::from_secs(2));
+    world.start(Pace::Streaming);
+    world.finish(0, None);
+    world.kill(false);
+    let until = after(world.now, CLAIM_WAIT);
+    assert_eq!(world.start(Pace::Streaming), Some(until));
+    assert!(world.in_flight.is_empty(), "neither typing nor an edit");
+    world.settle();
+    assert!(world.now >= until);
+    assert_eq!(world.shown("1"), ["text".repeat(60)]);
+    assert!(world.delivery.chats.values().all(|chat| chat.items.is_empty()));
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
-    #[test]
-    fn whatever_fails_all_is_shown_and_every_turn_is_over_once(ops in proptest::collection::vec(op(), 1..120)) {
-        run(ops)?;
+#[test]
+fn a_stop_does_not_wait_for_turns_to_go_on() {
+    let mut world = World::new();
+    world.push(step("1", 7, ReplyStep::Begin));
+    world.kill(false);
+    assert_eq!(world.start(Pace::Flushing), None);
+}
+
+#[test]
+fn the_turns_that_are_over_are_remembered_to_a_bound() {
+    let mut world = World::new();
+    for turn in 0..300 {
+        world.push(step("1", turn, ReplyStep::Begin));
+        world.push(step("1", turn, ReplyStep::End(ReplyEnd::Complete)));
+        world.settle();
     }
+    assert_eq!(world.delivery.over.len(), OVER_MAX);
+    assert_eq!(world.delivery.over.back(), Some(&TurnId(299)));
 }

@@ -114,6 +114,9 @@ pub(super) struct Item {
     /// Its text is dropped, because the chat is gone.
     #[serde(default)]
     given_up: bool,
+    /// The process that streamed it was killed, and nobody has gone on with it yet.
+    #[serde(default)]
+    unclaimed: bool,
 }
 
 /// The message that should be shown now.
@@ -142,6 +145,7 @@ impl Item {
             seen: false,
             ended: false,
             given_up: false,
+            unclaimed: false,
         }
     }
 
@@ -174,6 +178,13 @@ impl Item {
             self.activity = None;
         }
         self.advance();
+    }
+
+    /// Takes the whole text of the reply up to here, and appends what is not there yet.
+    pub(super) fn so_far(&mut self, text: &str, now: MonoNanos) {
+        // Earlier text is not held any more, so its length alone says how far it is the same.
+        let taken = text.ceil_char_boundary(self.taken);
+        self.push(&text[taken..], now);
     }
 
     /// Shows what the agent does below the text, until more text comes.
@@ -227,6 +238,29 @@ impl Item {
         self.shown = None;
     }
 
+    /// Waits for a reply's next step, because nobody knows whether its turn goes on.
+    pub(super) fn unclaim(&mut self) {
+        self.unclaimed = !self.ended;
+    }
+
+    /// Its turn goes on.
+    pub(super) fn claim(&mut self) {
+        self.unclaimed = false;
+    }
+
+    /// Ends a reply whose turn did not go on where it is.
+    pub(super) fn expire(&mut self) {
+        if !std::mem::take(&mut self.unclaimed) {
+            return;
+        }
+        self.activity = None;
+        self.ended = true;
+        if !self.said {
+            self.give_up();
+        }
+        self.advance();
+    }
+
     /// Whether everything was shown or given up.
     pub(super) fn is_done(&self) -> bool {
         self.ended && self.tail.is_empty()
@@ -234,7 +268,7 @@ impl Item {
 
     /// What it wants next.
     pub(super) fn want(&self) -> Want {
-        if self.given_up || self.is_done() {
+        if self.given_up || self.unclaimed || self.is_done() {
             return Want::Nothing;
         }
         let page = self.page();
@@ -346,100 +380,5 @@ fn same(a: &str, b: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: MonoNanos = MonoNanos(1_000_000_000);
-
-    fn reply() -> Item {
-        Item::reply(1, TurnId(7), None, NOW)
-    }
-
-    fn text_of(item: &Item) -> String {
-        match item.want() {
-            Want::Show { text, .. } => text,
-            other => panic!("wants {other:?}"),
-        }
-    }
-
-    #[test]
-    fn a_first_word_waits_for_more_and_a_paragraph_does_not() {
-        let mut item = reply();
-        item.push("Hi", NOW);
-        assert!(matches!(item.want(), Want::Show { due, edit: None, .. } if due == after(NOW, FIRST_WAIT)));
-        item.push(&"x".repeat(FIRST_UNITS), NOW);
-        assert!(matches!(item.want(), Want::Show { due: NOW, .. }));
-    }
-
-    #[test]
-    fn typing_is_shown_until_there_is_text() {
-        let mut item = reply();
-        assert_eq!(item.want(), Want::Typing { due: NOW });
-        item.typed(NOW);
-        item.push("\n", NOW);
-        assert_eq!(item.want(), Want::Typing { due: after(NOW, TYPING_PERIOD) });
-        item.push("text", NOW);
-        item.showed(5, text_of(&item));
-        assert_eq!(item.want(), Want::Nothing);
-    }
-
-    #[test]
-    fn an_activity_is_shown_below_the_text_and_never_in_the_final_one() {
-        let mut item = reply();
-        item.set_activity("Read\n a file");
-        assert!(matches!(item.want(), Want::Typing { .. }));
-        item.push("Let me see.", NOW);
-        item.set_activity("Read\n a file");
-        assert_eq!(text_of(&item), "Let me see.\n\n… Read a file");
-        item.showed(5, text_of(&item));
-        item.end(&ReplyEnd::Complete, NOW);
-        assert_eq!(text_of(&item), "Let me see.");
-        item.showed(5, text_of(&item));
-        assert!(item.is_done());
-    }
-
-    #[test]
-    fn each_end_is_told() {
-        let table = [
-            ("", ReplyEnd::Complete, NO_ANSWER),
-            (" \n", ReplyEnd::Complete, " \n(no answer)"),
-            ("so", ReplyEnd::Complete, "so"),
-            ("", ReplyEnd::Stopped, "⚡ Stopped."),
-            ("so", ReplyEnd::Stopped, "so\n\n⚡ Stopped."),
-            ("so", ReplyEnd::Failed("agent died".into()), "so\n\n❌ agent died"),
-        ];
-        for (text, end, wanted) in table {
-            let mut item = reply();
-            item.push(text, NOW);
-            item.end(&end, NOW);
-            assert_eq!(text_of(&item), wanted);
-        }
-    }
-
-    #[test]
-    fn a_doubtful_page_is_marked_once_and_still_fits() {
-        let mut item = Item::notice(1, &"word ".repeat(1000), None, NOW);
-        item.doubt();
-        let first = text_of(&item);
-        assert!(first.starts_with(RECOVERED) && units(&first) <= MESSAGE_UNITS_MAX);
-        item.showed(1, first.clone());
-        let rest = text_of(&item);
-        assert_eq!(format!("{}{rest}", &first[RECOVERED.len()..]), "word ".repeat(1000));
-    }
-
-    #[test]
-    fn an_endless_text_is_cut_off_and_its_end_still_told() {
-        let mut item = reply();
-        for _ in 0..5000 {
-            item.push(&"é".repeat(50), NOW);
-        }
-        item.end(&ReplyEnd::Stopped, NOW);
-        assert!(item.tail.len() < TEXT_BYTES_MAX + 200);
-        assert!(item.tail.contains("cut off") && item.tail.ends_with("⚡ Stopped."));
-    }
-
-    #[test]
-    fn a_blank_text_is_nothing_to_show() {
-        assert!(Item::notice(1, " \n ", None, NOW).is_done());
-    }
-}
+#[path = "item_tests.rs"]
+mod tests;

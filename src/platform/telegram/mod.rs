@@ -8,7 +8,8 @@
 //! ```
 //!
 //! `api` speaks HTTP, `intake` reads updates, `item` is one reply and how it is split over messages, `delivery` the
-//! queues of all chats, `limiter` how often anything may be sent; `task` drives them and `saved` is what it hands over.
+//! queues of all chats, `failure` what an error means to them, `limiter` how often anything may be sent; `task` drives
+//! them, `saved` is what it hands over, and `keep` has the same for the case of a kill.
 //!
 //! **Invariants**
 //! - An update is confirmed only after the store has it; a poll may be dropped at any time, because dropping it
@@ -19,14 +20,19 @@
 //! Deliberately absent: webhooks (they need a public address), and any decision on who may talk (the gateway's gate).
 
 pub mod api;
+mod client;
 mod delivery;
+mod failure;
 mod intake;
 mod item;
+mod keep;
 mod limiter;
 mod pace;
 mod saved;
 mod split;
 mod task;
+
+use std::os::fd::OwnedFd;
 
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -43,8 +49,13 @@ pub const PLATFORM: &str = "telegram";
 /// Commands that may wait for the task. It always takes them promptly, so a full queue is a burst.
 const COMMANDS: usize = 256;
 
-/// Starts the task of the platform; `restored` is the state in an earlier
-/// [`PlatformEvent::Frozen`]. It returns at once: the task connects on its own and tells how that goes as
+/// Starts the task of the platform; `restored` is the state in an earlier [`PlatformEvent::Frozen`], and `log` the
+/// recovery log of the process before, whose state counts if none was handed over: the process was killed then, and
+/// replies wait up to a minute for their turns to go on ([`crate::chat::ReplyStep::SoFar`], or an end). Without one the
+/// task makes one. A duplicate of its fd is returned with the handle, to be kept where a kill does not reach; nothing
+/// if the kernel has none to give.
+///
+/// It returns at once: the task connects on its own and tells how that goes as
 /// [`PlatformEvent::Link`]. The task ends by [`super::PlatformCommand::Stop`], or when the handle or the receiver of
 /// `events` is gone.
 pub fn spawn(
@@ -52,8 +63,10 @@ pub fn spawn(
     restored: Option<Value>,
     store: Store,
     events: mpsc::Sender<PlatformEvent>,
-) -> PlatformHandle {
+    log: Option<OwnedFd>,
+) -> (PlatformHandle, Option<OwnedFd>) {
     let (sender, commands) = mpsc::channel(COMMANDS);
-    tokio::spawn(Task::new(config, restored, store, commands, events).run());
-    PlatformHandle::new(PLATFORM.into(), sender)
+    let (task, log) = Task::new(config, restored, log, store, commands, events);
+    tokio::spawn(task.run());
+    (PlatformHandle::new(PLATFORM.into(), sender), log)
 }

@@ -12,14 +12,14 @@ use super::delivery::Delivery;
 use crate::clock::MonoNanos;
 
 /// The version written here. Additions with a default do not change it.
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 
-/// The volatile state of the platform.
+/// The volatile state of the platform; to write it the delivery is only borrowed.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Saved {
-    version: u32,
+pub(super) struct Saved<D = Delivery> {
+    pub(super) version: u32,
     /// The bot that the rest is about.
-    account: String,
+    pub(super) account: String,
     /// The bot's name, so that it need not be asked for.
     #[serde(default)]
     pub(super) username: Option<String>,
@@ -31,12 +31,12 @@ pub(super) struct Saved {
     pub(super) poll_asked_until: MonoNanos,
     /// Notices and replies that are not delivered.
     #[serde(default)]
-    pub(super) delivery: Delivery,
+    pub(super) delivery: D,
 }
 
 impl Saved {
     /// Nothing to go on from.
-    pub(super) fn fresh(account: &str) -> Self {
+    fn fresh(account: &str) -> Self {
         Self {
             version: VERSION,
             account: account.to_owned(),
@@ -47,19 +47,19 @@ impl Saved {
         }
     }
 
-    /// Reads what another image left. What cannot be read is told and dropped.
+    /// Reads what another image or a process that was killed left. What cannot be read is told and dropped.
     pub(super) fn restore(left: Option<Value>, account: &str) -> Self {
         let Some(left) = left else { return Self::fresh(account) };
         match serde_json::from_value::<Self>(left) {
             Ok(saved) if saved.account == account => saved,
             Ok(_) => {
-                tracing::warn!("the state handed over is of another bot and is dropped");
+                tracing::warn!("the state that was left is of another bot and is dropped");
                 Self::fresh(account)
             }
             // The error's own text could quote a reply.
             Err(error) => {
                 let problem = error.classify();
-                tracing::error!(?problem, "the state handed over cannot be read: replies in delivery are lost");
+                tracing::error!(?problem, "the state that was left cannot be read: replies in delivery are lost");
                 Self::fresh(account)
             }
         }
@@ -72,7 +72,7 @@ impl Saved {
 /// # Errors
 /// What is not understood.
 pub fn check_state(state: &Value) -> Result<(), serde_json::Error> {
-    Saved::deserialize(state).map(drop)
+    Saved::<Delivery>::deserialize(state).map(drop)
 }
 
 #[cfg(test)]

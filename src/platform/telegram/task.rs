@@ -3,24 +3,29 @@
 //! **Invariants**
 //! - Whatever happens, a command is taken promptly: nothing in the loop waits but for the store, to make a batch of
 //!   messages durable.
+//! - Before a message is sent or edited it is kept that this is being done, and after it how it went, before anything
+//!   of that is told.
 //! - After a freeze no request is started, and [`PlatformEvent::Frozen`] is the last event until the thaw. Requests
 //!   that end later still change the state here, so a thaw goes on as if nothing had been.
 
 use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::time::Duration;
 
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 
 use super::PLATFORM;
 use super::api::{Api, Disposition, Me, TelegramError};
-use super::delivery::{Action, Delivery, Next, Pace, Request};
+use super::client::{Client, perform};
+use super::delivery::{Action, Delivery, Next, Pace};
 use super::intake::{self, Account};
+use super::keep::{Keep, must_be_kept};
 use super::pace::{after, back_off};
-use super::saved::Saved;
+use super::saved::{Saved, VERSION};
 use crate::chat::LinkState;
 use crate::clock::{MonoNanos, UnixMillis};
 use crate::config::TelegramConfig;
@@ -83,12 +88,6 @@ struct Poll {
     asked_until: MonoNanos,
 }
 
-enum Client {
-    Building(JoinHandle<Result<Api, TelegramError>>),
-    Broken { again_at: MonoNanos },
-    Ready(Api),
-}
-
 /// What one turn of the loop saw.
 enum Step {
     EventTaken,
@@ -112,24 +111,34 @@ pub(super) struct Task {
     client: Client,
     poll: Poll,
     delivery: Delivery,
+    keep: Keep,
+    /// Something happened that must not be forgotten at a kill.
+    unkept: bool,
     sends: JoinSet<(String, Result<Option<i64>, TelegramError>)>,
     link: LinkState,
     phase: Phase,
 }
 
 impl Task {
-    /// A task that has not run yet.
+    /// A task that has not run yet. `restored` is what the image before handed over, `log` what it or a process that was
+    /// killed kept. Returns with it a duplicate of the log's fd.
     pub(super) fn new(
         config: TelegramConfig,
         restored: Option<Value>,
+        log: Option<OwnedFd>,
         store: Store,
         commands: mpsc::Receiver<PlatformCommand>,
         events: mpsc::Sender<PlatformEvent>,
-    ) -> Self {
+    ) -> (Self, Option<OwnedFd>) {
         // A token without a colon is none; Telegram will say so.
         let id = config.token.expose().split_once(':').map_or("unknown", |(id, _)| id).to_owned();
-        let saved = Saved::restore(restored, &id);
-        Self {
+        let (keep, kept) = Keep::open(log);
+        let log = keep.fd();
+        let killed = restored.is_none() && kept.is_some();
+        let mut saved = Saved::restore(restored.or(kept), &id);
+        let delivery = std::mem::take(&mut saved.delivery);
+        let delivery = if killed { delivery.recover(MonoNanos::now()) } else { delivery.adopt() };
+        let task = Self {
             client: Client::build(&config),
             config,
             store,
@@ -146,11 +155,14 @@ impl Task {
                 not_before: saved.poll_asked_until,
                 asked_until: saved.poll_asked_until,
             },
-            delivery: saved.delivery.adopt(),
+            delivery,
+            keep,
+            unkept: true,
             sends: JoinSet::new(),
             link: LinkState::Connecting,
             phase: Phase::Running,
-        }
+        };
+        (task, log)
     }
 
     /// Runs until it is told to stop.
@@ -251,7 +263,27 @@ impl Task {
             }
             Phase::Leaving { until } => wake = wake.min(until),
         }
+        self.remember();
         wake.since(now)
+    }
+
+    /// Keeps the state, if there is anything new to keep: what is told from here on is true also after a kill.
+    fn remember(&mut self) {
+        if std::mem::take(&mut self.unkept) {
+            let (state, keep) = (Self::state(&self.account, &self.poll, &self.delivery), &mut self.keep);
+            keep.put(&state);
+        }
+    }
+
+    fn state<'a>(account: &Account, poll: &Poll, delivery: &'a Delivery) -> Saved<&'a Delivery> {
+        Saved {
+            version: VERSION,
+            account: account.id.clone(),
+            username: account.username.clone(),
+            poll_failures: poll.failures,
+            poll_asked_until: poll.asked_until,
+            delivery,
+        }
     }
 
     fn refused(&self) -> bool {
@@ -261,25 +293,33 @@ impl Task {
     /// Starts the requests that may start now; says when the next may.
     fn start_sends(&mut self, now: MonoNanos, pace: Pace) -> Option<MonoNanos> {
         let api = match &self.client {
-            Client::Ready(api) if !self.refused() => api,
+            Client::Ready(api) if !self.refused() => api.clone(),
             // Worth waiting for, also when stopping.
             Client::Building(_) => return Some(after(now, SLEEP_MAX)),
             Client::Ready(_) | Client::Broken { .. } => return None,
         };
-        while self.sends.len() < SENDS_MAX {
-            match self.delivery.next(now, pace) {
-                Next::Start(request) => {
-                    let api = api.clone();
-                    self.sends.spawn(async move {
-                        let outcome = perform(&api, &request).await;
-                        (request.chat, outcome)
-                    });
-                }
-                Next::At(at) => return Some(at),
-                Next::Idle => return None,
+        let mut requests = Vec::new();
+        let due = loop {
+            if self.sends.len() + requests.len() >= SENDS_MAX {
+                break None; // The end of a request opens the way.
             }
+            match self.delivery.next(now, pace) {
+                Next::Start(request) => requests.push(request),
+                Next::At(at) => break Some(at),
+                Next::Idle => break None,
+            }
+        };
+        // Whoever finds them kept knows that their fate is unknown, so that comes before they are made.
+        self.unkept |= requests.iter().any(|request| request.action != Action::Typing);
+        self.remember();
+        for request in requests {
+            let api = api.clone();
+            self.sends.spawn(async move {
+                let outcome = perform(&api, &request).await;
+                (request.chat, outcome)
+            });
         }
-        None // The end of a request opens the way.
+        due
     }
 
     /// Opens a poll if none is open and it is time; says when it is.
@@ -325,6 +365,7 @@ impl Task {
         let now = MonoNanos::now();
         match command {
             PlatformCommand::Deliver(outbound) => {
+                self.unkept |= must_be_kept(&outbound);
                 let over = self.delivery.push(outbound, now);
                 self.outbox.extend(over.map(|turn| PlatformEvent::ReplyDelivered { turn }));
             }
@@ -341,17 +382,14 @@ impl Task {
     }
 
     fn freeze(&mut self) {
-        let mut saved = Saved::fresh(&self.account.id);
-        saved.username.clone_from(&self.account.username);
-        saved.poll_failures = self.poll.failures;
-        saved.poll_asked_until = self.poll.asked_until;
-        saved.delivery = self.delivery.clone();
+        let saved = Self::state(&self.account, &self.poll, &self.delivery);
         let state = serde_json::to_value(saved).expect("plain data with text keys serialises");
         self.outbox.push_back(PlatformEvent::Frozen { platform: PLATFORM.into(), state });
         self.phase = Phase::Frozen;
     }
 
     fn sent(&mut self, chat: &str, outcome: &Result<Option<i64>, TelegramError>) {
+        self.unkept = true;
         let over = self.delivery.done(chat, outcome.as_ref().map(|id| *id), MonoNanos::now());
         self.outbox.extend(over.into_iter().map(|turn| PlatformEvent::ReplyDelivered { turn }));
         if let Err(error) = outcome
@@ -365,6 +403,7 @@ impl Task {
         match polled {
             Polled::Me(Ok(me)) => {
                 self.account.username = Some(me.username.unwrap_or_default());
+                self.unkept = true;
                 self.poll_worked();
             }
             Polled::Updates(Ok(updates)) => self.take(updates).await,
@@ -417,6 +456,7 @@ impl Task {
         let wait = asked.unwrap_or_else(|| back_off(self.poll.failures));
         let now = MonoNanos::now();
         self.poll.not_before = after(now, wait);
+        self.unkept |= asked.is_some();
         self.poll.asked_until = if asked.is_some() { self.poll.not_before } else { MonoNanos::default() };
         let known = matches!(&self.link, LinkState::Retrying { error_code, .. } if error_code == code);
         if !known {
@@ -454,39 +494,9 @@ impl Task {
     }
 }
 
-impl Client {
-    /// Loading the root certificates would hold up the runtime.
-    fn build(config: &TelegramConfig) -> Self {
-        let config = config.clone();
-        Self::Building(tokio::task::spawn_blocking(move || Api::new(&config)))
-    }
-
-    /// Waits for a client that is being built; for ever if none is.
-    async fn built(&mut self) -> Result<Api, TelegramError> {
-        match self {
-            Self::Building(handle) => match handle.await {
-                Ok(outcome) => outcome,
-                Err(error) => std::panic::resume_unwind(error.into_panic()),
-            },
-            Self::Broken { .. } | Self::Ready(_) => std::future::pending().await,
-        }
-    }
-}
-
 async fn next_poll(future: &mut Option<PollFuture>) -> Polled {
     match future {
         Some(future) => future.await,
         None => std::future::pending().await,
-    }
-}
-
-async fn perform(api: &Api, request: &Request) -> Result<Option<i64>, TelegramError> {
-    let thread = request.thread.as_deref();
-    match &request.action {
-        Action::Typing => api.send_typing(&request.chat, thread).await.map(|()| None),
-        Action::Send { text } => api.send_message(&request.chat, thread, text).await.map(|sent| Some(sent.message_id)),
-        Action::Edit { message_id, text } => {
-            api.edit_message_text(&request.chat, *message_id, text).await.map(|()| None)
-        }
     }
 }

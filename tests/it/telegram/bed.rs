@@ -1,5 +1,6 @@
 //! The platform's task between a test and the test server.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use hermes_gateway::platform::telegram::{PLATFORM, spawn};
 use hermes_gateway::platform::{PlatformCommand, PlatformEvent, PlatformHandle};
 use hermes_gateway::store::Store;
 use serde_json::Value;
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -27,6 +29,22 @@ pub struct Bed {
     dir: tempfile::TempDir,
     pub handle: PlatformHandle,
     pub events: mpsc::Receiver<PlatformEvent>,
+    /// What runs the task since the first kill.
+    process: Option<Process>,
+}
+
+/// What ends with a kill: the task and all its requests; and the fd of the log, which does not.
+struct Process {
+    runtime: Option<Runtime>,
+    log: Option<OwnedFd>,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl Bed {
@@ -38,7 +56,7 @@ impl Bed {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let store = Store::open(&dir.path().join("state.db")).expect("opens");
         let (handle, events) = launch(&server, server.token(), &store, None);
-        Self { server, store, dir, handle, events }
+        Self { server, store, dir, handle, events, process: None }
     }
 
     pub fn database(&self) -> PathBuf {
@@ -130,6 +148,35 @@ impl Bed {
         (self.handle, self.events) = launch(&self.server, self.server.token(), &self.store, Some(state));
     }
 
+    /// The same in a process that can be killed.
+    pub async fn start_killable() -> Self {
+        let mut bed = Self::start().await;
+        bed.kill().await;
+        bed.connected().await;
+        bed
+    }
+
+    /// Kills the process of the task, and begins another with the recovery log alone.
+    pub async fn kill(&mut self) {
+        let log = match self.process.take() {
+            Some(mut process) => {
+                let runtime = process.runtime.take().expect("it runs until it is killed");
+                let ended = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(DEADLINE));
+                ended.await.expect("ends");
+                Some(process.log.take().expect("the kernel gives one"))
+            }
+            None => None,
+        };
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        let config = config(self.server.url(), self.server.token());
+        let (sender, events) = mpsc::channel(16);
+        let entered = runtime.enter();
+        let (handle, log) = spawn(config, None, self.store.clone(), sender, log);
+        drop(entered);
+        (self.handle, self.events) = (handle, events);
+        self.process = Some(Process { runtime: Some(runtime), log });
+    }
+
     pub async fn until<R>(&self, what: &str, look: impl FnMut(&State) -> Option<R>) -> R {
         self.server.until(what, look).await
     }
@@ -157,7 +204,7 @@ pub fn launch(
 ) -> (PlatformHandle, mpsc::Receiver<PlatformEvent>) {
     let config = config(server.url(), token);
     let (sender, events) = mpsc::channel(16);
-    (spawn(config, restored, store.clone(), sender), events)
+    (spawn(config, restored, store.clone(), sender, None).0, events)
 }
 
 pub fn config(api_url: String, token: String) -> TelegramConfig {
