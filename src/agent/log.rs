@@ -41,6 +41,8 @@ enum Record<'a> {
         partial: Vec<u8>,
         texts: Vec<(TurnId, String)>,
     },
+    /// More of a line that is not whole yet: a line of megabytes is not written anew with every read.
+    More(#[serde(with = "bytes_as_base64")] Vec<u8>),
     /// A turn ended.
     Ended(TurnId, TurnOutcome),
     /// A turn's reply was delivered.
@@ -120,6 +122,10 @@ impl AgentLog {
         self.append(&Record::Read { partial: partial.to_vec(), texts });
     }
 
+    pub(super) fn more(&mut self, bytes: &[u8]) {
+        self.append(&Record::More(bytes.to_vec()));
+    }
+
     pub(super) fn ended(&mut self, turn: TurnId, outcome: &TurnOutcome) {
         self.append(&Record::Ended(turn, outcome.clone()));
     }
@@ -150,6 +156,7 @@ impl AgentLog {
                         folded.turns.entry(turn).or_default().text.push_str(&text);
                     }
                 }
+                Record::More(bytes) => folded.partial.get_or_insert_default().extend(bytes),
                 Record::Ended(turn, outcome) => folded.turns.entry(turn).or_default().outcome = Some(outcome),
                 Record::Settled(turn) => drop(folded.turns.remove(&turn)),
             }

@@ -81,6 +81,8 @@ pub(super) struct Running {
     pub(super) process: Process,
     pub(super) started: MonoNanos,
     pub(super) lines: LineBuffer,
+    /// Whole lines taken out so far.
+    pub(super) taken: u64,
     /// Where the next bytes are read to. Its memory is not touched before, or a hundred agents would cost a new image
     /// a hundred times as many page faults.
     buffer: Vec<u8>,
@@ -96,7 +98,7 @@ impl Running {
     pub(super) fn new(process: Process, started: MonoNanos, limits: &Limits) -> Self {
         let lines = LineBuffer::new(limits.line_bytes_max);
         let buffer = Vec::with_capacity(READ_BYTES);
-        Self { process, started, lines, buffer, ending: None, output_over: false, drain_until: None }
+        Self { process, started, lines, taken: 0, buffer, ending: None, output_over: false, drain_until: None }
     }
 
     /// Whether nothing more is to come of it.
@@ -186,7 +188,10 @@ impl Running {
     fn take_lines(&mut self, now: MonoNanos, limits: &Limits, connection: &mut Connection) {
         loop {
             match self.lines.next_line() {
-                Ok(Some(line)) => connection.line(now, &line),
+                Ok(Some(line)) => {
+                    self.taken += 1;
+                    connection.line(now, &line);
+                }
                 Ok(None) => return,
                 Err(error) => {
                     // Nothing after it can be understood, and the memory is wanted back at once.

@@ -110,7 +110,19 @@ fn run(
 ) -> AgentHandle {
     let (handle, mailbox) = AgentHandle::new(spec.name.clone());
     // Whoever carried it wrote no log, or another one.
-    let task = Task { spec, limits, events, mailbox, connection, life, backoff, log, changed: true, was_read: false };
+    let task = Task {
+        spec,
+        limits,
+        events,
+        mailbox,
+        connection,
+        life,
+        backoff,
+        log,
+        changed: true,
+        was_read: false,
+        logged: (0, 0),
+    };
     // Nothing waits for the task: it tells its end as an event, and an execve replaces it.
     drop(tokio::spawn(task.run()));
     handle
@@ -146,6 +158,8 @@ struct Task {
     changed: bool,
     /// Something was read since.
     was_read: bool,
+    /// How much of a line that is not whole the log has, and how many were taken out then.
+    logged: (usize, u64),
 }
 
 impl Task {
@@ -190,11 +204,15 @@ impl Task {
                 _ => self.changed = true,
             }
         }
-        let partial = match &self.life {
-            Life::Up(running) => running.lines.partial(),
-            Life::Down { .. } => &[],
+        let (partial, taken) = match &self.life {
+            Life::Up(running) => (running.lines.partial(), running.taken),
+            Life::Down { .. } => (&[][..], 0),
         };
-        if !texts.is_empty() || (std::mem::take(&mut self.was_read) && !self.changed) {
+        let was_read = std::mem::take(&mut self.was_read);
+        let (logged, logged_taken) = std::mem::replace(&mut self.logged, (partial.len(), taken));
+        if was_read && taken == logged_taken && logged <= partial.len() && texts.is_empty() && !self.changed {
+            self.log.more(&partial[logged..]);
+        } else if !texts.is_empty() || (was_read && !self.changed) {
             self.log.read(partial, texts);
         }
         if std::mem::take(&mut self.changed) {

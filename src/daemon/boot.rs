@@ -37,7 +37,7 @@ use crate::id::{AgentName, PlatformName};
 use crate::platform::local::{Local, PLATFORM as LOCAL_PLATFORM};
 use crate::platform::{PlatformEvent, PlatformHandle, telegram};
 use crate::service::fdstore::{self, FdStore, Restored};
-use crate::service::listen::bind_control;
+use crate::service::listen::{bind_control, restored_control};
 use crate::service::lock::Lock;
 use crate::service::notify::Notifier;
 use crate::service::state_file;
@@ -394,7 +394,11 @@ fn control(
     };
     let kept = inherited.as_deref_mut().and_then(|inherited| inherited.take_fd(&listener_fd()));
     let (Some(entry), Some(inherited)) = (entry, inherited) else {
-        let listener = match activated.or(kept.map(UnixListener::from)) {
+        let restored = kept.and_then(|fd| restored_control(fd, home.control_sock()));
+        if restored.is_none() {
+            keeper.forget([listener_fd()]);
+        }
+        let listener = match activated.or(restored) {
             Some(listener) => listener,
             None => bind_control(home.control_sock()).map_err(DaemonError::Listen)?,
         };

@@ -62,6 +62,20 @@ impl Daemon {
         }
     }
 
+    /// Whoever asked must be told also if the process is killed before it is known what is to run next.
+    pub(super) fn note_early(&self, pending: &Pending) {
+        // While an update is on probation, its note is what must not be lost.
+        if self.probation.is_some() {
+            return;
+        }
+        let (store, note) = (self.store.clone(), self.note_of(pending, &self.image.id));
+        tokio::spawn(async move {
+            if let Err(error) = put_note(&store, Some(&note)).await {
+                tracing::error!(error, "cannot note that a handoff was asked for");
+            }
+        });
+    }
+
     /// Takes the note away beside the loop: the handoff is over.
     pub(super) fn forget_note(&self) {
         let store = self.store.clone();
@@ -87,6 +101,7 @@ impl Daemon {
         };
         if let Some(carried) = passport.probation {
             self.probation = Some(Probation::resumed(carried));
+            self.probe();
         }
         self.failed(note, &reason, passport.timeline.durations_us()).await;
     }
@@ -144,6 +159,7 @@ impl Daemon {
             self.tell_origin(&note.origin, &note.kind, Ok(told)).await;
         }
         self.probation = Some(Probation::anew(&note, self.config.gateway.probation));
+        self.probe();
         let note = Note { told: true, ..note };
         if let Err(error) = put_note(&self.store, Some(&note)).await {
             tracing::error!(error, "cannot record a handoff");

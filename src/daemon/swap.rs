@@ -149,6 +149,7 @@ impl Daemon {
             generation = self.generation.0,
             "handoff begins"
         );
+        self.note_early(&pending);
         self.tell_begin(&pending).await;
         fault::at(Point::Requested);
         self.swap = Swap::Preparing(Box::new(pending));
@@ -356,8 +357,8 @@ impl Daemon {
             let why = pending.reason.as_deref().unwrap_or_default();
             self.leave_at_once(&format!("{why}; {reason}")).await;
         }
+        self.forget_note();
         if pending.timeline.phase() >= Phase::Drain {
-            self.forget_note();
             self.slot_no_trial().await;
         }
         tracing::error!(
@@ -391,6 +392,7 @@ impl Daemon {
     /// The newest release was asked for, and it runs.
     async fn end_up_to_date(&mut self) {
         let Swap::Preparing(pending) = std::mem::replace(&mut self.swap, Swap::Idle) else { return };
+        self.forget_note();
         tracing::info!(version = self.image.id.version, "there is nothing newer");
         let (told, kind) = (format!("{} is the newest release.", self.image.id.version), pending.kind_name());
         match pending.origin {
@@ -405,6 +407,7 @@ impl Daemon {
 
     async fn end_dry_run(&mut self, to: Image) {
         let Swap::Preparing(pending) = std::mem::replace(&mut self.swap, Swap::Idle) else { return };
+        self.forget_note();
         self.unstage(&pending).await;
         let report = HandoffReport {
             kind: pending.kind_name().to_owned(),

@@ -106,6 +106,7 @@ impl WayBack {
     /// As [`WayBack::by_recovery`].
     pub fn by_state(&mut self, numbers: Vec<RawFd>) -> io::Result<()> {
         self.kept.clone_from(&numbers);
+        inherit::keep_from_children(&numbers);
         let mut environment = kept_environment();
         if let Some(state) = std::env::var_os(STATE_FD_VARIABLE) {
             environment.push((STATE_FD_VARIABLE.into(), state));

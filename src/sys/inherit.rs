@@ -54,8 +54,8 @@ pub fn claim(numbers: &[RawFd]) -> Result<Vec<OwnedFd>, ClaimError> {
         .collect()
 }
 
-/// Duplicates of inherited fd numbers, in the order given. The numbers stay open, CLOEXEC from now on, until they are
-/// claimed: nothing that goes wrong in between closes them.
+/// Duplicates of inherited fd numbers, in the order given. The numbers stay as they are until they are claimed:
+/// nothing that goes wrong in between closes them.
 ///
 /// # Errors
 /// [`ClaimError`].
@@ -69,10 +69,20 @@ pub fn duplicate(numbers: &[RawFd]) -> Result<Vec<OwnedFd>, ClaimError> {
             // during this borrow.
             let original = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
             let failed = |error: rustix::io::Errno| ClaimError::Duplicate { fd, source: error.into() };
-            fcntl_setfd(original, FdFlags::CLOEXEC).map_err(failed)?;
             fcntl_dupfd_cloexec(original, 3).map_err(failed)
         })
         .collect()
+}
+
+/// Sets CLOEXEC on inherited numbers that nothing owns, so that no child gets them. One that is closed is passed over.
+#[expect(unsafe_code, reason = "a flag is set by a borrowed number")]
+pub fn keep_from_children(numbers: &[RawFd]) {
+    for &fd in numbers {
+        // SAFETY: nothing in this image owns the number, so nothing closes it during this borrow; on one that is not
+        // open F_SETFD fails with EBADF and does nothing else (fcntl(2)).
+        let original = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
+        let _closed_already = fcntl_setfd(original, FdFlags::CLOEXEC);
+    }
 }
 
 fn check(numbers: &[RawFd]) -> Result<(), ClaimError> {

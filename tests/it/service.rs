@@ -6,12 +6,14 @@
 use std::env;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use hermes_gateway::config::Environment;
-use hermes_gateway::service::{listen, notify::Notifier};
+use hermes_gateway::service::fdstore::{self, FdStore};
+use hermes_gateway::service::{listen::ListenError, notify::Notifier};
 use hermes_gateway::telemetry::{self, LogFormat, TelemetryOptions, lifecycle};
 use serde_json::Value;
 
@@ -257,12 +259,17 @@ fn systemd_hears_what_is_notified() {
     systemd.systemctl(&["stop", unit]);
 }
 
+fn activated_control() -> Result<Option<UnixListener>, ListenError> {
+    let env = Environment::from_process();
+    Ok(fdstore::take_over(&env, &FdStore::from_env(&env))?.control)
+}
+
 #[test]
 fn the_control_socket_is_taken_from_systemd() {
     let name = "service::the_control_socket_is_taken_from_systemd";
     if env::var_os(PART).is_some() {
-        let listener = listen::activated_control().expect("as it should be").expect("passed");
-        assert!(listen::activated_control().expect("nothing left").is_none());
+        let listener = activated_control().expect("as it should be").expect("passed");
+        assert!(activated_control().expect("nothing left").is_none());
         let address = listener.local_addr().expect("bound");
         assert_eq!(address.as_pathname(), Some(Path::new("/run/hermes-gateway.sock")));
         listener.set_nonblocking(false).expect("set");
@@ -285,7 +292,7 @@ fn the_control_socket_is_taken_from_systemd() {
 fn a_wrong_kind_of_socket_is_told() {
     let name = "service::a_wrong_kind_of_socket_is_told";
     if env::var_os(PART).is_some() {
-        let error = listen::activated_control().expect_err("refused");
+        let error = activated_control().expect_err("refused");
         return println!("told: {error}");
     }
     let Some(systemd) = systemd::inside(name, DEADLINE) else { return };

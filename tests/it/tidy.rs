@@ -14,6 +14,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("version", 0),
     ("recovery", 0),
     ("slots", 0),
+    ("fault", 0),
     ("tls", 0),
     ("report", 0),
     ("chat", 0),
