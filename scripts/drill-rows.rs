@@ -1,0 +1,257 @@
+//! The rows of the drill, as data: what is done, and what must come of it.
+
+use hermes_gateway::fault::{Call, Step};
+
+/// The version that runs at first, and the one that it is updated to.
+pub const OLD: &str = "1.0.0";
+pub const NEW: &str = "1.0.1";
+
+/// What the release has in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Image {
+    /// This hermes with another version in it.
+    Hermes,
+    /// It ends at once, well or badly.
+    Exit0,
+    Exit1,
+    /// It crashes before main.
+    Crash,
+    /// A library that it needs is not there.
+    Library,
+    /// Half of a hermes.
+    Truncated,
+    /// For another processor.
+    Foreign,
+    Script,
+    /// It does nothing, for ever.
+    Hang,
+}
+
+/// What is done once the gateway serves and a turn streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// An admin writes `/update`.
+    Update,
+    /// Two chats write it at once.
+    Twice,
+    /// An admin writes `/restart`, and Telegram delivers the message again afterwards.
+    Redelivered,
+    /// A process of the agent runs `hermes gateway restart`.
+    Agent,
+    /// Nothing: the faults are there at the start of the unit.
+    Start,
+    /// The main process is killed at random moments, again and again.
+    Kills,
+}
+
+/// What else is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    None,
+    /// `versions/` is mounted read-only.
+    ReadOnly,
+    /// The configuration that the new image reads has an agent that never answers.
+    SilentAgent,
+    /// Telegram answers nothing but errors from the request until the update is committed.
+    Outage,
+}
+
+/// Which version must serve in the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Serves {
+    Old,
+    New,
+    Either,
+}
+
+/// What must come of it. That the unit serves in the end and that no message is lost is not said: it always must.
+#[derive(Clone, Debug)]
+pub struct Expect {
+    pub serves: Serves,
+    /// The process ends on the way. With `Restart=no` nothing starts it again, and the drill does.
+    pub process_ends: bool,
+    /// The agent is the same process, and its turn goes on.
+    pub agent_kept: bool,
+    /// One of these is in what the chat was told. Nothing: nobody is told.
+    pub told: &'static [&'static str],
+    /// Afterwards the same update is asked for again, with nothing wrong, and works.
+    pub again: bool,
+}
+
+/// A row.
+#[derive(Clone, Debug)]
+pub struct Row {
+    pub name: String,
+    pub image: Image,
+    pub ask: Ask,
+    /// Lines for the file of faults.
+    pub faults: Vec<String>,
+    pub trouble: Trouble,
+    pub expect: Expect,
+    /// Why it is not run, for the table.
+    pub not_run: Option<&'static str>,
+}
+
+/// A last word of any kind.
+const ANY_WORD: &[&str] = &["✅", "❌", "⚠", "⏹", "♻ restarted"];
+
+fn updated() -> Expect {
+    Expect { serves: Serves::New, process_ends: false, agent_kept: true, told: &["✅ updated"], again: false }
+}
+
+fn refused(told: &'static [&'static str]) -> Expect {
+    Expect { serves: Serves::Old, process_ends: false, agent_kept: true, told, again: false }
+}
+
+fn back(told: &'static [&'static str]) -> Expect {
+    Expect { again: true, ..refused(told) }
+}
+
+/// Killed: its agents are spared.
+fn killed() -> Expect {
+    Expect { serves: Serves::Either, process_ends: true, agent_kept: true, told: ANY_WORD, again: false }
+}
+
+/// Told to stop: so its agents are ended.
+fn stopped() -> Expect {
+    Expect { agent_kept: false, ..killed() }
+}
+
+fn row(name: impl Into<String>, expect: Expect) -> Row {
+    Row {
+        name: name.into(),
+        image: Image::Hermes,
+        ask: Ask::Update,
+        faults: Vec::new(),
+        trouble: Trouble::None,
+        expect,
+        not_run: None,
+    }
+}
+
+fn fault(name: impl Into<String>, line: impl Into<String>, expect: Expect) -> Row {
+    Row { faults: vec![line.into()], ..row(name, expect) }
+}
+
+/// Every row.
+pub fn all() -> Vec<Row> {
+    let groups = [plain(), images(), faulty_images(), steps(), starts(), requests(), machine()];
+    groups.into_iter().flatten().collect()
+}
+
+fn plain() -> Vec<Row> {
+    vec![row("nothing goes wrong", updated())]
+}
+
+/// Releases whose program cannot take over.
+fn images() -> Vec<Row> {
+    let image = |name, image, told| Row { image, ..row(format!("the new image {name}"), refused(told)) };
+    vec![
+        image("exits 0 at once", Image::Exit0, &["it printed no report"]),
+        image("exits 1 at once", Image::Exit1, &["exit code 1"]),
+        image("segfaults before main", Image::Crash, &["killed by signal 11"]),
+        image("misses a shared library", Image::Library, &["shared librar"]),
+        image("is a truncated ELF", Image::Truncated, &["❌"]),
+        image("is for another processor", Image::Foreign, &["Exec format error"]),
+        image("is a shell script", Image::Script, &["is a script"]),
+        image("hangs in preflight", Image::Hang, &["❌"]),
+    ]
+}
+
+/// Images that pass the preflight and fail later.
+fn faulty_images() -> Vec<Row> {
+    let later = |name, what: &str, expect| fault(format!("the new image {name}"), format!("{NEW} {what}"), expect);
+    vec![
+        later("hangs after the execve", "main hang", back(&["serves again"])),
+        later("exits 0 after the execve", "main exit0", back(&["serves again"])),
+        later("segfaults after the execve", "main segv", back(&["serves again"])),
+        later("panics while adopting", "adopting panic", back(&["serves again"])),
+        later("hangs while adopting", "adopting hang", back(&["serves again"])),
+        later("exits 1 before READY", "adopted exit1", back(&["serves again"])),
+        later("panics one second after READY", "ticked panic", back(&["serves again"])),
+        later("aborts in probation", "ticked abort", back(&["serves again"])),
+        later("deadlocks its runtime in probation", "ticked hang", back(&["serves again"])),
+        later("eats all memory", "ticked memory", Expect { serves: Serves::Old, told: &["❌"], ..killed() }),
+        later("cannot read the state", "checking exit1", refused(&["exit code 1"])),
+        later("cannot read the state after all", "claimed exit1", back(&["serves again"])),
+        Row {
+            trouble: Trouble::SilentAgent, ..row("the new image has an agent that never answers", refused(&["❌"]))
+        },
+        Row { trouble: Trouble::Outage, ..row("the new image loses every platform", updated()) },
+    ]
+}
+
+/// The running image at every numbered step of an update.
+fn steps() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (number, step) in (1..).zip(Step::ALL) {
+        for (signal, action, expect) in
+            [("SIGKILL", "kill", killed()), ("SIGTERM", "term", stopped()), ("SIGUSR1", "usr1", updated())]
+        {
+            let name = format!("{signal} at step {number}, {}", step.name());
+            // In the preflight's child, which dies of each of them.
+            let expect = if step == Step::Checking { back(&["killed by signal"]) } else { expect };
+            rows.push(fault(name, format!("* {} {action}", step.name()), expect));
+        }
+    }
+    rows
+}
+
+/// At the steps that the start of a unit passes.
+fn starts() -> Vec<Row> {
+    let quiet = |expect| Expect { serves: Serves::Old, told: &[], agent_kept: false, ..expect };
+    let mut rows = Vec::new();
+    for step in [Step::Main, Step::Adopting, Step::Adopted, Step::Ready, Step::Serving] {
+        for (signal, action) in [("SIGKILL", "kill"), ("SIGTERM", "term")] {
+            let line = format!("* {} {action}", step.name());
+            let name = format!("{signal} in a start, {}", step.name());
+            rows.push(Row { ask: Ask::Start, ..fault(name, line, quiet(killed())) });
+        }
+    }
+    rows
+}
+
+/// The ways to ask.
+fn requests() -> Vec<Row> {
+    let restarted = Expect { serves: Serves::Old, told: &["♻ restarted"], ..updated() };
+    vec![
+        Row { ask: Ask::Twice, ..row("two requests at once", Expect { told: &["⏳ Not now"], ..updated() }) },
+        Row { ask: Ask::Redelivered, ..row("/restart delivered again after the restart", restarted.clone()) },
+        Row { ask: Ask::Agent, ..row("the agent asks for the restart", Expect { told: &[], ..restarted }) },
+        Row { ask: Ask::Kills, ..row("SIGKILL at random moments under load", Expect { told: &[], ..killed() }) },
+    ]
+}
+
+/// What the machine does not give.
+fn machine() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for call in Call::ALL {
+        let (errno, expect) = match call {
+            Call::Dup => ("EMFILE", back(&["❌"])),
+            Call::MemfdCreate => ("ENOMEM", back(&["❌"])),
+            Call::Exec => ("ENOMEM", back(&["❌"])),
+            Call::Fork => ("EAGAIN", back(&["❌"])),
+            Call::WriteVersions => ("ENOSPC", back(&["❌"])),
+            // A message that cannot be stored is delivered again, so the command comes through in the end.
+            Call::WriteStore => ("ENOSPC", Expect { serves: Serves::Either, told: ANY_WORD, ..back(&[]) }),
+            // Only other programs read it.
+            Call::WriteState => ("ENOSPC", updated()),
+        };
+        for often in ["once", "always"] {
+            let name = format!("{errno} for {}, {often}", call.name());
+            rows.push(fault(name, format!("* {} {errno} {often}", call.name()), expect.clone()));
+        }
+    }
+    rows.push(Row { trouble: Trouble::ReadOnly, ..row("versions/ is read-only", refused(&["❌"])) });
+    for (name, why) in [
+        ("mmap fails", "hermes maps nothing itself: what it hands over is written into the memfd and read from it"),
+        ("the clock jumps by a year", "CLOCK_REALTIME has no namespace; to set it would set the machine's"),
+        (
+            "power cut while switching slots",
+            "shown by the tests of src/slots.rs, which stop at every boundary between writes",
+        ),
+    ] {
+        rows.push(Row { not_run: Some(why), ..row(name, updated()) });
+    }
+    rows
+}
