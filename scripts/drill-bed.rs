@@ -51,13 +51,17 @@ impl<'a> Bed<'a> {
         Ok(Self { systemd, restart: restart.to_owned(), releases })
     }
 
-    /// Stops what the row before left and puts everything into the state before the first start. Returns whether the
-    /// stop left a process behind.
-    pub fn reset(&self, row: &Row, telegram: &TelegramServer) -> Result<bool> {
+    /// Stops the unit. Returns whether that left a process behind.
+    pub fn stop(&self) -> bool {
         self.systemctl(&["stop", UNIT]);
         let left = !self.systemd.processes(UNIT).is_empty();
         self.systemctl(&["kill", "--kill-whom=all", "--signal=KILL", UNIT]);
         self.systemctl(&["reset-failed", UNIT]);
+        left
+    }
+
+    /// Puts everything into the state before the first start.
+    pub fn reset(&self, row: &Row, telegram: &TelegramServer) -> Result<()> {
         let versions = format!("{HOME}/versions");
         // Mounted by a row before.
         let _not_mounted = Command::new("umount").args(["--quiet", &versions]).status();
@@ -71,7 +75,7 @@ impl<'a> Bed<'a> {
             run("mount", &["--bind", &versions, &versions])?;
             run("mount", &["-o", "remount,bind,ro", &versions])?;
         }
-        Ok(left)
+        Ok(())
     }
 
     /// Writes gateway.toml; with a silent agent, if that is wanted, in the place of the real one.
