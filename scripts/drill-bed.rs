@@ -91,7 +91,7 @@ impl<'a> Bed<'a> {
             () => "[\"hermes\", \"agent\", \"echo\"]".to_owned(),
         };
         let config = format!(
-            "[gateway]\nprobation = \"1500ms\"\nhandoff_timeout = \"2s\"\n\
+            "[gateway]\nrestart_drain_timeout = \"1s\"\nprobation = \"1500ms\"\nhandoff_timeout = \"2s\"\n\
              [agents.default]\ncommand = {command}\ncwd = \"{HOME}\"\n\
              [platforms.telegram]\ntoken = \"{}\"\napi_url = \"{}\"\nallow_from = [{USER}]\nallow_admin_from = [{ADMIN}]\n{}",
             telegram.token(),
@@ -148,7 +148,7 @@ impl<'a> Bed<'a> {
 
     /// The last lines of the unit's journal.
     pub fn journal(&self) -> String {
-        self.systemd.journalctl(&["--unit", UNIT, "--output", "cat", "--lines", "40"])
+        self.systemd.journalctl(&["--unit", UNIT, "--output", "short-precise", "--no-hostname", "--lines", "40"])
     }
 
     fn systemctl(&self, arguments: &[&str]) {

@@ -1,6 +1,5 @@
 //! What `scripts/drill` runs inside of a boot: row after row, and a table of what came of them.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -14,6 +13,8 @@ mod bed;
 #[path = "../tests/it/support/gateway.rs"]
 #[expect(dead_code, reason = "the tests use more of it")]
 mod gateway;
+#[path = "drill-judge.rs"]
+mod judge;
 #[path = "drill-load.rs"]
 mod load;
 #[path = "../tests/it/support/release.rs"]
@@ -36,8 +37,9 @@ mod unit;
 mod watch;
 
 use bed::{ADMIN, Bed, agent_pid, update_by_name};
-use load::{Load, Stream};
-use rows::{Ask, Image, NEW, OLD, Row, Serves, Trouble};
+use judge::Seen;
+use load::Load;
+use rows::{Ask, Image, NEW, Row, Trouble};
 use telegram::TelegramServer;
 use telegram::faults::Fault;
 use watch::Watch;
@@ -48,12 +50,12 @@ const OTHER_CHAT: i64 = 5001;
 const SETTLE: Duration = Duration::from_secs(10);
 /// The same where the deadline of the preflight comes first.
 const SETTLE_LATE: Duration = Duration::from_secs(25);
+/// The longest wait for a last word once everything else is done.
+const SETTLE_TOLD: Duration = Duration::from_secs(2);
 /// The longest wait for the start of a unit.
 const START: Duration = Duration::from_secs(20);
 /// From one look to the next.
 const LOOK: Duration = Duration::from_millis(25);
-/// systemd waits so long before it starts a unit again, and it may take a second more until it serves.
-const BACK_AFTER_KILL: Duration = Duration::from_millis(1200);
 
 /// Drills one unit.
 #[derive(Parser)]
@@ -70,20 +72,12 @@ struct Args {
     /// SIGKILLs in the row for that.
     #[arg(long, default_value_t = 200)]
     kills: u32,
+    /// Print the end of the unit's journal after each row that is not as it should be.
+    #[arg(long)]
+    journal: bool,
     /// Print the names of the rows.
     #[arg(long)]
     list: bool,
-}
-
-/// What came of a row.
-struct Seen {
-    outcome: String,
-    without_service: Option<Duration>,
-    pid_kept: bool,
-    agent: String,
-    lost: usize,
-    told: String,
-    violations: Vec<String>,
 }
 
 fn main() -> ExitCode {
@@ -117,7 +111,11 @@ fn drill(args: &Args) -> Result<bool> {
             continue;
         }
         let seen = runtime.block_on(Scene::run(&bed, row, args.kills)).with_context(|| row.name.clone())?;
-        seen.tell(&bed, row, start.elapsed());
+        println!("{}", seen.markdown(row, &bed.restart));
+        eprintln!("{}", seen.line(row, start.elapsed()));
+        if args.journal && !seen.violations.is_empty() {
+            eprintln!("{}", bed.journal());
+        }
         failed += usize::from(!seen.violations.is_empty());
     }
     eprintln!("{} rows, {failed} not as they should be", rows.len());
@@ -184,8 +182,7 @@ impl<'a> Scene<'a> {
         while !hit(self) && start.elapsed() < START {
             tokio::time::sleep(LOOK).await;
         }
-        let may_die = self.bed.restart == "no";
-        self.revive(may_die).await;
+        self.revive();
         let after = self.until(SETTLE, |status| agent_pid(status).is_some()).await;
         let took = start.elapsed();
         self.load.begin(&self.telegram, false).await;
@@ -210,6 +207,11 @@ impl<'a> Scene<'a> {
             Ask::Start | Ask::Kills => {}
         }
         if row.trouble == Trouble::Outage {
+            let start = Instant::now();
+            // The request comes through.
+            while telegram.texts(ADMIN).is_empty() && start.elapsed() < SETTLE {
+                tokio::time::sleep(LOOK).await;
+            }
             telegram.fault("*", u32::MAX, Fault::Html { code: 502 });
         }
         if row.ask == Ask::Redelivered {
@@ -238,12 +240,16 @@ impl<'a> Scene<'a> {
             let done =
                 self.bed.planned().is_empty() && status.as_ref().is_some_and(|status| self.is_settled(before, status));
             if status.is_none() {
-                self.revive(self.row.expect.process_ends && self.bed.restart == "no").await;
+                self.revive();
             }
             last = status;
             if done {
                 break;
             }
+        }
+        let missed = self.bed.planned();
+        if !missed.is_empty() {
+            self.violations.push(format!("nothing came to the fault points {missed:?}"));
         }
         self.bed.plan(&[])?;
         self.telegram.change(|state| state.faults.clear());
@@ -252,23 +258,20 @@ impl<'a> Scene<'a> {
 
     fn is_settled(&self, before: &Status, now: &Status) -> bool {
         let expect = &self.row.expect;
-        let version = match expect.serves {
-            Serves::Old => now.image.version == OLD,
-            Serves::New => now.image.version == NEW,
-            Serves::Either => true,
-        };
-        let process = expect.process_ends == (now.pid != before.pid);
-        let told = self.row.trouble == Trouble::Outage || expect.told.is_empty() || self.is_told();
+        let version = expect.serves.allows(&now.image.version);
+        let process = expect.process.allows(now.pid == before.pid);
+        // What is told in an outage comes later.
+        let told = self.row.trouble == Trouble::Outage || expect.is_told(&self.told());
         let asked = self.row.ask != Ask::Agent || self.bed.agent_was_told().is_some();
         version && process && told && asked && now.phase == "serving" && agent_pid(now).is_some()
     }
 
     /// Starts a unit that nothing starts any more, as an operator would.
-    async fn revive(&mut self, is_expected: bool) {
+    fn revive(&mut self) {
         if !matches!(self.bed.active().as_str(), "failed" | "inactive") {
             return;
         }
-        if !is_expected && !self.was_dead {
+        if !self.row.expect.process.may_stay_dead(&self.bed.restart) && !self.was_dead {
             self.violations.push("nothing starts the unit again".to_owned());
         }
         self.was_dead = true;
@@ -283,17 +286,11 @@ impl<'a> Scene<'a> {
         texts.join(" / ")
     }
 
-    fn is_told(&self) -> bool {
-        let told = self.told();
-        self.row.expect.told.iter().any(|part| told.contains(part))
-    }
-
-    async fn await_told(&self, deadline: Duration) -> bool {
+    async fn await_told(&self, deadline: Duration) {
         let start = Instant::now();
-        while !self.is_told() && start.elapsed() < deadline {
+        while !self.row.expect.is_told(&self.told()) && start.elapsed() < deadline {
             tokio::time::sleep(LOOK).await;
         }
-        self.is_told()
     }
 
     async fn until(&self, deadline: Duration, reached: impl Fn(&Status) -> bool) -> Option<Status> {
@@ -333,130 +330,34 @@ impl<'a> Scene<'a> {
                 tokio::time::sleep(LOOK).await;
                 last = self.bed.status().await.filter(|status| status.pid != pid);
                 if last.is_none() {
-                    self.revive(self.bed.restart == "no").await;
+                    self.revive();
                 }
             }
         }
         Ok(self.until(SETTLE, |status| status.phase == "serving" && agent_pid(status).is_some()).await)
     }
 
-    /// Holds what is seen against what must be.
+    /// Waits for what is still to come and holds it against what must be.
     async fn judge(&mut self, before: Option<Status>, after: Option<Status>, longest: Option<Duration>) -> Seen {
-        let expect = self.row.expect.clone();
         let answers = self.load.finish(&self.telegram).await;
-        let told_in_time = expect.told.is_empty() || self.await_told(Duration::from_secs(3)).await;
-        let told = self.told();
-        let mut violations = std::mem::take(&mut self.violations);
-        let mut must = |is_so: bool, what: String| {
-            if !is_so {
-                violations.push(what);
-            }
+        self.await_told(SETTLE_TOLD).await;
+        let mut seen = Seen {
+            before,
+            after,
+            without_service: longest,
+            answers,
+            told: self.told(),
+            was_dead: self.was_dead,
+            violations: std::mem::take(&mut self.violations),
         };
-        let (Some(before), Some(after)) = (&before, &after) else {
-            must(false, "it does not serve".to_owned());
-            return Seen {
-                outcome: format!("dead ({})", self.bed.active()),
-                without_service: None,
-                pid_kept: false,
-                agent: String::new(),
-                lost: answers.lost,
-                told,
-                violations,
-            };
-        };
-        let pid_kept = before.pid == after.pid;
-        let agent_kept = agent_pid(before).is_some() && agent_pid(before) == agent_pid(after);
-        must(told_in_time, "the chat was not told".to_owned());
-        must(answers.lost == 0, format!("{} messages lost: {}", answers.lost, answers.examples));
-        must(answers.twice == 0, format!("{} messages answered twice without a word about it", answers.twice));
-        must(after.phase == "serving", format!("it stays in phase {}", after.phase));
-        let version = &after.image.version;
-        let is_version = match expect.serves {
-            Serves::Old => version == OLD,
-            Serves::New => version == NEW,
-            Serves::Either => true,
-        };
-        must(is_version, format!("{version} serves"));
-        must(answers.stream != Stream::Lost, "the streaming turn is lost without a word".to_owned());
-        if self.row.ask != Ask::Start {
-            must(expect.process_ends || pid_kept, "the process is another one".to_owned());
-            if expect.agent_kept && !self.was_dead {
-                must(agent_kept, "the agent is another one".to_owned());
-                must(answers.stream != Stream::Told, "the streaming turn was given up".to_owned());
-            }
-            if expect.process_ends && !self.was_dead && self.row.ask != Ask::Kills {
-                must(
-                    longest.is_some_and(|time| time <= BACK_AFTER_KILL),
-                    "it took too long until it served again".to_owned(),
-                );
-            }
-        }
-        let outcome = self.outcome(before, after, pid_kept);
-        if violations.is_empty() && expect.again {
+        seen.judge(self.row);
+        if seen.violations.is_empty() && self.row.expect.again {
             self.telegram.say(ADMIN, ADMIN, &update_by_name());
             let again = self.until(SETTLE, |status| status.image.version == NEW && status.phase == "serving").await;
             if again.is_none() {
-                violations.push(format!("the next update does not work: {}", self.told()));
+                seen.violations.push(format!("the next update does not work: {}", self.told()));
             }
         }
-        let agent = match (agent_kept, &answers.stream) {
-            (true, Stream::Whole) => "kept, whole",
-            (true, _) => "kept, and the chat was told",
-            (false, Stream::Whole) => "new, whole",
-            (false, Stream::Told) => "new, and the chat was told",
-            (_, Stream::None) => "",
-            (_, Stream::Lost) => "LOST",
-        };
-        Seen {
-            outcome,
-            without_service: longest,
-            pid_kept,
-            agent: agent.to_owned(),
-            lost: answers.lost,
-            told,
-            violations,
-        }
-    }
-
-    fn outcome(&self, before: &Status, after: &Status, pid_kept: bool) -> String {
-        let version = &after.image.version;
-        match (self.was_dead, pid_kept) {
-            (true, _) => format!("dead until it was started by hand; {version} serves"),
-            (false, false) => format!("started anew by systemd; {version} serves"),
-            (false, true) if before.image.version != *version => "updated".to_owned(),
-            (false, true) if self.row.ask == Ask::Start => format!("{version} serves"),
-            (false, true) if before.generation == after.generation => format!("refused; {version} serves on"),
-            (false, true) if self.row.expect.again => format!("back to {version} in the same process"),
-            (false, true) => format!("{version} serves, generation {}", after.generation),
-        }
-    }
-}
-
-impl Seen {
-    fn tell(&self, bed: &Bed<'_>, row: &Row, took: Duration) {
-        let time = self.without_service.map_or_else(|| "—".to_owned(), |time| format!("{} ms", time.as_millis()));
-        let told: String = self.told.replace('|', "/").replace('\n', " ").chars().take(160).collect();
-        let pid = if self.pid_kept { "kept" } else { "new" };
-        println!(
-            "| {} | {} | {} | {time} | {pid} | {} | {} | {told} |",
-            row.name, bed.restart, self.outcome, self.agent, self.lost
-        );
-        let word = if self.violations.is_empty() { "ok  " } else { "FAIL" };
-        eprintln!(
-            "{word} {:44} {} ({time} without service, PID {pid}, agent {}, {} lost, {:.1} s)",
-            row.name,
-            self.outcome,
-            self.agent,
-            self.lost,
-            took.as_secs_f64()
-        );
-        if !self.violations.is_empty() {
-            let unique: BTreeSet<_> = self.violations.iter().collect();
-            unique.iter().for_each(|what| eprintln!("       ! {what}"));
-            eprintln!("       told: {told}");
-            if std::env::var_os("HERMES_DRILL_JOURNAL").is_some() {
-                eprintln!("{}", bed.journal());
-            }
-        }
+        seen
     }
 }
