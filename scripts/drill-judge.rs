@@ -111,8 +111,17 @@ impl Seen {
         }
     }
 
-    fn is_kept(&self) -> Option<bool> {
-        Some(self.before.as_ref()?.pid == self.after.as_ref()?.pid)
+    fn pid(&self, row: &Row) -> &'static str {
+        match (&self.before, &self.after) {
+            (Some(before), Some(after)) if row.ask != Ask::Start => {
+                if before.pid == after.pid {
+                    "kept"
+                } else {
+                    "new"
+                }
+            }
+            _ => "–",
+        }
     }
 
     fn outcome(&self, row: &Row) -> String {
@@ -145,7 +154,7 @@ impl Seen {
     /// One row of a Markdown table.
     pub fn markdown(&self, row: &Row, restart: &str) -> String {
         let told: String = self.told.replace('|', "/").replace('\n', " ").chars().take(TOLD_CHARS_MAX).collect();
-        let pid = self.is_kept().map_or("–", |kept| if kept { "kept" } else { "new" });
+        let pid = self.pid(row);
         format!(
             "| {} | {restart} | {} | {} | {pid} | {} | {} | {told} |",
             row.name,
@@ -159,7 +168,7 @@ impl Seen {
     /// One line for people, and one for each thing that is wrong.
     pub fn line(&self, row: &Row, took: Duration) -> String {
         let word = if self.violations.is_empty() { "ok  " } else { "FAIL" };
-        let pid = self.is_kept().map_or("–", |kept| if kept { "kept" } else { "new" });
+        let pid = self.pid(row);
         let mut line = format!(
             "{word} {:48} {}; {} without service, PID {pid}, agent {}, {} lost, {:.1} s",
             row.name,

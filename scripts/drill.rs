@@ -178,15 +178,24 @@ impl<'a> Scene<'a> {
     /// A unit that had faults in its start.
     async fn started(&mut self) -> Seen {
         let start = Instant::now();
-        let hit = |scene: &Self| scene.bed.planned().is_empty();
-        while !hit(self) && start.elapsed() < START {
+        let mut after = None;
+        while after.is_none() && start.elapsed() < START {
             tokio::time::sleep(LOOK).await;
+            // What serves before the fault is hit is about to end.
+            if self.bed.planned().is_empty() {
+                after = self.bed.status().await.filter(|status| agent_pid(status).is_some());
+            }
+            if after.is_none() {
+                self.revive();
+            }
         }
-        self.revive();
-        let after = self.until(SETTLE, |status| agent_pid(status).is_some()).await;
-        let took = start.elapsed();
+        let missed = self.bed.planned();
+        if !missed.is_empty() {
+            self.violations.push(format!("nothing came to the fault points {missed:?}"));
+        }
+        let took = after.is_some().then(|| start.elapsed());
         self.load.begin(&self.telegram, false).await;
-        self.judge(after.clone(), after, Some(took)).await
+        self.judge(after.clone(), after, took).await
     }
 
     /// Does what the row is about.
