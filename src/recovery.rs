@@ -22,6 +22,8 @@ use std::os::unix::fs::FileExt;
 
 use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create};
 
+use crate::fault::{self, Call};
+
 const MAGIC: [u8; 8] = *b"hermlog1";
 const HEADER_BYTES: usize = 24;
 /// Where the first record is: the header's page is its own.
@@ -43,6 +45,7 @@ impl RecoveryLog {
     /// # Errors
     /// The kernel's reason, for example for want of memory or of fds.
     pub fn create(name: &str) -> io::Result<Self> {
+        fault::io(Call::MemfdCreate)?;
         let file = File::from(memfd_create(name, MemfdFlags::CLOEXEC)?);
         let mut log = Self { file, start: FIRST, end: FIRST };
         log.file.write_all_at(&MAGIC, 0)?;

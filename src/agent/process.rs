@@ -18,6 +18,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 
 use super::{AgentFds, AgentSpec};
+use crate::fault::{self, Call};
 use crate::handoff::adopt::{EXEC_AT_VARIABLE, STATE_FD_VARIABLE};
 use crate::sys::readiness;
 
@@ -93,7 +94,8 @@ impl Process {
             command.env_remove(name);
         });
         command.envs(&spec.env).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-        let mut child = command.spawn().map_err(|source| SpawnError::Start { program, agent, source })?;
+        let child = fault::io(Call::Spawn).and_then(|()| command.spawn());
+        let mut child = child.map_err(|source| SpawnError::Start { program, agent, source })?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         let pid = Pid::from_child(&child);
         // Neither waits nor kills when dropped: the pidfd does the one and this module the other.

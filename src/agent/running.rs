@@ -10,6 +10,7 @@ use super::connection::Connection;
 use super::limits::after;
 use super::process::Process;
 use crate::clock::MonoNanos;
+use crate::fault::{self, Point};
 use crate::jsonrpc::LineBuffer;
 use crate::report::Chain;
 
@@ -162,6 +163,7 @@ impl Running {
         match self.process.stdout.try_read_buf(&mut self.buffer) {
             Ok(0) => self.end_of_output(now, limits),
             Ok(count) => {
+                fault::at(Point::ChunkRead);
                 self.lines.push(&self.buffer[..count]);
                 self.take_lines(now, limits, connection);
             }

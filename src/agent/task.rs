@@ -18,6 +18,7 @@ use super::running::{Ending, EndingStep, Life, Running};
 use super::snapshot::{self, AdoptError};
 use super::{AgentCommand, AgentEvent, AgentSnapshot, AgentSpec, Limits};
 use crate::clock::MonoNanos;
+use crate::fault::{self, Point};
 use crate::report::Chain;
 
 /// Starts the agent and the task that drives it, with the default limits. Needs a tokio runtime.
@@ -193,7 +194,10 @@ impl Task {
 
     fn command(&mut self, now: MonoNanos, command: Option<AgentCommand>) -> Flow {
         match command {
-            Some(AgentCommand::Prompt { turn, session, text }) => self.connection.prompt(now, turn, session, text),
+            Some(AgentCommand::Prompt { turn, session, text }) => {
+                self.connection.prompt(now, turn, session, text);
+                fault::at(Point::PromptSent);
+            }
             Some(AgentCommand::Cancel { turn }) => self.connection.cancel(now, turn),
             Some(AgentCommand::Permission { request, option }) => self.connection.answer(request, option),
             // A freeze is taken by the caller, and a thaw does not come this way.

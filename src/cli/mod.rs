@@ -28,6 +28,7 @@ use self::home::Home;
 use crate::agent::builtin;
 use crate::clock::MonoNanos;
 use crate::daemon::{self, RunOptions};
+use crate::fault::{self, Point};
 
 /// Parses the command line and runs it.
 pub fn main() -> ExitCode {
@@ -47,6 +48,7 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli, main_at: MonoNanos) -> Result<ExitCode, CliError> {
     match cli.command {
         Command::Gateway(GatewayCommand::Run(args)) => {
+            fault::at(Point::AfterExec);
             let options = RunOptions { home: cli.home, config: args.config, log_format: args.log_format, main_at };
             daemon::run(options).map_err(CliError::Daemon)?;
             Ok(ExitCode::SUCCESS)

@@ -26,6 +26,7 @@ use crate::config::{Config, Environment, Home};
 use crate::control::proto::Image;
 use crate::control::server::{self, ControlHandle};
 use crate::control::{ControlEvent, ControlSnapshot};
+use crate::fault::{self, Point};
 use crate::gateway::{Access, Allowed, Gateway, GatewayState};
 use crate::handoff::adopt::{AdoptError, EXEC_AT_VARIABLE, STATE_FD_VARIABLE};
 use crate::handoff::{Inherited, Phase};
@@ -97,6 +98,7 @@ pub(super) fn claim(options: RunOptions) -> Result<Claimed, DaemonError> {
         Some(fd) => Lock::from_fd(fd),
         None => Lock::acquire(&home.lock()).map_err(DaemonError::Lock)?,
     };
+    fault::at(Point::Claimed);
     Ok(Claimed { options, environment, home, lock: Rc::new(lock), inherited })
 }
 
@@ -143,6 +145,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     if inherited.is_none() {
         opened(&mut opening).await?;
     }
+    fault::at(Point::Adopting);
     let (ports, events) = queues();
     let control = control(&home, activated, inherited.as_mut(), ports.control)?;
     let (agents, removed) = agents(&config, inherited.as_mut(), &ports.agents)?;
@@ -210,7 +213,9 @@ async fn opened(opening: &mut Option<Opening>) -> Result<(), DaemonError> {
 impl Daemon {
     /// From here on the gateway serves.
     async fn begin(&mut self, passport: Option<Passport>) {
+        fault::at(Point::Adopted);
         self.notifier.ready(&self.status_line());
+        fault::at(Point::Ready);
         let ready = MonoNanos::now();
         match passport {
             Some(passport) => self.arrived(passport, ready).await,
@@ -230,6 +235,7 @@ impl Daemon {
         self.carry_out(effects).await;
         self.held = false;
         self.replay().await;
+        fault::at(Point::Unheld);
         for check in std::mem::take(&mut self.stash.checks) {
             self.check(check).await;
         }

@@ -14,6 +14,7 @@ use super::{DaemonError, boot};
 use crate::agent;
 use crate::config::{Config, ConfigError, Home, HomeError};
 use crate::control::server;
+use crate::fault::{self, Point};
 use crate::gateway::GatewayState;
 use crate::handoff::adopt::{AdoptError, Sections};
 use crate::handoff::preflight::{CheckReport, PRODUCT};
@@ -50,6 +51,7 @@ pub enum CheckError {
 /// # Errors
 /// [`CheckError`]: this image must not be given the state.
 pub fn handoff_check(home: Option<PathBuf>, config: Option<PathBuf>) -> Result<CheckReport, CheckError> {
+    fault::at(Point::Checking);
     let input = std::io::stdin().as_fd().try_clone_to_owned().map_err(CheckError::Input)?;
     let mut sections = Sections::read(&mut File::from(input), SECTIONS).map_err(CheckError::State)?;
     read_everything(&mut sections).map_err(CheckError::State)?;

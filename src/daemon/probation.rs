@@ -10,6 +10,7 @@ use super::run::Daemon;
 use super::state::{CarriedProbation, Passport};
 use crate::chat::LinkState;
 use crate::clock::MonoNanos;
+use crate::fault::{self, Point};
 use crate::gateway::AgentView;
 use crate::handoff::Phase;
 use crate::report::Chain;
@@ -121,6 +122,7 @@ impl Daemon {
     /// Commits an update whose time of probation is over.
     pub(super) async fn watch_probation(&mut self) {
         let Some(probation) = &self.probation else { return };
+        fault::at(Point::OnProbation);
         if Instant::now() < probation.until {
             return;
         }
@@ -159,6 +161,7 @@ impl Daemon {
     async fn commit(&mut self) {
         self.close_books().await;
         let Some(probation) = self.probation.take() else { return };
+        fault::at(Point::Committing);
         let versions = Versions::new(self.home.path());
         // This image read its own version when it began to serve.
         let version = running_version();
@@ -170,6 +173,7 @@ impl Daemon {
         .await;
         match set {
             Ok(Ok(pruned)) => {
+                fault::at(Point::Committed);
                 tracing::info!(version = probation.version, pruned = pruned.len(), "update committed");
             }
             Ok(Err(error)) => tracing::error!(error = %Chain(&error), "cannot make the update the current version"),

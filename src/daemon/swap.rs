@@ -13,6 +13,7 @@ use super::run::Daemon;
 use super::state::{CheckFor, Origin, PASSPORT, Passport, VERSION};
 use crate::clock::UnixMillis;
 use crate::control::proto::{self, HandoffKind, HandoffReport, Image, Progress};
+use crate::fault::{self, Point};
 use crate::handoff::preflight::{self, CheckReport, PreflightError};
 use crate::handoff::reexec::reexec;
 use crate::handoff::{Phase, Sealed, Timeline};
@@ -139,6 +140,7 @@ impl Daemon {
             "handoff begins"
         );
         self.tell_begin(&pending).await;
+        fault::at(Point::Requested);
         self.swap = Swap::Preparing(Box::new(pending));
         if is_update {
             self.stage().await;
@@ -154,6 +156,7 @@ impl Daemon {
         match step {
             Step::Progress(progress) => self.tell_progress(progress).await,
             Step::Staged(Ok(StagedImage { version, sha256, file, is_new, .. })) => {
+                fault::at(Point::Staged);
                 let id = Image { version: version.to_string(), sha256 };
                 if let Swap::Preparing(pending) = &mut self.swap {
                     pending.to = Some(id.clone());
@@ -169,6 +172,7 @@ impl Daemon {
             }
             Step::Checked(candidate, Ok(report)) => {
                 tracing::debug!(?report, "preflight passed");
+                fault::at(Point::PreflightPassed);
                 self.swap(candidate).await;
             }
             Step::Checked(_, Err(error)) => self.fail(Chain(&error).to_string()).await,
@@ -194,6 +198,7 @@ impl Daemon {
             Err(error) => return self.fail(Chain(&error).to_string()).await,
         };
         self.write_state_file();
+        fault::at(Point::Staging);
         let steps = self.steps.clone();
         tokio::spawn(async move {
             let progress = steps.clone();
@@ -214,6 +219,7 @@ impl Daemon {
                 return self.fail(Chain(&error).to_string()).await;
             }
         };
+        fault::at(Point::RehearsalFrozen);
         let passport = self.passport(&candidate.id, frozen.turns(), frozen.agents_running());
         let sealed = self.register(frozen).and_then(|mut registry| {
             registry.put_section(PASSPORT, VERSION, &passport)?;
@@ -230,6 +236,7 @@ impl Daemon {
         }
         let steps = self.steps.clone();
         tokio::spawn(async move {
+            fault::at(Point::PreflightRunning);
             let version = &candidate.id.version;
             let outcome = preflight::run(&candidate.file, &sealed, &arguments, version, preflight::DEADLINE).await;
             drop(steps.send(Step::Checked(candidate, outcome)).await);
@@ -257,6 +264,7 @@ impl Daemon {
                 // No word of this in gateway_state.json: the next image writes it in a few milliseconds, and a
                 // `draining` must not be left behind by a process that dies in between.
                 self.notifier.reloading(&self.status_line());
+                fault::at(Point::ReloadingSent);
                 self.notifier.watchdog_ping();
                 let error = reexec(&candidate.file, sealed);
                 self.notifier.ready(&self.status_line());
@@ -272,11 +280,13 @@ impl Daemon {
 
     async fn freeze_and_seal(&mut self, to: &Image, drain: Duration) -> Result<Sealed, String> {
         let told = |error: FreezeError| Chain(&error).to_string();
+        fault::at(Point::Draining);
         self.drain(drain).await.map_err(told)?;
         if let Swap::Preparing(pending) = &mut self.swap {
             pending.timeline.enter(Phase::Quiesce);
         }
         let frozen = self.freeze().await.map_err(told)?;
+        fault::at(Point::Frozen);
         if let Swap::Preparing(pending) = &mut self.swap {
             pending.timeline.enter(Phase::Seal);
         }
@@ -285,6 +295,7 @@ impl Daemon {
             registry.put_section(PASSPORT, VERSION, &passport)?;
             registry.seal()
         });
+        fault::at(Point::Sealed);
         // A stop that is pending wins; one that comes from here on is read by the next image.
         if let Some(crate::sys::signals::Request::Stop(name)) = self.signals.stop_pending() {
             self.stopping = Some(name.to_owned());

@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use super::codec::{self, CodecError, LIMIT_BYTES, Section};
 use super::registry::{FDS, FDS_VERSION, FdName, SectionSpec};
+use crate::fault::{self, Call};
 use crate::sys::inherit::{self, ClaimError};
 use crate::sys::memfd::{self, MemfdError};
 
@@ -147,6 +148,7 @@ impl Inherited {
         let Some(value) = variable else { return Ok(None) };
         let number: RawFd = value.parse().map_err(|_| AdoptError::Variable { value: value.to_owned() })?;
         let state = inherit::claim(&[number]).map_err(AdoptError::Claim)?.remove(0);
+        fault::io(Call::ReadState).map_err(|source| AdoptError::Memfd(MemfdError::Io { what: "read", source }))?;
         let sections = Sections::read(&mut File::from(state), known)?;
         let table = sections.fd_names()?;
         let numbers: Vec<RawFd> = table.values().copied().collect();

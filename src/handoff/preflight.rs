@@ -24,6 +24,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
 use super::registry::Sealed;
+use crate::fault::{self, Call};
 use crate::sys::readiness;
 
 /// The hidden command that the child runs.
@@ -118,7 +119,7 @@ pub async fn run(
         .stdout(output_write)
         .stderr(error_write)
         .process_group(0);
-    let child = command.spawn().map_err(PreflightError::Start)?;
+    let child = fault::io(Call::Spawn).and_then(|()| command.spawn()).map_err(PreflightError::Start)?;
     drop(command); // It holds the write ends of the pipes.
     let child = Child::watch(child).map_err(PreflightError::Watch)?;
     let report = tokio::time::timeout(deadline, child.finish(output_read.into(), error_read.into()))

@@ -9,6 +9,7 @@ use thiserror::Error;
 use super::adopt::{EXEC_AT_VARIABLE, STATE_FD_VARIABLE};
 use super::registry::Sealed;
 use crate::clock::MonoNanos;
+use crate::fault::{self, Point};
 use crate::sys::exec;
 
 /// Variables of the previous start that must not reach the next image: the fds they speak of are carried by name.
@@ -40,5 +41,6 @@ fn attempt(image: &File, sealed: &Sealed) -> Result<std::convert::Infallible, st
         std::env::vars_os().filter(|(key, _)| !DROPPED.iter().any(|dropped| key == dropped)).collect();
     environment.push((STATE_FD_VARIABLE.into(), state.as_raw_fd().to_string().into()));
     environment.push((EXEC_AT_VARIABLE.into(), MonoNanos::now().0.to_string().into()));
+    fault::at(Point::BeforeExec);
     exec::replace_image(image, std::env::args_os().collect(), environment)
 }

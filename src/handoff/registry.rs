@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::codec::{self, CodecError, Section};
+use crate::fault::{self, Call};
 use crate::sys::memfd::{self, MemfdError};
 
 /// The name of the section that maps fd names to numbers; the registry's own.
@@ -128,8 +129,9 @@ impl Registry {
         let mut numbers: BTreeMap<&FdName, RawFd> = BTreeMap::new();
         let mut duplicates = Vec::with_capacity(self.fds.len());
         for (name, fd) in &self.fds {
-            let duplicate = rustix::io::dup(fd.as_fd())
-                .map_err(|e| SealError::Duplicate { name: name.clone(), source: e.into() })?;
+            let duplicate = fault::io(Call::Dup)
+                .and_then(|()| Ok(rustix::io::dup(fd.as_fd())?))
+                .map_err(|source| SealError::Duplicate { name: name.clone(), source })?;
             numbers.insert(name, duplicate.as_raw_fd());
             duplicates.push(duplicate);
         }

@@ -18,6 +18,7 @@ use tempfile::NamedTempFile;
 use thiserror::Error;
 
 use crate::clock::UnixMillis;
+use crate::fault::{self, Call};
 use crate::id::{Generation, PlatformName};
 
 /// The value of [`GatewayState::kind`].
@@ -233,7 +234,7 @@ fn replace(path: &Path, content: &impl Serialize) -> Result<(), StateFileError> 
     // In one write: a handoff waits for it, and the serialiser alone would make one of every token.
     let text = serde_json::to_vec_pretty(content).map_err(|source| error(source.into()))?;
     let mut file = NamedTempFile::with_prefix_in(".gateway_state.", directory).map_err(error)?;
-    file.write_all(&text).map_err(error)?;
+    fault::io(Call::StateFile).and_then(|()| file.write_all(&text)).map_err(error)?;
     file.persist(path).map_err(|persist| error(persist.error))?;
     Ok(())
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{Store, StoreError};
 use crate::chat::Inbound;
 use crate::clock::UnixMillis;
+use crate::fault::{self, Point};
 use crate::id::TurnId;
 
 /// How long a message is kept once it is done, in milliseconds: for as long a platform may send it again and be told
@@ -83,6 +84,7 @@ impl Store {
                 Ok(id.map_or(Accepted::Duplicate, |id| Accepted::New(TurnId(id))))
             })
             .await
+            .inspect(|_| fault::at(Point::Accepted))
     }
 
     /// Records how far a turn has come.

@@ -5,6 +5,7 @@ use rusqlite::{Connection, Transaction};
 use tokio::sync::{mpsc, oneshot};
 
 use super::StoreError;
+use crate::fault::{self, Call};
 
 /// Jobs that may wait; a caller beyond that waits for room.
 const QUEUE: usize = 1024;
@@ -122,7 +123,9 @@ fn commit(connection: &mut Connection, jobs: impl Iterator<Item = Job>) {
     }
     let outcome = match undone {
         true => Err("an earlier write of the same commit failed and undid it".to_owned()),
-        false => transaction.commit().map_err(|error| error.to_string()),
+        false => fault::io(Call::StateDb)
+            .map_err(|error| error.to_string())
+            .and_then(|()| transaction.commit().map_err(|error| error.to_string())),
     };
     for answer in answers {
         answer(outcome.clone());

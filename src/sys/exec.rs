@@ -7,6 +7,8 @@ use std::os::unix::ffi::OsStringExt;
 
 use nix::fcntl::AtFlags;
 
+use crate::fault::{self, Call};
+
 /// Replaces the image of this process by `image`. Returns only when the kernel refused and everything is as before.
 ///
 /// `image` may be CLOEXEC: the kernel holds it on its own. No path is looked up, so these are the bytes that the
@@ -28,6 +30,7 @@ pub fn replace_image(
             CString::new(key.into_vec())
         })
         .collect::<Result<Vec<_>, _>>()?;
+    fault::io(Call::Execve)?;
     Ok(nix::unistd::execveat(image, c"", &arguments, &environment, AtFlags::AT_EMPTY_PATH)?)
 }
 

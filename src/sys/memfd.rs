@@ -7,6 +7,8 @@ use std::os::fd::AsFd;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create};
 use thiserror::Error;
 
+use crate::fault::{self, Call};
+
 const ALL_SEALS: SealFlags = SealFlags::SEAL.union(SealFlags::SHRINK).union(SealFlags::GROW).union(SealFlags::WRITE);
 
 /// Why a sealed memfd could not be made or read.
@@ -41,6 +43,7 @@ pub enum MemfdError {
 pub fn seal(name: &str, content: &[u8]) -> Result<File, MemfdError> {
     let io = |what| move |source| MemfdError::Io { what, source };
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    fault::io(Call::MemfdCreate).map_err(io("create"))?;
     let fd = memfd_create(name, flags).map_err(|e| io("create")(e.into()))?;
     let mut file = File::from(fd);
     file.write_all(content).map_err(io("write"))?;

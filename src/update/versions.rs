@@ -24,6 +24,8 @@ use semver::Version;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+use crate::fault::{self, Call};
+
 const BINARY: &str = "hermes";
 const CURRENT: &str = "current";
 const CURRENT_NEW: &str = ".current.new";
@@ -153,7 +155,9 @@ impl Versions {
         let current = self.dir.join(CURRENT);
         // What a power cut left under this name is of no use.
         ignore_missing(fs::remove_file(&new)).map_err(io_error("remove", &new))?;
-        std::os::unix::fs::symlink(version.to_string(), &new).map_err(io_error("make the link", &new))?;
+        fault::io(Call::Versions)
+            .and_then(|()| std::os::unix::fs::symlink(version.to_string(), &new))
+            .map_err(io_error("make the link", &new))?;
         fs::rename(&new, &current).map_err(io_error("replace", &current))?;
         sync_dir(&self.dir)
     }
@@ -290,6 +294,7 @@ impl Staging {
     /// Where the binary is written to.
     pub(super) fn create_binary(&self) -> Result<File, VersionsError> {
         let path = self.dir.join(BINARY);
+        fault::io(Call::Versions).map_err(io_error("write", &path))?;
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(io_error("create", path))
     }
 
@@ -390,7 +395,10 @@ fn staging_name(version: &Version) -> String {
 }
 
 fn sync_dir(dir: &Path) -> Result<(), VersionsError> {
-    File::open(dir).and_then(|opened| opened.sync_all()).map_err(io_error("sync", dir))
+    fault::io(Call::Fsync)
+        .and_then(|()| File::open(dir))
+        .and_then(|opened| opened.sync_all())
+        .map_err(io_error("sync", dir))
 }
 
 fn ignore_missing(outcome: io::Result<()>) -> io::Result<()> {

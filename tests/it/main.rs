@@ -4,6 +4,7 @@
 //! - `cli`: every command against a scripted gateway.
 //! - `config`: gateway.toml, accepted and refused.
 //! - `control`: the control socket, its limits, and clients over freezes and adoptions.
+//! - `fault`: the fault points are where they should be, and in no release.
 //! - `golden`: states that earlier images handed over.
 //! - `core`: the whole gateway as a plain process: nothing lost and nothing twice over handoffs, kills and reloads.
 //! - `handoff`: the whole gateway under a real systemd, replaced while turns stream.
@@ -20,6 +21,7 @@ mod cli;
 mod config;
 mod control;
 mod core;
+mod fault;
 mod golden;
 mod handoff;
 mod hostile;

@@ -13,6 +13,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("clock", 0),
     ("version", 0),
     ("recovery", 0),
+    ("fault", 0),
     ("tls", 0),
     ("report", 0),
     ("chat", 0),
