@@ -1,6 +1,6 @@
 //! The rows of the drill, as data: what is done, and what must come of it.
 
-use hermes_gateway::fault::{Call, Step};
+use hermes_gateway::fault::{Call, Point};
 
 /// The version that runs at first, and the one that it is updated to.
 pub const OLD: &str = "1.0.0";
@@ -176,18 +176,18 @@ fn faulty_images() -> Vec<Row> {
     // Killed by the kernel, or so slow that its deadline comes first.
     let either = Expect { process: Process::Either, ..back(&["❌"]) };
     vec![
-        later("hangs after the execve", "main hang", back(&["serves again"])),
-        later("exits 0 after the execve", "main exit0", back(&["serves again"])),
-        later("segfaults after the execve", "main segv", back(&["serves again"])),
+        later("hangs after the execve", "after_exec hang", back(&["serves again"])),
+        later("exits 0 after the execve", "after_exec exit0", back(&["serves again"])),
+        later("segfaults after the execve", "after_exec segv", back(&["serves again"])),
         later("panics while adopting", "adopting panic", back(&["serves again"])),
         later("hangs while adopting", "adopting hang", back(&["serves again"])),
         later("exits 1 before READY", "adopted exit1", back(&["serves again"])),
-        later("panics one second after READY", "ticked panic", back(&["serves again"])),
-        later("aborts in probation", "ticked abort", back(&["serves again"])),
-        later("deadlocks its runtime in probation", "ticked hang", back(&["serves again"])),
-        later("eats all memory", "ticked memory", either),
+        later("panics one second after READY", "on_probation panic", back(&["serves again"])),
+        later("aborts in probation", "on_probation abort", back(&["serves again"])),
+        later("deadlocks its runtime in probation", "on_probation hang", back(&["serves again"])),
+        later("eats all memory", "on_probation memory", either),
         later("cannot read the state", "checking exit1", refused(&["exit code 1"])),
-        later("cannot read the state after all", "claimed exit1", back(&["serves again"])),
+        later("cannot read the state after all", "read_state EIO", back(&["serves again"])),
         Row {
             trouble: Trouble::SilentAgent, ..row("the new image has an agent that never answers", refused(&["❌"]))
         },
@@ -198,14 +198,21 @@ fn faulty_images() -> Vec<Row> {
 /// The running image at every numbered step of an update.
 fn steps() -> Vec<Row> {
     let mut rows = Vec::new();
-    for (number, step) in (1..).zip(Step::ALL) {
+    for point in Point::ALL.iter().copied() {
         for (signal, action, expect) in
             [("SIGKILL", "kill", killed()), ("SIGTERM", "term", stopped()), ("SIGUSR1", "usr1", updated())]
         {
-            let name = format!("{signal} at step {number}, {}", step.name());
-            // In the preflight's child, which dies of each of them.
-            let expect = if step == Step::Checking { back(&["killed by signal"]) } else { expect };
-            rows.push(fault(name, format!("* {} {action}", step.name()), expect));
+            let name = format!("{signal} at step {}, {}", point.number(), point.name());
+            let expect = match point {
+                // In the preflight's child, which dies of each of them.
+                Point::Checking => back(&["killed by signal"]),
+                // It comes before the update, which is then refused or not.
+                _ if point.phase() == "serving" && action == "usr1" => {
+                    Expect { serves: Serves::Either, told: &["✅", "⏳"], ..updated() }
+                }
+                _ => expect,
+            };
+            rows.push(fault(name, format!("{} {action}", point.name()), expect));
         }
     }
     rows
@@ -215,10 +222,10 @@ fn steps() -> Vec<Row> {
 fn starts() -> Vec<Row> {
     let quiet = |expect| Expect { serves: Serves::Old, told: &[], agent_kept: false, ..expect };
     let mut rows = Vec::new();
-    for step in [Step::Main, Step::Adopting, Step::Adopted, Step::Ready, Step::Serving] {
+    for point in [Point::AfterExec, Point::Claimed, Point::Adopting, Point::Adopted, Point::Ready, Point::Unheld] {
         for (signal, action, expect) in [("SIGKILL", "kill", killed()), ("SIGTERM", "term", stopped())] {
-            let line = format!("* {} {action}", step.name());
-            let name = format!("{signal} in a start, {}", step.name());
+            let line = format!("{} {action}", point.name());
+            let name = format!("{signal} in a start, {}", point.name());
             rows.push(Row { ask: Ask::Start, ..fault(name, line, quiet(expect)) });
         }
     }
@@ -239,27 +246,33 @@ fn requests() -> Vec<Row> {
 /// What the machine does not give.
 fn machine() -> Vec<Row> {
     let mut rows = Vec::new();
-    for call in Call::ALL {
+    for call in Call::ALL.iter().copied() {
         let (errno, expect) = match call {
             Call::Dup => ("EMFILE", back(&["❌"])),
             Call::MemfdCreate => ("ENOMEM", back(&["❌"])),
-            Call::Exec => ("ENOMEM", back(&["❌"])),
-            Call::Fork => ("EAGAIN", back(&["❌"])),
-            Call::WriteVersions => ("ENOSPC", back(&["❌"])),
+            Call::Execve => ("ENOMEM", back(&["❌"])),
+            Call::Spawn => ("EAGAIN", back(&["❌"])),
+            Call::Versions => ("ENOSPC", back(&["❌"])),
+            Call::Fsync => ("EIO", back(&["❌"])),
+            // The new image cannot; the row of the faulty images says the same with other words.
+            Call::ReadState => ("EIO", back(&["serves again"])),
             // A message that cannot be stored is delivered again, so the command comes through in the end.
-            Call::WriteStore => ("ENOSPC", Expect { serves: Serves::Either, told: ANY_WORD, ..back(&[]) }),
+            Call::StateDb => ("ENOSPC", Expect { serves: Serves::Either, told: ANY_WORD, ..back(&[]) }),
             // Only other programs read it.
-            Call::WriteState => ("ENOSPC", updated()),
+            Call::StateFile => ("ENOSPC", updated()),
         };
-        for often in ["once", "always"] {
-            let name = format!("{errno} for {}, {often}", call.name());
-            rows.push(fault(name, format!("* {} {errno} {often}", call.name()), expect.clone()));
+        for (name, often) in [("once", ""), ("always", " always")] {
+            let name = format!("{errno} for {}, {name}", call.name());
+            rows.push(fault(name, format!("{} {errno}{often}", call.name()), expect.clone()));
         }
+    }
+    for (way, seconds) in [("forward", "31536000"), ("back", "-31536000")] {
+        // CLOCK_REALTIME has no namespace, so it is what the gateway reads of it that jumps.
+        rows.push(fault(format!("the clock jumps {way} by a year"), format!("clock {seconds} always"), updated()));
     }
     rows.push(Row { trouble: Trouble::ReadOnly, ..row("versions/ is read-only", refused(&["❌"])) });
     for (name, why) in [
         ("mmap fails", "hermes maps nothing itself: what it hands over is written into the memfd and read from it"),
-        ("the clock jumps by a year", "CLOCK_REALTIME has no namespace; to set it would set the machine's"),
         (
             "power cut while switching slots",
             "shown by the tests of src/slots.rs, which stop at every boundary between writes",
