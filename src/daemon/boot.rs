@@ -208,7 +208,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     ground.opening.done().await.map_err(DaemonError::Store)?;
     fault::at(Point::Adopting);
     let (ports, events) = queues();
-    let mut keeper = Keeper::new(ground.fd_store, passport.as_ref());
+    let mut keeper = Keeper::new(ground.fd_store, passport.as_ref(), inherited.as_ref());
     let control = control(&ground.home, ground.activated, inherited.as_mut(), ports.control, &mut keeper)?;
     let is_recovery = passport.is_none();
     let taken = agents(&ground.config, inherited.as_mut(), &ports.agents, &mut keeper, is_recovery)?;

@@ -8,10 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use super::state::{Passport, agent_fds, agent_log_fd};
+use super::state::{Passport, agent_fds, agent_log_fd, lock_fd};
 use crate::agent::AgentFds;
-use crate::handoff::FdName;
 use crate::handoff::way_back::WayBack;
+use crate::handoff::{FdName, Inherited};
 use crate::id::AgentName;
 use crate::report::Chain;
 use crate::service::fdstore::FdStore;
@@ -28,9 +28,13 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// Keeps nothing yet, though the service manager may have what `passport` says.
-    pub(super) fn new(fd_store: FdStore, passport: Option<&Passport>) -> Self {
-        let stored = passport.map(|passport| passport.stored.clone()).unwrap_or_default();
+    /// Keeps nothing yet, though the service manager may have what `passport` says, or after a crash what is left.
+    pub(super) fn new(fd_store: FdStore, passport: Option<&Passport>, left: Option<&Inherited>) -> Self {
+        let stored = match (passport, left) {
+            (Some(passport), _) => passport.stored.clone(),
+            (None, Some(left)) => left.names().filter(|name| **name != lock_fd()).cloned().collect(),
+            (None, None) => BTreeSet::new(),
+        };
         Self { fds: BTreeMap::new(), fd_store, stored, way_back: None }
     }
 
