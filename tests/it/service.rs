@@ -54,7 +54,7 @@ fn run(program: &str, arguments: &[&str]) -> (bool, String) {
 
 fn install_program() {
     unit::add_user();
-    unit::install_launcher();
+    unit::install_launcher(Path::new(env!("CARGO_BIN_EXE_hermes-launch")));
     fs::create_dir_all(Path::new(PROGRAM).parent().expect("a parent")).expect("the boot's own /var");
     fs::write(PROGRAM, PROGRAM_TEXT).expect("written");
     fs::set_permissions(PROGRAM, fs::Permissions::from_mode(0o755)).expect("executable");

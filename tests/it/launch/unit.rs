@@ -50,7 +50,7 @@ impl Boot {
     fn new(name: &str, image: &str, settings: &str) -> Option<Self> {
         let systemd = systemd::inside(name, DEADLINE)?;
         unit::add_user();
-        unit::install_launcher();
+        unit::install_launcher(Path::new(env!("CARGO_BIN_EXE_hermes-launch")));
         let boot = Self { systemd };
         boot.image("1.0.0", image);
         boot.slots(&proven("1.0.0"));

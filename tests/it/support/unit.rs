@@ -62,7 +62,7 @@ impl<'a> Unit<'a> {
         let slots = Slots { proven: Some(version.to_owned()), ..Slots::default() };
         slots.write(&versions).expect("writes the slots");
         run("chown", &["-R", "hermes:hermes", HOME]);
-        install_launcher();
+        install_launcher(&binary.with_file_name("hermes-launch"));
         if !drop_in.is_empty() {
             let directory = format!("/etc/systemd/system/{UNIT}.d");
             fs::create_dir_all(&directory).expect("the boot's own directory");
@@ -165,11 +165,11 @@ pub fn add_user() {
     run("useradd", &["--system", "--home-dir", HOME, "--no-create-home", "hermes"]);
 }
 
-/// Puts the launcher where [`unit_text`] looks for it.
-pub fn install_launcher() {
+/// Puts the program `built` where [`unit_text`] looks for the launcher.
+pub fn install_launcher(built: &Path) {
     let launcher = Path::new(LAUNCHER_INSIDE);
     fs::create_dir_all(launcher.parent().expect("a directory")).expect("the boot's own /var");
-    fs::copy(env!("CARGO_BIN_EXE_hermes-launch"), launcher).expect("installs the launcher");
+    fs::copy(built, launcher).expect("installs the launcher");
 }
 
 /// The unit of `dist/` with `Restart=`, for a boot.
