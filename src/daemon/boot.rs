@@ -7,10 +7,13 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::advice::advice;
 use super::outlet::Outlet;
+use super::pulse::Pulse;
 use super::releases::{raise_floor, sha256_hex};
 use super::run::{Daemon, Events, ticks};
 use super::state::{
@@ -38,8 +41,11 @@ use crate::service::lock::Lock;
 use crate::service::notify::Notifier;
 use crate::service::state_file;
 use crate::store::{Opening, Store};
-use crate::sys::signals::Signals;
+use crate::sys::signals::{Request, Signals};
 use crate::telemetry::{self, TelemetryOptions, lifecycle};
+
+/// How long a database that is being opened may hold up the orderly stop of what was taken over.
+const STOP_GRACE: Duration = Duration::from_secs(5);
 
 /// Events that may wait in each queue.
 const EVENTS: usize = 256;
@@ -107,6 +113,11 @@ pub(super) fn ground(claimed: Claimed) -> Result<Ground, DaemonError> {
         report::write_start(&home, state_file::Phase::Starting, None);
     }
     let config = Config::load(home.config_file(), &environment).map_err(DaemonError::Config)?;
+    if inherited.is_none()
+        && let Some(advice) = advice(&environment, std::process::id())
+    {
+        advice.log();
+    }
     let notifier = Notifier::from_env(&environment);
     let activated = match &inherited {
         Some(_) => None,
@@ -136,12 +147,12 @@ fn arrived_at(mut passport: Passport, environment: &Environment, main_at: MonoNa
 pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     let Ground { options, home, config, lock, store, opening, notifier, activated, inherited } = ground;
     let system = |what| move |source| DaemonError::System { what, source };
-    let signals = Signals::open().map_err(system("listen for signals"))?;
+    let mut signals = Signals::open().map_err(system("listen for signals"))?;
     let (mut inherited, passport) = inherited.unzip();
     // Nothing is started without a database. What runs already is taken over meanwhile.
     let mut opening = Some(opening);
     if inherited.is_none() {
-        opened(&mut opening).await?;
+        opened(&mut opening, &mut signals, Duration::ZERO).await?;
     }
     let (ports, events) = queues();
     let control = control(&home, activated, inherited.as_mut(), ports.control)?;
@@ -186,6 +197,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
         stash,
         shown: Cell::new(None),
         ticks,
+        pulse: Pulse::default(),
         checks: Vec::new(),
         held_steps: Vec::new(),
         stopping: None,
@@ -194,16 +206,38 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     for outlet in removed {
         daemon.dismiss(outlet);
     }
-    opened(&mut opening).await?;
+    // A stop that came by now is carried out in order, so that the turns that were taken over are ended.
+    daemon.stopping = opened(&mut opening, &mut daemon.signals, STOP_GRACE).await?;
     daemon.begin(passport).await;
     Ok(daemon)
 }
 
-/// Waits for the database, unless that was done.
-async fn opened(opening: &mut Option<Opening>) -> Result<(), DaemonError> {
-    match opening.take() {
-        Some(opening) => opening.done().await.map_err(DaemonError::Store),
-        None => Ok(()),
+/// Waits for the database, unless that was done. Returns a stop that was asked for meanwhile.
+///
+/// # Errors
+/// [`DaemonError::Store`]; [`DaemonError::Stopped`] if the database does not open within `grace` of a stop, because it
+/// may hang for as long as its disk does.
+async fn opened(
+    opening: &mut Option<Opening>,
+    signals: &mut Signals,
+    grace: Duration,
+) -> Result<Option<String>, DaemonError> {
+    let Some(opening) = opening.take() else { return Ok(None) };
+    let done = opening.done();
+    tokio::pin!(done);
+    let name = loop {
+        tokio::select! {
+            opened = &mut done => return opened.map(|()| None).map_err(DaemonError::Store),
+            request = signals.next() => match request {
+                Request::Stop(name) => break name,
+                Request::Restart | Request::Reload => tracing::warn!("nothing to restart yet: the gateway starts"),
+            },
+        }
+    };
+    tracing::info!(signal = name, "asked to stop before the database is open");
+    match tokio::time::timeout(grace, done).await {
+        Ok(opened) => opened.map(|()| Some(name.to_owned())).map_err(DaemonError::Store),
+        Err(_) => Err(DaemonError::Stopped { signal: name }),
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use semver::Version;
 use tokio::time::Instant;
 
-use super::releases::{raise_floor, running_version};
+use super::releases::{clear_failed, raise_floor, running_version};
 use super::run::Daemon;
 use super::state::{CarriedProbation, Passport};
 use crate::chat::LinkState;
@@ -60,7 +60,8 @@ impl Daemon {
             "handoff done"
         );
         self.tell_done(&passport.origin, &report).await;
-        let is_update = passport.kind == "update";
+        // To go back is to run other bytes, too.
+        let is_update = matches!(passport.kind.as_str(), "update" | "revert");
         let record = HandoffRecord {
             kind: passport.kind.clone(),
             requested_by: passport.origin.who(),
@@ -175,6 +176,7 @@ impl Daemon {
             Ok(Err(error)) => tracing::error!(error = %Chain(&error), "cannot make the update the current version"),
             Err(error) => tracing::error!(%error, "cannot make the update the current version"),
         }
+        clear_failed(&self.store, &running_version()).await;
         if let Some(row) = probation.row {
             self.set_outcome(row, "committed").await;
         }

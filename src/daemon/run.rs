@@ -12,6 +12,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use super::boot::Claimed;
 use super::outlet::Outlet;
 use super::probation::Probation;
+use super::pulse::Pulse;
 use super::state::{CheckFor, ControlRequest, Stash};
 use super::swap::{RunningImage, Step, Swap};
 use super::{DaemonError, RunOptions, boot, report};
@@ -71,6 +72,8 @@ pub(super) struct Daemon {
     /// What arrived while everything was held and was not handled yet.
     pub(super) stash: Stash,
     pub(super) ticks: Interval,
+    /// Whether the database goes on, too.
+    pub(super) pulse: Pulse,
     /// Looks for releases that are under way.
     pub(super) checks: Vec<CheckFor>,
     /// What tasks beside the loop reported while everything was held.
@@ -108,7 +111,14 @@ pub fn run(options: RunOptions) -> Result<(), DaemonError> {
     signals::take_over().map_err(|source| DaemonError::System { what: "set up signals", source })?;
     let claimed = boot::claim(options)?;
     let (home, lock) = (claimed.home.clone(), Rc::clone(&claimed.lock));
-    let outcome = start_and_serve(claimed);
+    let outcome = match start_and_serve(claimed) {
+        Err(DaemonError::Stopped { signal }) => {
+            tracing::info!(name: lifecycle::STOPPED, why = signal, "stopped before it was up");
+            report::write_start(&home, Phase::Stopped, Some(&DaemonError::Stopped { signal }));
+            Ok(())
+        }
+        other => other,
+    };
     match &outcome {
         // It did start; its end is written down already.
         Ok(()) | Err(DaemonError::PartDied { .. }) => {}
@@ -236,12 +246,19 @@ impl Daemon {
     }
 
     async fn tick(&mut self) {
-        self.notifier.watchdog_ping();
+        self.show_life();
         self.watch_parts();
         if self.shown.get() != Some(self.in_short()) {
             self.write_state_file();
         }
         self.watch_probation().await;
+    }
+
+    /// Tells systemd that the gateway is alive, if it is.
+    pub(super) fn show_life(&mut self) {
+        if self.pulse.beat(&self.store) {
+            self.notifier.watchdog_ping();
+        }
     }
 
     /// A part's task ends by itself only when it panics, which tokio keeps to itself.

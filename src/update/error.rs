@@ -214,6 +214,26 @@ pub enum UpdateError {
         /// The highest version ever accepted.
         floor: Version,
     },
+    /// The newest release failed here before, and was not named.
+    #[error("{version} failed here before ({reason}); /update {version} tries it again")]
+    FailedBefore {
+        /// The release.
+        version: Version,
+        /// How it failed.
+        reason: String,
+    },
+    /// There is no version to go back to.
+    #[error(
+        "there is nothing to go back to: {} holds no version below {running} that has not failed; to go back all the \
+         same, put the older release's program there as <version>/hermes",
+        dir.display()
+    )]
+    NothingBefore {
+        /// What runs.
+        running: Version,
+        /// Where versions are kept.
+        dir: PathBuf,
+    },
     /// The release is not there for this target.
     #[error("version {version} is not available for {target}, only for {}", list(found))]
     OtherTarget {
