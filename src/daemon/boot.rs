@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::advice::advice;
 use super::outlet::Outlet;
 use super::pulse::Pulse;
-use super::releases::{raise_floor, sha256_hex};
+use super::releases::{mark_abandoned, raise_floor, sha256_hex};
 use super::run::{Daemon, Events, ticks};
 use super::state::{
     AGENTS, AgentEntry, CONTROL, ControlEntry, GATEWAY, LOCAL, PASSPORT, PLATFORMS, Passport, PlatformEntry, SECTIONS,
@@ -272,6 +272,7 @@ impl Daemon {
 
     /// Takes up what a process that was killed left in the store.
     async fn recover(&mut self) {
+        mark_abandoned(&self.store).await;
         // An update that had not proven itself when its process ended; which version runs now is another matter.
         if let Err(error) = self.store.close_handoffs("ended before it was committed").await {
             tracing::error!(error = %Chain(&error), "cannot record how a handoff ended");

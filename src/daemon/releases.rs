@@ -21,6 +21,10 @@ const HIGHEST_VERSION: &str = "highest_version";
 const FAILED_VERSIONS: &str = "failed_versions";
 /// Failed versions that are remembered; the oldest failure is forgotten first.
 const FAILED_VERSIONS_MAX: usize = 32;
+/// Handoffs that are looked at for one that was not committed; only the latest can be such a one.
+const LATEST: u32 = 10;
+/// The outcome of a handoff whose image serves and has not proven itself yet.
+const SERVING: &str = "serving";
 /// What is kept of a reason, in characters: it is told in one line.
 const REASON_CHARS_MAX: usize = 300;
 
@@ -117,6 +121,24 @@ pub(super) async fn mark_failed(store: &Store, version: &Version, reason: &str) 
         true
     })
     .await;
+}
+
+/// Marks versions that were being tried when their process ended, where another one runs now: whatever started this one
+/// went back. To be called at a start that is no handoff, before the history is closed.
+pub(super) async fn mark_abandoned(store: &Store) {
+    let running = running_version();
+    let latest = store.handoffs(LATEST).await.unwrap_or_else(|error| {
+        tracing::error!(error = %Chain(&error), "cannot read the history");
+        Vec::new()
+    });
+    for tried in latest.iter().filter(|record| record.outcome == SERVING) {
+        let Ok(version) = Version::parse(&tried.to_version) else { continue };
+        // Who took it back may have said why already.
+        if version != running && failed(store, &version).await.is_none() {
+            tracing::warn!(%version, %running, "a version did not prove itself before its process ended");
+            mark_failed(store, &version, "its process ended before it had proven itself").await;
+        }
+    }
 }
 
 /// How a version failed here, if it did.

@@ -302,6 +302,12 @@ impl Daemon {
         self.held = true;
         self.await_stopped(Instant::now() + drain + AGENT_STOP).await;
         self.close_books().await;
+        // An orderly stop is no failure of a version that is being tried.
+        if self.died.is_none()
+            && let Err(error) = self.store.close_handoffs("the gateway was stopped before it was committed").await
+        {
+            tracing::error!(error = %Chain(&error), "cannot record how a handoff ended");
+        }
         if let Err(error) = self.store.flush().await {
             tracing::error!(error = %Chain(&error), "the last writes may be lost");
         }
