@@ -14,11 +14,11 @@ use thiserror::Error;
 use tokio::time::Instant;
 
 use super::run::{Daemon, Event};
-use super::swap::Swap;
 use super::state::{
     AGENTS, AgentEntry, CONTROL, ControlEntry, GATEWAY, LOCAL, PLATFORMS, PlatformEntry, STASH, Stash, VERSION,
     agent_fds, client_fd, listener_fd, lock_fd,
 };
+use super::swap::Swap;
 use crate::agent::{AgentCommand, AgentEvent, AgentSnapshot};
 use crate::control::proto::Progress;
 use crate::control::{ControlCommand, ControlEvent, ControlSnapshot};

@@ -54,10 +54,9 @@ impl WayBack {
         let target = listed.iter().rev().find(|version| below(version) && !self.failed.contains_key(version));
         match target {
             Some(version) => self.versions.open(version).map_err(UpdateError::Versions),
-            None => Err(UpdateError::NothingBefore {
-                running: self.running.clone(),
-                dir: self.versions.dir().to_owned(),
-            }),
+            None => {
+                Err(UpdateError::NothingBefore { running: self.running.clone(), dir: self.versions.dir().to_owned() })
+            }
         }
     }
 }

@@ -37,6 +37,9 @@ use crate::telemetry::lifecycle;
 /// The longest wait for agents at a stop, beyond what the platforms are given: stdin closed, SIGTERM, SIGKILL.
 const AGENT_STOP: Duration = Duration::from_secs(15);
 
+/// The longest wait for the database at a stop.
+const STORE_STOP: Duration = Duration::from_secs(10);
+
 /// How long blocking calls that nobody waits for any more may hold up the end of the process.
 const LEFT_BEHIND: Duration = Duration::from_secs(1);
 
@@ -301,6 +304,15 @@ impl Daemon {
         self.control.put(ControlCommand::Stop { drain });
         self.held = true;
         self.await_stopped(Instant::now() + drain + AGENT_STOP).await;
+        if tokio::time::timeout(STORE_STOP, self.last_writes()).await.is_err() {
+            tracing::error!("the database writer does not answer; the last writes may be lost");
+        }
+        self.write_state_file_stopped(&why);
+        report::remove_pid_file(&self.home);
+        tracing::info!(name: lifecycle::STOPPED, why, "stopped");
+    }
+
+    async fn last_writes(&mut self) {
         self.close_books().await;
         // An orderly stop is no failure of a version that is being tried.
         if self.died.is_none()
@@ -311,9 +323,6 @@ impl Daemon {
         if let Err(error) = self.store.flush().await {
             tracing::error!(error = %Chain(&error), "the last writes may be lost");
         }
-        self.write_state_file_stopped(&why);
-        report::remove_pid_file(&self.home);
-        tracing::info!(name: lifecycle::STOPPED, why, "stopped");
     }
 
     async fn await_stopped(&mut self, deadline: Instant) {

@@ -207,7 +207,7 @@ pub enum UpdateError {
         running: Version,
     },
     /// The release is newer than what runs, but a newer one was accepted before.
-    #[error("version {version} is refused, because {floor} was accepted before: wait for a newer release")]
+    #[error("{}", older_than_accepted(version, floor))]
     OlderThanAccepted {
         /// The release.
         version: Version,
@@ -338,6 +338,13 @@ pub enum UpdateError {
     /// `HERMES_HOME/versions` fails, or another update is under way ([`VersionsError::Busy`]).
     #[error(transparent)]
     Versions(VersionsError),
+}
+
+fn older_than_accepted(version: &Version, floor: &Version) -> String {
+    if version.cmp_precedence(floor).is_eq() {
+        return format!("{version} ran here before and is not taken unasked; /update {version} takes it again");
+    }
+    format!("version {version} is refused, because {floor} was accepted before: wait for a newer release")
 }
 
 fn timed_out(wait: Wait, url: &str, limit: Duration) -> String {

@@ -1,5 +1,7 @@
 //! Which release is chosen, and that no input makes the readers panic.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 use semver::Version;
 use serde_json::{Value, json};

@@ -9,6 +9,7 @@
 //! - `handoff`: the whole gateway under a real systemd, replaced while turns stream.
 //! - `hostile`: bad input from every side, and ends at every moment: clear words, no panic, nothing lost.
 //! - `refusal`: bad releases asked for from a chat and the command line: the reason is told, nothing is touched.
+//! - `revert`: the way back to the version before, and versions that failed.
 //! - `service`: the unit files, and notifications, logs and sockets under a real systemd.
 //! - `telegram`: the Telegram platform against the test server.
 //! - `tidy`: rules for the source tree that the compiler does not know.
@@ -24,6 +25,7 @@ mod golden;
 mod handoff;
 mod hostile;
 mod refusal;
+mod revert;
 mod service;
 mod support;
 mod telegram;
