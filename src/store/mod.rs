@@ -140,8 +140,8 @@ impl Store {
         let store = self.clone();
         tokio::spawn(async move {
             let job = move |_: &rusqlite::Connection| {
-                drop(hangs.send(()));
-                drop(wait.recv());
+                let _the_test_has_ended = hangs.send(());
+                let _dropped = wait.recv();
                 Ok(())
             };
             drop(store.writer.run("hang", job).await);
