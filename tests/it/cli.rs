@@ -67,7 +67,7 @@ fn image(version: &str) -> Value {
 fn status(version: &str, generation: u64) -> Value {
     json!({
         "gateway_state": "running", "image": image(version), "pid": 4242, "generation": generation,
-        "started_at": 1_000, "image_started_at": 2_000, "phase": "serving", "home": "/var/lib/hermes",
+        "started_at": 1_000, "image_started_at": 2_000, "phase": "serving", "waiting_for": null, "home": "/var/lib/hermes",
         "platforms": [{ "name": "local", "state": "connected", "updated_at": 1_000 }],
         "agents": [{ "name": "default", "state": "ready", "pid": 4243, "title": "Echo", "error": null, "turns": [] }],
         "queued_turns": 0, "handoffs": []

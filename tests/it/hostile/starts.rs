@@ -70,7 +70,7 @@ async fn files_that_name_a_process_of_others_hinder_nothing_and_harm_nobody() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn draining_does_not_outlive_the_process_that_drained() {
     let telegram = TelegramServer::start().await;
-    let config = format!("[gateway]\nrestart_drain_timeout = \"1h\"\n{}", telegram_config(&telegram));
+    let config = format!("[gateway]\nrestart_drain_timeout = \"10m\"\n{}", telegram_config(&telegram));
     let mut gateway = start(&config).await;
     telegram.fault("sendMessage", 1, Fault::Hang);
     telegram.say(USER, USER, "hello");
