@@ -123,15 +123,18 @@ pub struct RestartArgs {
 #[derive(Debug, Args)]
 pub struct SelfUpdateArgs {
     /// Only say whether there is a newer release.
-    #[arg(long, conflicts_with_all = ["version", "yes", "dry_run"])]
+    #[arg(long, conflicts_with_all = ["version", "yes", "dry_run", "revert"])]
     pub check: bool,
     /// Update to this version instead of the newest.
     #[arg(long, value_name = "V")]
     pub version: Option<String>,
+    /// Go back to the version that served before, which needs no network.
+    #[arg(long, conflicts_with = "version")]
+    pub revert: bool,
     /// Do not ask.
     #[arg(long, short)]
     pub yes: bool,
-    /// Download, verify and try the release, but do not switch to it or keep it.
+    /// Get, verify and try the version, but do not switch to it or keep it.
     #[arg(long)]
     pub dry_run: bool,
     /// See [`JsonArgs`].

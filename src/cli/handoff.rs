@@ -93,19 +93,19 @@ fn judge(before: &Status, now: &Status, params: &HandoffParams) -> Result<Handof
     if let Some(record) = record.filter(|record| record.outcome != "committed") {
         return Err(format!("it ended with: {}", record.outcome));
     }
-    let kind = match &params.kind {
-        HandoffKind::Restart => "restart",
-        HandoffKind::Reload => "reload",
+    let wanted = match &params.kind {
+        HandoffKind::Restart | HandoffKind::Reload => true,
         HandoffKind::Update { version, .. } => {
-            let wanted = version.as_ref().is_none_or(|version| *version == now.image.version);
-            if !wanted || now.image.sha256 == before.image.sha256 {
-                return Err(format!("{} runs", now.image.version));
-            }
-            "update"
+            version.as_ref().is_none_or(|version| *version == now.image.version)
+                && now.image.sha256 != before.image.sha256
         }
+        HandoffKind::Revert { .. } => now.image.sha256 != before.image.sha256,
     };
+    if !wanted {
+        return Err(format!("{} runs", now.image.version));
+    }
     Ok(HandoffReport {
-        kind: kind.to_owned(),
+        kind: params.kind.name().to_owned(),
         from: record.map_or_else(
             || before.image.clone(),
             |record| Image { version: record.from_version.clone(), sha256: record.from_sha256.clone() },
@@ -137,6 +137,7 @@ mod tests {
             started_at: UnixMillis(i64::from(pid)),
             image_started_at: UnixMillis(0),
             phase: "serving".into(),
+            waiting_for: None,
             home: "/h".into(),
             platforms: Vec::new(),
             agents: Vec::new(),
@@ -180,6 +181,9 @@ mod tests {
         assert!(judge(&before, &status("1.0.0", 11, 0), &restart).is_ok(), "a new process serves");
         assert!(judge(&before, &status("1.0.0", 10, 2), &update).is_err(), "rolled back");
         assert!(judge(&before, &status("1.1.0", 10, 1), &other).is_err(), "not the one asked for");
+        let revert = params(HandoffKind::Revert { dry_run: false });
+        assert!(judge(&before, &status("1.0.0", 10, 2), &revert).is_err(), "the same image");
+        assert_eq!(judge(&before, &status("0.9.0", 10, 1), &revert).expect("went back").kind, "revert");
 
         let mut after = status("1.1.0", 10, 1);
         after.handoffs = vec![record("committed")];

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::chat::LinkState;
 use crate::clock::UnixMillis;
-use crate::control::proto::{AgentStatus, HandoffReport, PlatformStatus, Status, UpdateCheck};
+use crate::control::proto::{AgentStatus, FailedBefore, HandoffReport, PlatformStatus, Status, UpdateCheck};
 use crate::store::HandoffRecord;
 
 /// Handoffs that the status shows.
@@ -15,7 +15,8 @@ const HANDOFFS_SHOWN: usize = 5;
 pub(super) fn status(status: &Status, now: UnixMillis) -> String {
     let mut text = String::new();
     let sha = status.image.sha256.get(..12).unwrap_or(&status.image.sha256);
-    let phase = if status.phase == "serving" { String::new() } else { format!(" ({})", status.phase) };
+    let waiting = status.waiting_for.as_ref().map_or(String::new(), |what| format!(": waiting for {what}"));
+    let phase = if status.phase == "serving" { String::new() } else { format!(" ({}{waiting})", status.phase) };
     let image_age = now.since(status.image_started_at);
     line(&mut text, format_args!("hermes {} (sha256 {sha}…) is {}{phase}", status.image.version, status.gateway_state));
     line(
@@ -43,10 +44,12 @@ pub(super) fn status(status: &Status, now: UnixMillis) -> String {
 pub(super) fn report(report: &HandoffReport, pid_before: u32) -> String {
     let change = format!("{} → {}", report.from.version, report.to.version);
     if report.dry_run {
-        return format!("{change} would work: downloaded, verified and tried; nothing was replaced");
+        let done = if report.kind == "revert" { "found and tried" } else { "downloaded, verified and tried" };
+        return format!("{change} would work: {done}; nothing was replaced");
     }
     let what = match report.kind.as_str() {
         "update" => format!("updated {change}"),
+        "revert" => format!("reverted {change}"),
         "reload" => format!("reloaded {}", report.to.version),
         _ => format!("restarted {}", report.to.version),
     };
@@ -63,6 +66,13 @@ pub(super) fn report(report: &HandoffReport, pid_before: u32) -> String {
 
 /// `hermes self-update --check`.
 pub(super) fn update_check(found: &UpdateCheck) -> String {
+    if let Some(FailedBefore { version, reason }) = &found.failed_before {
+        return format!(
+            "hermes {version} is available and failed here before ({reason}); {} goes on.\n\
+             `hermes self-update --version {version}` tries it again\n",
+            found.running
+        );
+    }
     let Some(available) = &found.available else {
         return format!("hermes {} is up to date\n", found.running);
     };
@@ -237,6 +247,7 @@ mod tests {
             started_at: before(300_000),
             image_started_at: before(180),
             phase: "probation".into(),
+            waiting_for: None,
             home: "/var/lib/hermes".into(),
             platforms: vec![platform("local", LinkState::Connected), platform("telegram", retrying)],
             agents: vec![agent],

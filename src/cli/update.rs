@@ -23,7 +23,15 @@ pub(super) async fn self_update(home: &Home, args: SelfUpdateArgs) -> Result<(),
         return tell(&found, args.json.json);
     }
     let asks = !args.yes && !args.dry_run && !args.json.json;
-    if asks && io::stdin().is_terminal() && io::stderr().is_terminal() {
+    let asks = asks && io::stdin().is_terminal() && io::stderr().is_terminal();
+    if args.revert {
+        if asks {
+            confirm("Go back to the version before? Running turns go on. [Y/n] ")?;
+        }
+        let kind = HandoffKind::Revert { dry_run: args.dry_run };
+        return ctl::replace(home, &HandoffParams { kind, force: false, reason: None }, args.json).await;
+    }
+    if asks {
         let found = check(home, &mut ctl::connect(home).await?).await?;
         let Some(to) = args.version.clone().or_else(|| found.available.clone()) else {
             return tell(&found, false);
@@ -37,7 +45,10 @@ pub(super) async fn self_update(home: &Home, args: SelfUpdateArgs) -> Result<(),
             let mut client = ctl::connect(home).await?;
             let status = handoff::status(&mut client).await.map_err(|error| CliError::client(error, &home.path))?;
             let running = status.image.version;
-            tell(&UpdateCheck { running, available: None, date: None, notes_url: None }, args.json.json)
+            tell(
+                &UpdateCheck { running, available: None, date: None, notes_url: None, failed_before: None },
+                args.json.json,
+            )
         }
         other => other,
     }

@@ -65,6 +65,29 @@ pub enum HandoffKind {
         #[serde(default)]
         dry_run: bool,
     },
+    /// The version that served before, from `versions/` and without network.
+    Revert {
+        /// Look for it and preflight it, but do not replace anything.
+        #[serde(default)]
+        dry_run: bool,
+    },
+}
+
+impl HandoffKind {
+    /// Its name in reports, in the history and in messages: `restart`, `reload`, `update` or `revert`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Restart => "restart",
+            Self::Reload => "reload",
+            Self::Update { .. } => "update",
+            Self::Revert { .. } => "revert",
+        }
+    }
+
+    /// Whether it only tries what it would do.
+    pub fn is_dry_run(&self) -> bool {
+        matches!(self, Self::Update { dry_run: true, .. } | Self::Revert { dry_run: true })
+    }
 }
 
 /// Parameters of [`HANDOFF`].
@@ -84,7 +107,7 @@ pub struct HandoffParams {
 /// How a handoff went.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HandoffReport {
-    /// `restart`, `reload` or `update`.
+    /// `restart`, `reload`, `update` or `revert`.
     pub kind: String,
     /// The image that ran before.
     pub from: Image,
@@ -137,6 +160,18 @@ pub struct UpdateCheck {
     /// Its notes, where the manifest says.
     #[serde(default)]
     pub notes_url: Option<String>,
+    /// A newer release that failed here before, so that it is only taken when it is named.
+    #[serde(default)]
+    pub failed_before: Option<FailedBefore>,
+}
+
+/// A version that is not tried again unasked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedBefore {
+    /// The version.
+    pub version: String,
+    /// How it failed.
+    pub reason: String,
 }
 
 /// Answer to [`STATUS`].
@@ -156,6 +191,9 @@ pub struct Status {
     pub image_started_at: UnixMillis,
     /// `serving`, or the phase of the handoff under way, or `probation`.
     pub phase: String,
+    /// What the handoff under way waits for, with the time it has waited and the time left.
+    #[serde(default)]
+    pub waiting_for: Option<String>,
     /// The home directory.
     pub home: String,
     /// The platforms.

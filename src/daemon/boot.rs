@@ -7,13 +7,16 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::advice::advice;
 use super::keeper::Keeper;
 use super::outlet::Outlet;
+use super::pulse::Pulse;
 use super::recovery::{self, Recovered};
-use super::releases::{raise_floor, sha256_hex};
+use super::releases::{mark_abandoned, raise_floor, sha256_hex};
 use super::run::{Daemon, Events, ticks};
 use super::state::{
     AGENTS, AgentEntry, CONTROL, ControlEntry, GATEWAY, LOCAL, PASSPORT, PLATFORMS, Passport, PlatformEntry, SECTIONS,
@@ -43,8 +46,11 @@ use crate::service::notify::Notifier;
 use crate::service::state_file;
 use crate::service::unit::UnitFiles;
 use crate::store::{Opening, Store};
-use crate::sys::signals::Signals;
+use crate::sys::signals::{Request, Signals};
 use crate::telemetry::{self, TelemetryOptions, lifecycle};
+
+/// How long a database that is being opened may hold up the orderly stop of what was taken over.
+const STOP_GRACE: Duration = Duration::from_secs(5);
 
 /// Events that may wait in each queue.
 const EVENTS: usize = 256;
@@ -150,6 +156,11 @@ pub(super) fn ground(claimed: Claimed) -> Result<Ground, DaemonError> {
         report::write_start(&home, state_file::Phase::Starting, None);
     }
     let config = Config::load(home.config_file(), &environment).map_err(DaemonError::Config)?;
+    if !matches!(inherited, Left::Everything(..))
+        && let Some(advice) = advice(&environment, std::process::id())
+    {
+        advice.log();
+    }
     let notifier = Notifier::from_env(&environment);
     let unit = UnitFiles::from_env(&environment);
     let fd_store = FdStore::from_env(&environment);
@@ -201,11 +212,11 @@ fn arrived_at(mut passport: Passport, environment: &Environment, main_at: MonoNa
 /// Brings everything up, says READY=1, and tells whoever asked for the handoff.
 pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     let system = |what| move |source| DaemonError::System { what, source };
-    let signals = Signals::open().map_err(system("listen for signals"))?;
+    let mut signals = Signals::open().map_err(system("listen for signals"))?;
     let (mut inherited, passport) = ground.inherited.open();
     // Nothing is started, or taken over, without a database. From here to the first word to the service manager
     // nothing is awaited, so no part runs and nothing is consumed: until then the way back leads to the same state.
-    ground.opening.done().await.map_err(DaemonError::Store)?;
+    let stopping = opened(ground.opening, &mut signals, inherited.is_some()).await?;
     fault::at(Point::Adopting);
     let (ports, events) = queues();
     let mut keeper = Keeper::new(ground.fd_store, passport.as_ref(), inherited.as_ref());
@@ -259,9 +270,11 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
         held: true,
         stash,
         shown: Cell::new(None),
+        pulse: Pulse::default(),
         checks: Vec::new(),
         held_steps: Vec::new(),
-        stopping: None,
+        // One that came by now is carried out in order, so that the turns that were taken over are ended.
+        stopping,
         died: None,
     };
     for outlet in removed {
@@ -270,6 +283,32 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     daemon.keeper.keep(lock_fd(), daemon.lock.as_fd());
     daemon.begin(passport, came_back, ground.way_back, recovered).await;
     Ok(daemon)
+}
+
+/// Waits for the database. Returns a stop that was asked for meanwhile.
+///
+/// # Errors
+/// [`DaemonError::Store`]; [`DaemonError::Stopped`] if the database does not open within a grace of a stop, because it
+/// may hang for as long as its disk does.
+async fn opened(opening: Opening, signals: &mut Signals, something_runs: bool) -> Result<Option<String>, DaemonError> {
+    // What runs already is stopped in order, and that takes a database.
+    let grace = if something_runs { STOP_GRACE } else { Duration::ZERO };
+    let done = opening.done();
+    tokio::pin!(done);
+    let name = loop {
+        tokio::select! {
+            opened = &mut done => return opened.map(|()| None).map_err(DaemonError::Store),
+            request = signals.next() => match request {
+                Request::Stop(name) => break name,
+                Request::Restart | Request::Reload => tracing::warn!("nothing to restart yet: the gateway starts"),
+            },
+        }
+    };
+    tracing::info!(signal = name, "asked to stop before the database is open");
+    match tokio::time::timeout(grace, done).await {
+        Ok(opened) => opened.map(|()| Some(name.to_owned())).map_err(DaemonError::Store),
+        Err(_) => Err(DaemonError::Stopped { signal: name }),
+    }
 }
 
 impl Daemon {
@@ -293,6 +332,7 @@ impl Daemon {
             (Some(passport), Some(reason)) => self.came_back(passport, reason).await,
             (None, came_back) => {
                 tracing::info!(name: lifecycle::READY, version = self.image.id.version, "serving");
+                mark_abandoned(&self.store).await;
                 self.read_note(came_back).await;
                 self.recover(recovered).await;
                 raise_floor(&self.store).await;

@@ -11,6 +11,7 @@
 //!   in the new image;
 //!   `rollback` what follows if it fails, `recovery` if the process
 //!   was killed; `keeper` has the fds that must outlive this image, `slots` tells the launcher.
+//! - `pulse` says whether the gateway is alive, for the watchdog; `advice` what an operator should know at the start.
 //! - `releases` looks for releases; `check` is the preflight child, `report` what is told about it all.
 //!
 //! **Invariants**
@@ -18,12 +19,14 @@
 //! - There is one way to a handoff, `Daemon::request_handoff`, whoever asks.
 //! - Between freezing the parts and execve (or thawing them) nothing is acted upon; what arrives is stashed.
 
+mod advice;
 mod boot;
 mod check;
 mod effects;
 mod keeper;
 mod outlet;
 mod probation;
+mod pulse;
 mod quiesce;
 mod recovery;
 mod releases;
@@ -95,6 +98,12 @@ pub enum DaemonError {
         /// Why.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// It was asked to stop before it was up, which is no failure.
+    #[error("stopped by {signal} before it was up")]
+    Stopped {
+        /// The signal.
+        signal: &'static str,
     },
     /// A part of the gateway has ended by itself.
     #[error("{part} has died; the log says why")]

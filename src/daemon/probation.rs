@@ -6,7 +6,7 @@ use semver::Version;
 use tokio::time::Instant;
 
 use super::boot::spec;
-use super::releases::{mark_failed, raise_floor, running_version};
+use super::releases::{clear_failed, mark_named_failed, raise_floor, running_version};
 use super::rollback::put_note;
 use super::run::Daemon;
 use super::state::{CarriedProbation, Note, Origin, Passport};
@@ -100,7 +100,8 @@ impl Daemon {
         } else {
             self.tell_done(&passport.origin, &report).await;
         }
-        let is_update = passport.kind == "update";
+        // To go back is to run other bytes, too.
+        let is_update = matches!(passport.kind.as_str(), "update" | "revert");
         let record = HandoffRecord {
             kind: passport.kind.clone(),
             requested_by: passport.origin.who(),
@@ -179,7 +180,7 @@ impl Daemon {
         if let Some(CarriedProbation { row: Some(row), .. }) = passport.probation {
             self.set_outcome(row, &format!("rolled back: {reason}")).await;
         }
-        mark_failed(&self.store, &passport.from.version, reason).await;
+        mark_named_failed(&self.store, &passport.from.version, reason).await;
         self.slot_failed(&passport.from.version, reason).await;
     }
 
@@ -285,6 +286,7 @@ impl Daemon {
             Ok(Err(error)) => tracing::error!(error = %Chain(&error), "cannot make the update the current version"),
             Err(error) => tracing::error!(%error, "cannot make the update the current version"),
         }
+        clear_failed(&self.store, &running_version()).await;
         match probation.row {
             Some(row) => self.set_outcome(row, "committed").await,
             // It was recorded by a process that is gone.

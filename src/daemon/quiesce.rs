@@ -7,6 +7,7 @@
 //! been given to the chats before theirs, so nothing is under way between two parts when the last marker is back.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs::File;
 use std::time::Duration;
 
@@ -18,16 +19,41 @@ use super::state::{
     AGENTS, AgentEntry, CONTROL, ControlEntry, GATEWAY, LOCAL, PLATFORMS, PlatformEntry, STASH, Stash, VERSION,
     agent_fds, agent_log_fd, client_fd, listener_fd, lock_fd, proven_fd,
 };
+use super::swap::Swap;
 use crate::agent::{AgentCommand, AgentEvent, AgentSnapshot};
+use crate::control::proto::Progress;
 use crate::control::{ControlCommand, ControlEvent, ControlSnapshot};
 use crate::gateway::GatewayState;
-use crate::handoff::{Registry, SealError};
+use crate::handoff::{Phase, Registry, SealError};
 use crate::id::{AgentName, PlatformName};
 use crate::platform::{PlatformCommand, PlatformEvent};
 use crate::sys::signals;
 
 /// The longest wait for a part to reach a safe point. They need microseconds.
 const MARKER_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A drain that takes longer than this is told, with who holds it up.
+const LONG_DRAIN: Duration = Duration::from_secs(2);
+
+/// Who holds a drain up, and for how long.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    holders: Vec<String>,
+    since: Instant,
+    /// How long sends in flight are given.
+    drain: Duration,
+    /// How long the platforms are given to say that they gave up.
+    limit: Duration,
+}
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let waited = self.since.elapsed();
+        let left = self.drain.checked_sub(waited).unwrap_or_else(|| self.limit.saturating_sub(waited));
+        let holders = self.holders.join(", ");
+        write!(f, "{holders} ({} s so far, at most {} s more)", waited.as_secs(), left.as_secs_f64().ceil())
+    }
+}
 
 /// Why not everything came to a stop. Whatever did is let go again by [`Daemon::thaw`].
 #[derive(Debug, Error)]
@@ -64,22 +90,62 @@ impl Frozen {
 }
 
 impl Daemon {
-    /// Lets the platforms finish what they are sending, no longer than `drain`. Meanwhile everything else goes on.
+    /// Lets the platforms finish what they are sending, no longer than `drain`. Meanwhile everything else goes on, and
+    /// who holds it up for long is told.
     pub(super) async fn drain(&mut self, drain: Duration) -> Result<(), FreezeError> {
         let mut waiting: BTreeSet<PlatformName> = self.platforms.keys().cloned().collect();
         for outlet in self.platforms.values_mut() {
             outlet.put(PlatformCommand::Drain { drain });
         }
         let limit = drain + MARKER_DEADLINE;
-        let deadline = Instant::now() + limit;
+        let since = Instant::now();
+        let mut told = false;
         while !waiting.is_empty() {
             let holders = || waiting.iter().map(|platform| format!("platform '{platform}'")).collect();
-            match self.event_until(deadline, limit, holders).await? {
-                Event::Platform(PlatformEvent::Drained { platform }) => drop(waiting.remove(&platform)),
+            let event = self.event_until(since + limit, limit, holders);
+            let event = if told {
+                event.await?
+            } else if let Ok(event) = tokio::time::timeout_at(since + LONG_DRAIN, event).await {
+                event?
+            } else {
+                told = true;
+                self.tell_waiting(Waiting { holders: holders(), since, drain, limit }).await;
+                continue;
+            };
+            match event {
+                Event::Platform(PlatformEvent::Drained { platform }) => {
+                    waiting.remove(&platform);
+                    let left: Vec<_> = waiting.iter().map(|platform| format!("platform '{platform}'")).collect();
+                    if let Some(waiting) = self.waiting() {
+                        waiting.holders = left;
+                    }
+                }
                 other => Box::pin(self.handle(other)).await,
             }
         }
+        if let Swap::Preparing(pending) = &mut self.swap {
+            pending.waiting = None;
+        }
         Ok(())
+    }
+
+    fn waiting(&mut self) -> Option<&mut Waiting> {
+        match &mut self.swap {
+            Swap::Preparing(pending) => pending.waiting.as_mut(),
+            Swap::Idle => None,
+        }
+    }
+
+    /// In the journal, to whoever asked, and until the drain ends in the status.
+    async fn tell_waiting(&mut self, waiting: Waiting) {
+        let message = format!("Waiting for {waiting}");
+        tracing::warn!(holders = waiting.holders.join(", "), "the handoff waits for sends in flight: {waiting}");
+        if let Swap::Preparing(pending) = &mut self.swap {
+            pending.waiting = Some(waiting);
+        }
+        self.notifier.status(&self.status_line());
+        let phase = Phase::Drain.to_string();
+        self.tell_progress(Progress { phase, message, done_bytes: None, total_bytes: None }).await;
     }
 
     /// Brings every part to a safe point. From here to [`Daemon::thaw`] or execve nothing is acted upon.
@@ -166,7 +232,7 @@ impl Daemon {
             Event::Control(event) => self.control_event(event).await,
             Event::Step(step) => self.held_steps.push(step),
             Event::Signal(signal) => tracing::warn!(?signal, "a handoff is under way already"),
-            Event::Tick => self.notifier.watchdog_ping(),
+            Event::Tick => self.show_life(),
         }
     }
 

@@ -133,6 +133,7 @@ impl Daemon {
             started_at: self.process_started_at,
             image_started_at: self.image_started_at,
             phase: self.phase(),
+            waiting_for: self.waiting_for(),
             home: self.home.path().display().to_string(),
             platforms: self
                 .links
@@ -199,7 +200,7 @@ impl Daemon {
             Describe::Status => {
                 let up = UnixMillis::now().since(self.process_started_at).as_secs();
                 let queued = text::counted(self.gateway.turns_queued(), "message");
-                let phase = self.phase();
+                let phase = self.phase_in_words();
                 let pid = std::process::id();
                 format!("{version}, PID {pid}, up {up} s, {phase}\n{}\n{}\n{queued} waiting", platforms(), agents())
             }
@@ -209,7 +210,21 @@ impl Daemon {
     /// The text that `systemctl status` shows.
     pub(super) fn status_line(&self) -> String {
         let turns = text::counted(self.gateway.turns_in_flight(), "turn");
-        format!("{} generation {}, {}, {turns} running", self.image.id.version, self.generation, self.phase())
+        format!("{} generation {}, {}, {turns} running", self.image.id.version, self.generation, self.phase_in_words())
+    }
+
+    /// What the handoff under way waits for, once that takes long.
+    fn waiting_for(&self) -> Option<String> {
+        match &self.swap {
+            Swap::Preparing(pending) => pending.waiting.as_ref().map(ToString::to_string),
+            Swap::Idle => None,
+        }
+    }
+
+    /// The phase for people.
+    fn phase_in_words(&self) -> String {
+        let waiting = self.waiting_for().map_or(String::new(), |what| format!(", waiting for {what}"));
+        format!("{}{waiting}", self.phase())
     }
 
     fn phase(&self) -> String {

@@ -7,7 +7,7 @@ use super::run::Daemon;
 use super::state::{CheckFor, ControlRequest, Origin};
 use super::swap::Step;
 use crate::chat::Conversation;
-use crate::control::proto::{self, ChatOpenParams, ChatSendParams, ChatSent, HandoffParams, UpdateCheck};
+use crate::control::proto::{self, ChatOpenParams, ChatSendParams, ChatSent, FailedBefore, HandoffParams, UpdateCheck};
 use crate::control::{ClientId, ControlCommand};
 use crate::gateway::notice;
 use crate::jsonrpc::{ErrorObject, RequestId};
@@ -98,16 +98,7 @@ impl Daemon {
         match to {
             CheckFor::Client(client, id) => {
                 let outcome = match outcome {
-                    Ok(check) => {
-                        let (available, date, notes_url) = match check {
-                            Check::Available { version, date, notes_url } => {
-                                (Some(version.to_string()), date, notes_url)
-                            }
-                            Check::UpToDate { .. } => (None, None, None),
-                        };
-                        let found = UpdateCheck { running, available, date, notes_url };
-                        Ok(serde_json::to_value(found).expect("plain data serialises"))
-                    }
+                    Ok(check) => Ok(serde_json::to_value(found(running, check)).expect("plain data serialises")),
                     Err(error) => Err(ErrorObject::new(ErrorObject::INTERNAL, Chain(&error).to_string())),
                 };
                 self.respond(client, id, outcome);
@@ -117,12 +108,29 @@ impl Daemon {
                     Ok(Check::Available { version, .. }) => {
                         format!("{version} is available; {running} runs. /update installs it.")
                     }
+                    Ok(Check::FailedBefore { version, reason }) => {
+                        format!("{}. {running} runs.", UpdateError::FailedBefore { version, reason })
+                    }
                     Ok(Check::UpToDate { .. }) => format!("{running} is the newest release."),
                     Err(error) => format!("❌ Cannot look for releases: {}", Chain(&error)),
                 };
                 self.carry_out(vec![notice(&conversation, text)]).await;
             }
         }
+    }
+}
+
+fn found(running: String, check: Check) -> UpdateCheck {
+    let nothing = UpdateCheck { running, available: None, date: None, notes_url: None, failed_before: None };
+    match check {
+        Check::Available { version, date, notes_url } => {
+            UpdateCheck { available: Some(version.to_string()), date, notes_url, ..nothing }
+        }
+        Check::FailedBefore { version, reason } => {
+            let failed = FailedBefore { version: version.to_string(), reason };
+            UpdateCheck { failed_before: Some(failed), ..nothing }
+        }
+        Check::UpToDate { .. } => nothing,
     }
 }
 

@@ -11,7 +11,7 @@
 use std::fs::File;
 
 use super::probation::Probation;
-use super::releases::mark_failed;
+use super::releases::mark_named_failed;
 use super::run::Daemon;
 use super::state::{Note, Origin, Passport};
 use super::swap::{Candidate, Pending, Swap};
@@ -141,7 +141,7 @@ impl Daemon {
             "the new image did not stay, the previous one is back"
         );
         if note.to.version != note.from.version {
-            mark_failed(&self.store, &note.to.version, reason).await;
+            mark_named_failed(&self.store, &note.to.version, reason).await;
             self.slot_failed(&note.to.version, reason).await;
         }
         self.record_note(&note, &format!("rolled back: {reason}"), phases_us).await;
@@ -233,6 +233,7 @@ impl Daemon {
             timeline: Timeline::start(Phase::Preflight),
             to: Some(file.id.clone()),
             staged: None,
+            waiting: None,
         };
         self.swap = Swap::Preparing(Box::new(pending));
         self.preflight(file).await;

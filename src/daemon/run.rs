@@ -14,6 +14,7 @@ use super::boot::Claimed;
 use super::keeper::Keeper;
 use super::outlet::Outlet;
 use super::probation::Probation;
+use super::pulse::Pulse;
 use super::state::{CheckFor, ControlRequest, Stash};
 use super::swap::{RunningImage, Step, Swap};
 use super::{DaemonError, RunOptions, boot, report};
@@ -39,6 +40,9 @@ use crate::telemetry::lifecycle;
 
 /// The longest wait for agents at a stop, beyond what the platforms are given: stdin closed, SIGTERM, SIGKILL.
 const AGENT_STOP: Duration = Duration::from_secs(15);
+
+/// The longest wait for the database at a stop.
+const STORE_STOP: Duration = Duration::from_secs(10);
 
 /// How long blocking calls that nobody waits for any more may hold up the end of the process.
 const LEFT_BEHIND: Duration = Duration::from_secs(1);
@@ -83,6 +87,8 @@ pub(super) struct Daemon {
     /// What arrived while everything was held and was not handled yet.
     pub(super) stash: Stash,
     pub(super) ticks: Interval,
+    /// Whether the database goes on, too.
+    pub(super) pulse: Pulse,
     /// Looks for releases that are under way.
     pub(super) checks: Vec<CheckFor>,
     /// What tasks beside the loop reported while everything was held.
@@ -121,7 +127,14 @@ pub fn run(options: RunOptions) -> Result<(), DaemonError> {
     go_back_on_panic();
     let claimed = boot::claim(options).map_err(go_back)?;
     let (home, lock) = (claimed.home.clone(), Rc::clone(&claimed.lock));
-    let outcome = start_and_serve(claimed).map_err(go_back);
+    let outcome = match start_and_serve(claimed).map_err(go_back) {
+        Err(DaemonError::Stopped { signal }) => {
+            tracing::info!(name: lifecycle::STOPPED, why = signal, "stopped before it was up");
+            report::write_start(&home, Phase::Stopped, Some(&DaemonError::Stopped { signal }));
+            Ok(())
+        }
+        other => other,
+    };
     match &outcome {
         // It did start; its end is written down already.
         Ok(()) | Err(DaemonError::PartDied { .. }) => {}
@@ -133,6 +146,10 @@ pub fn run(options: RunOptions) -> Result<(), DaemonError> {
 
 /// If there is a previous image to go back to, this does not return.
 fn go_back(error: DaemonError) -> DaemonError {
+    if matches!(error, DaemonError::Stopped { .. }) {
+        way_back::give_up();
+        return error;
+    }
     drop(way_back::go(&Chain(&error).to_string()));
     error
 }
@@ -278,12 +295,19 @@ impl Daemon {
     }
 
     async fn tick(&mut self) {
-        self.notifier.watchdog_ping();
+        self.show_life();
         self.watch_parts();
         if self.shown.get() != Some(self.in_short()) {
             self.write_state_file();
         }
         self.watch_probation().await;
+    }
+
+    /// Tells systemd that the gateway is alive, if it is.
+    pub(super) fn show_life(&mut self) {
+        if self.pulse.beat(&self.store) {
+            self.notifier.watchdog_ping();
+        }
     }
 
     /// A part's task ends by itself only when it panics, which tokio keeps to itself.
@@ -329,9 +353,8 @@ impl Daemon {
         self.control.put(ControlCommand::Stop { drain });
         self.held = true;
         self.await_stopped(Instant::now() + drain + AGENT_STOP).await;
-        self.close_books().await;
-        if let Err(error) = self.store.flush().await {
-            tracing::error!(error = %Chain(&error), "the last writes may be lost");
+        if tokio::time::timeout(STORE_STOP, self.last_writes()).await.is_err() {
+            tracing::error!("the database writer does not answer; the last writes may be lost");
         }
         self.write_state_file_stopped(&why);
         report::remove_pid_file(&self.home);
@@ -358,6 +381,17 @@ impl Daemon {
         self.keeper.forget_all();
         for outlet in self.agents.values_mut() {
             outlet.put(AgentCommand::Stop);
+        }
+    }
+
+    async fn last_writes(&mut self) {
+        self.close_books().await;
+        // An orderly stop is no failure of a version that is being tried.
+        if self.died.is_none() {
+            self.close_history("the gateway was stopped before it was committed").await;
+        }
+        if let Err(error) = self.store.flush().await {
+            tracing::error!(error = %Chain(&error), "the last writes may be lost");
         }
     }
 

@@ -84,7 +84,7 @@ impl Origin {
 pub(super) struct Passport {
     /// The generation of the new image.
     pub(super) generation: Generation,
-    /// `restart`, `reload` or `update`.
+    /// `restart`, `reload`, `update` or `revert`.
     pub(super) kind: String,
     pub(super) origin: Origin,
     #[serde(default)]

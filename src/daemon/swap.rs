@@ -7,7 +7,7 @@ use std::time::Duration;
 use semver::Version;
 
 use super::probation::Probation;
-use super::quiesce::FreezeError;
+use super::quiesce::{FreezeError, Waiting};
 use super::releases;
 use super::rollback::put_note;
 use super::run::Daemon;
@@ -54,6 +54,8 @@ pub(super) struct Pending {
     pub(super) to: Option<Image>,
     /// What this handoff put into `versions/`, to be removed again if it does not come about.
     pub(super) staged: Option<Version>,
+    /// Who holds it up, once that takes longer than it should.
+    pub(super) waiting: Option<Waiting>,
 }
 
 /// Bytes that may be run: verified, or those that run already.
@@ -82,16 +84,11 @@ pub(super) enum Step {
 
 impl Pending {
     pub(super) fn kind_name(&self) -> &'static str {
-        match self.kind {
-            _ if self.rollback => ROLLBACK,
-            HandoffKind::Restart => "restart",
-            HandoffKind::Reload => "reload",
-            HandoffKind::Update { .. } => "update",
-        }
+        if self.rollback { ROLLBACK } else { self.kind.name() }
     }
 
     fn is_dry_run(&self) -> bool {
-        matches!(self.kind, HandoffKind::Update { dry_run: true, .. })
+        self.kind.is_dry_run()
     }
 
     fn wants_newest(&self) -> bool {
@@ -134,12 +131,22 @@ impl Daemon {
             return;
         }
         self.settle_probation().await;
-        let is_update = matches!(kind, HandoffKind::Update { .. });
-        let first = if is_update { Phase::Stage } else { Phase::Preflight };
+        let stages = matches!(kind, HandoffKind::Update { .. } | HandoffKind::Revert { .. });
+        let first = if stages { Phase::Stage } else { Phase::Preflight };
         let timeline = Timeline::start(first);
         let started_at = UnixMillis::now();
-        let pending =
-            Pending { kind, rollback: false, force, reason, origin, started_at, timeline, to: None, staged: None };
+        let pending = Pending {
+            kind,
+            rollback: false,
+            force,
+            reason,
+            origin,
+            started_at,
+            timeline,
+            to: None,
+            staged: None,
+            waiting: None,
+        };
         tracing::info!(
             name: lifecycle::HANDOFF_BEGIN,
             kind = pending.kind_name(),
@@ -153,7 +160,7 @@ impl Daemon {
         self.tell_begin(&pending).await;
         fault::at(Point::Requested);
         self.swap = Swap::Preparing(Box::new(pending));
-        if is_update {
+        if stages {
             self.stage().await;
         } else {
             match self.image.file.try_clone() {
@@ -197,11 +204,27 @@ impl Daemon {
         }
     }
 
-    /// Downloads and verifies a release beside the loop.
+    /// Gets the image that is to run, beside the loop.
     async fn stage(&mut self) {
         let Swap::Preparing(pending) = &self.swap else { return };
-        let HandoffKind::Update { version, .. } = &pending.kind else { return };
-        let want = match releases::want(version.as_deref()) {
+        match pending.kind.clone() {
+            HandoffKind::Update { version, .. } => self.stage_release(version.as_deref()).await,
+            HandoffKind::Revert { .. } => self.stage_way_back().await,
+            HandoffKind::Restart | HandoffKind::Reload => {}
+        }
+    }
+
+    /// Opens and hashes the version before, beside the loop.
+    async fn stage_way_back(&mut self) {
+        let way_back = self.way_back().await;
+        self.write_state_file();
+        let steps = self.steps.clone();
+        tokio::task::spawn_blocking(move || drop(steps.blocking_send(Step::Staged(way_back.revert_target()))));
+    }
+
+    /// Downloads and verifies a release beside the loop.
+    async fn stage_release(&mut self, version: Option<&str>) {
+        let want = match releases::want(version) {
             Ok(want) => want,
             Err(reason) => return self.fail(reason).await,
         };

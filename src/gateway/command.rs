@@ -45,6 +45,8 @@ pub enum ChatCommand {
     Update,
     /// `/update check`.
     UpdateCheck,
+    /// `/update revert`.
+    Revert,
     /// `/update VERSION`.
     UpdateTo(String),
     /// A known command with arguments that it does not take; the text is its usage.
@@ -75,6 +77,7 @@ impl ChatCommand {
             ("reload", None) => Self::Reload,
             ("update", None) => Self::Update,
             ("update", Some("check")) => Self::UpdateCheck,
+            ("update", Some("revert")) => Self::Revert,
             ("update", Some(version)) => Self::UpdateTo(version.to_owned()),
             ("restart", Some(_)) => Self::Misused("/restart [force]"),
             ("status", Some(_)) => Self::Misused("/status"),
@@ -92,7 +95,10 @@ impl ChatCommand {
 
     /// Whether only admins may use it.
     pub fn needs_admin(&self) -> bool {
-        matches!(self, Self::Restart { .. } | Self::Reload | Self::Update | Self::UpdateCheck | Self::UpdateTo(_))
+        matches!(
+            self,
+            Self::Restart { .. } | Self::Reload | Self::Update | Self::UpdateCheck | Self::UpdateTo(_) | Self::Revert
+        )
     }
 }
 
@@ -124,6 +130,7 @@ impl Gateway {
             ChatCommand::Restart { force } => out.push(handoff(HandoffKind::Restart, force)),
             ChatCommand::Reload => out.push(handoff(HandoffKind::Reload, false)),
             ChatCommand::Update => out.push(handoff(HandoffKind::Update { version: None, dry_run: false }, false)),
+            ChatCommand::Revert => out.push(handoff(HandoffKind::Revert { dry_run: false }, false)),
             ChatCommand::UpdateTo(version) => {
                 out.push(handoff(HandoffKind::Update { version: Some(version), dry_run: false }, false));
             }

@@ -102,7 +102,9 @@ fn the_gate_is_the_same_for_every_way() {
     let refused = short(&say(&mut gateway, 1, "3", "/restart"));
     assert_eq!(refused, ["1 is Done", "notice You may not talk to this bot. Your id here is 3."]);
     assert_eq!(short(&say(&mut gateway, 2, "3", "again")), ["2 is Done"], "told once");
-    for (turn, command) in ["/restart", "/update", "/update 2.0.0", "/update check", "/reload"].iter().enumerate() {
+    for (turn, command) in
+        ["/restart", "/update", "/update 2.0.0", "/update check", "/update revert", "/reload"].iter().enumerate()
+    {
         let refused = short(&say(&mut gateway, 10, USER, command));
         assert_eq!(refused, ["10 is Done", "notice This command is for admins."], "{turn}");
     }
@@ -237,6 +239,7 @@ fn only_known_commands_are_commands() {
     assert_eq!(ChatCommand::parse("/STOP"), Some(ChatCommand::Stop));
     assert_eq!(ChatCommand::parse("/update 1.5.0"), Some(ChatCommand::UpdateTo("1.5.0".into())));
     assert_eq!(ChatCommand::parse("/update check"), Some(ChatCommand::UpdateCheck));
+    assert_eq!(ChatCommand::parse("/update revert"), Some(ChatCommand::Revert));
     assert!(matches!(ChatCommand::parse("/restart now"), Some(ChatCommand::Misused(_))));
     assert!(matches!(ChatCommand::parse("/update 1 2"), Some(ChatCommand::Misused(_))));
 }

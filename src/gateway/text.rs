@@ -22,6 +22,7 @@ pub(super) fn help() -> String {
      /restart [force] – replace the running image by itself\n\
      /reload – the same, to read the configuration anew\n\
      /update [check | VERSION] – update to a newer release\n\
+     /update revert – go back to the version before\n\
      Everything else goes to the agent."
         .to_owned()
 }
@@ -134,6 +135,7 @@ pub(super) fn stop_reason(reason: &str) -> String {
 pub fn handoff_begins(kind: &str) -> &'static str {
     match kind {
         "update" => "♻ Looking for a newer release…",
+        "revert" => "♻ Going back to the version before…",
         "reload" => "♻ Reloading…",
         _ => "♻ Restarting gateway…",
     }
@@ -152,6 +154,7 @@ pub fn handoff_done(report: &HandoffReport) -> String {
     }
     match report.kind.as_str() {
         "update" => format!("✅ updated {} → {}, {carried}", report.from.version, report.to.version),
+        "revert" => format!("✅ reverted {} → {}, {carried}", report.from.version, report.to.version),
         "reload" => format!("♻ reloaded {}, {carried}", report.to.version),
         _ => format!("♻ restarted {}, {carried}", report.to.version),
     }

@@ -23,6 +23,7 @@
 
 pub mod adopt;
 pub mod codec;
+mod descendants;
 pub mod phase;
 pub mod preflight;
 pub mod reexec;

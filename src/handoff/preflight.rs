@@ -4,7 +4,11 @@
 //! JSON and exits 0, or says on standard error why it cannot take over. Failing, hanging and crashing there cost
 //! nothing: no truncated file, missing library or unreadable state gets as far as the execve.
 //!
-//! **Invariant:** the child and everything it started is gone when [`run`] returns.
+//! **Invariants**
+//! - When [`run`] returns, the child is gone, and with it everything that it started and that stayed in its process
+//!   group. After a check that failed this also holds for what left the group (setsid(2)), as far as it can be found
+//!   (`descendants`); only what the kernel does not let die within [`KILL_LIMIT`] is left, with a word in the log.
+//! - The event loop never waits for a process to die.
 
 use std::fs::File;
 use std::io;
@@ -12,7 +16,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::{FdFlags, fcntl_getfd};
 use rustix::process::{
@@ -23,6 +27,7 @@ use thiserror::Error;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
+use super::descendants::Mark;
 use super::registry::Sealed;
 use super::way_back::{PREVIOUS_VARIABLE, RECOVERY_VARIABLE};
 use crate::fault::{self, Call};
@@ -34,6 +39,10 @@ pub const CHECK_COMMAND: &str = "handoff-check";
 pub const PRODUCT: &str = "hermes-gateway";
 /// The longest time a check may take. A healthy one takes milliseconds.
 pub const DEADLINE: Duration = Duration::from_secs(20);
+/// How long the end of a check that was killed is waited for.
+const KILL_LIMIT: Duration = Duration::from_secs(5);
+/// The pause between two looks for what is left of it.
+const KILL_PAUSE: Duration = Duration::from_millis(2);
 /// What is read of the child's output at most, in bytes.
 const OUTPUT_LIMIT: u64 = 64 << 10;
 
@@ -110,6 +119,8 @@ pub async fn run(
     let (error_read, error_write) = io::pipe().map_err(PreflightError::Watch)?;
     let state = sealed.state().map_err(PreflightError::Watch)?;
     // The magic link leads to the open file itself, whatever its path names by now (proc_pid_fd(5)).
+    let mark = Mark::new();
+    let (name, value) = mark.variable();
     let mut command = std::process::Command::new(format!("/proc/self/fd/{}", image.as_raw_fd()));
     command
         .arg0("hermes")
@@ -118,17 +129,24 @@ pub async fn run(
         .env_remove("NOTIFY_SOCKET")
         .env_remove(PREVIOUS_VARIABLE)
         .env_remove(RECOVERY_VARIABLE)
+        .env(name, value)
         .stdin(Stdio::from(state))
         .stdout(output_write)
         .stderr(error_write)
         .process_group(0);
     let child = fault::io(Call::Spawn).and_then(|()| command.spawn()).map_err(PreflightError::Start)?;
     drop(command); // It holds the write ends of the pipes.
-    let child = Child::watch(child).map_err(PreflightError::Watch)?;
-    let report = tokio::time::timeout(deadline, child.finish(output_read.into(), error_read.into()))
-        .await
-        .map_err(|_| PreflightError::Hung { after: deadline })?;
-    accept(report?, expected_version)
+    let mut child = Child::watch(child, mark).map_err(PreflightError::Watch)?;
+    let outcome = match tokio::time::timeout(deadline, child.finish(output_read.into(), error_read.into())).await {
+        Ok(ended) => ended.and_then(|ended| accept(ended, expected_version)),
+        Err(_) => Err(PreflightError::Hung { after: deadline }),
+    };
+    match outcome {
+        // Nothing that hermes would do itself leaves the group, so all of /proc need not be looked at.
+        Ok(_) => child.over = true,
+        Err(_) => child.end().await,
+    }
+    outcome
 }
 
 fn is_script(image: &File) -> io::Result<bool> {
@@ -163,59 +181,105 @@ struct Ended {
     error: Vec<u8>,
 }
 
-/// The child process; dropping it kills its process group and reaps it.
+/// The child process; dropping it kills it and what it started, and does not wait.
 struct Child {
     pid: Pid,
     pidfd: OwnedFd,
+    mark: Mark,
     reaped: bool,
+    /// There is nothing left to kill.
+    over: bool,
 }
 
 impl Child {
-    fn watch(child: std::process::Child) -> io::Result<Self> {
+    fn watch(child: std::process::Child, mark: Mark) -> io::Result<Self> {
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("a child has a positive pid");
         // Reaped by us through the pidfd, never by std.
         drop(child);
         match pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(pidfd) => Ok(Self { pid, pidfd, reaped: false }),
+            Ok(pidfd) => Ok(Self { pid, pidfd, mark, reaped: false, over: false }),
             Err(error) => {
-                // It is killed, so the wait is short.
                 let _gone = kill_process_group(pid, Signal::KILL);
-                let _reaped = waitpid(Some(pid), WaitOptions::empty());
+                // It is killed, so the wait is short; but how short is up to the kernel.
+                tokio::task::spawn_blocking(move || waitpid(Some(pid), WaitOptions::empty()));
                 Err(error.into())
             }
         }
     }
 
-    async fn finish(mut self, output: OwnedFd, error: OwnedFd) -> Result<Ended, PreflightError> {
+    async fn finish(&mut self, output: OwnedFd, error: OwnedFd) -> Result<Ended, PreflightError> {
         let ended = readiness::readable(self.pidfd.try_clone().map_err(PreflightError::Watch)?)
             .map_err(PreflightError::Watch)?;
         let (output, error, exited) =
             tokio::join!(read_all(output), read_all(error), async { ended.readable().await.map(drop) });
         exited.map_err(PreflightError::Watch)?;
-        let how = self.reap().map_err(PreflightError::Watch)?;
+        // Before it is reaped: then the number may be another group's.
+        self.kill_group();
+        let how = self.reap(WaitIdOptions::EXITED).map_err(PreflightError::Watch)?.unwrap_or_default();
         Ok(Ended { how, output: output.map_err(PreflightError::Watch)?, error: error.map_err(PreflightError::Watch)? })
     }
 
-    fn reap(&mut self) -> io::Result<String> {
+    /// Kills it and what it started, and waits no longer than [`KILL_LIMIT`] for their end, beside the event loop.
+    async fn end(mut self) {
+        let killing = tokio::task::spawn_blocking(move || self.end_blocking(KILL_LIMIT));
+        if let Err(error) = killing.await {
+            tracing::warn!(%error, "cannot end the check of a new image");
+        }
+    }
+
+    fn end_blocking(&mut self, limit: Duration) {
+        let start = Instant::now();
+        let mut clean = 0;
+        // Twice in a row, because one may start another, with a lower pid, between two looks.
+        while clean < 2 {
+            self.kill_group();
+            let left = self.mark.kill_all();
+            self.try_reap();
+            clean = if left == 0 && self.reaped { clean + 1 } else { 0 };
+            if start.elapsed() > limit {
+                tracing::warn!(left, pid = ?self.pid, "the check of a new image was killed and does not end");
+                break;
+            }
+            std::thread::sleep(KILL_PAUSE);
+        }
+        self.over = true;
+    }
+
+    fn kill_group(&self) {
+        // Once it is reaped, the number may be another group's.
+        if !self.reaped {
+            let _nothing_left_to_kill = kill_process_group(self.pid, Signal::KILL);
+        }
+    }
+
+    fn try_reap(&mut self) {
+        if !self.reaped
+            && let Err(error) = self.reap(WaitIdOptions::EXITED | WaitIdOptions::NOHANG)
+        {
+            tracing::warn!(%error, "cannot reap the check of a new image");
+        }
+    }
+
+    /// How it ended, if it has.
+    fn reap(&mut self, options: WaitIdOptions) -> io::Result<Option<String>> {
         use std::os::fd::AsFd;
-        let status = waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED)?;
+        let Some(status) = waitid(WaitId::PidFd(self.pidfd.as_fd()), options)? else { return Ok(None) };
         self.reaped = true;
-        Ok(match status.as_ref().map(|s| (s.exit_status(), s.terminating_signal())) {
-            Some((Some(code), _)) => format!("exit code {code}"),
-            Some((_, Some(signal))) => format!("killed by signal {signal}"),
+        Ok(Some(match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => format!("exit code {code}"),
+            (_, Some(signal)) => format!("killed by signal {signal}"),
             _ => "ended".to_owned(),
-        })
+        }))
     }
 }
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // Also after an orderly end: it may have left something behind in its group.
-        let _nothing_left_to_kill = kill_process_group(self.pid, Signal::KILL);
-        if !self.reaped
-            && let Err(error) = self.reap()
-        {
-            tracing::warn!(%error, "cannot reap the check of a new image");
+        // Only when the check itself is dropped, at the end of the runtime.
+        if !self.over {
+            self.kill_group();
+            self.mark.kill_all();
+            self.try_reap();
         }
     }
 }
@@ -285,6 +349,29 @@ mod tests {
         // The descendant held the fifo open; its end shows here as the end of the stream.
         let ended = tokio::time::timeout(LONG, alive.read(&mut [0; 1])).await.expect("the descendant is gone");
         assert_eq!(ended.expect("reads"), 0);
+    }
+
+    #[tokio::test]
+    async fn what_left_the_process_group_ends_too() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        for (number, (ending, deadline)) in [("wait", Duration::from_secs(3)), ("exit 3", LONG)].iter().enumerate() {
+            let (fifo, up) = (dir.path().join(format!("alive{number}")), dir.path().join(format!("up{number}")));
+            nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("makes a fifo");
+            let mut alive = pipe::OpenOptions::new().open_receiver(&fifo).expect("opens the fifo");
+            let script = format!(
+                "setsid sh -c ': > {up}; sleep 1000 & wait' > {fifo} 2>&1 &\nuntil [ -e {up} ]; do :; done; {ending}",
+                up = up.display(),
+                fifo = fifo.display()
+            );
+            let refused = check(&script, *deadline).await;
+            assert!(up.exists(), "the descendant was there: {refused:?}");
+            match *ending {
+                "wait" => assert!(matches!(refused, Err(PreflightError::Hung { .. })), "{refused:?}"),
+                _ => assert!(matches!(refused, Err(PreflightError::Refused { .. })), "{refused:?}"),
+            }
+            let ended = tokio::time::timeout(LONG, alive.read(&mut [0; 1])).await.expect("the descendant is gone");
+            assert_eq!(ended.expect("reads"), 0);
+        }
     }
 
     #[tokio::test]

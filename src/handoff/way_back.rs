@@ -70,6 +70,13 @@ pub fn go(reason: &str) -> io::Error {
     }
 }
 
+/// This image ends on purpose, and nobody is to come back.
+pub fn give_up() {
+    if let Err(error) = rescue::disarm() {
+        tracing::warn!(%error, "cannot take down the way back");
+    }
+}
+
 /// The fds that a crashed image left, by name. To be called once, before there are threads.
 ///
 /// # Errors

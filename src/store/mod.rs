@@ -132,6 +132,24 @@ impl Store {
         self.writer.is_over()
     }
 
+    /// Lets the writer hang until the returned end is dropped, as a disk does that does not answer.
+    #[cfg(test)]
+    pub(crate) async fn hang(&self) -> std::sync::mpsc::Sender<()> {
+        let (go_on, wait) = std::sync::mpsc::channel::<()>();
+        let (hangs, seen) = oneshot::channel();
+        let store = self.clone();
+        tokio::spawn(async move {
+            let job = move |_: &rusqlite::Connection| {
+                let _the_test_has_ended = hangs.send(());
+                let _dropped = wait.recv();
+                Ok(())
+            };
+            drop(store.writer.run("hang", job).await);
+        });
+        seen.await.expect("the writer takes the job");
+        go_on
+    }
+
     /// Waits until everything queued so far is committed.
     ///
     /// # Errors

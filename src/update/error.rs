@@ -207,12 +207,32 @@ pub enum UpdateError {
         running: Version,
     },
     /// The release is newer than what runs, but a newer one was accepted before.
-    #[error("version {version} is refused, because {floor} was accepted before: wait for a newer release")]
+    #[error("{}", older_than_accepted(version, floor))]
     OlderThanAccepted {
         /// The release.
         version: Version,
         /// The highest version ever accepted.
         floor: Version,
+    },
+    /// The newest release failed here before, and was not named.
+    #[error("{version} failed here before ({reason}); /update {version} tries it again")]
+    FailedBefore {
+        /// The release.
+        version: Version,
+        /// How it failed.
+        reason: String,
+    },
+    /// There is no version to go back to.
+    #[error(
+        "there is nothing to go back to: {} holds no version below {running} that has not failed; to go back all the \
+         same, put the older release's program there as <version>/hermes",
+        dir.display()
+    )]
+    NothingBefore {
+        /// What runs.
+        running: Version,
+        /// Where versions are kept.
+        dir: PathBuf,
     },
     /// The release is not there for this target.
     #[error("version {version} is not available for {target}, only for {}", list(found))]
@@ -318,6 +338,13 @@ pub enum UpdateError {
     /// `HERMES_HOME/versions` fails, or another update is under way ([`VersionsError::Busy`]).
     #[error(transparent)]
     Versions(VersionsError),
+}
+
+fn older_than_accepted(version: &Version, floor: &Version) -> String {
+    if version.cmp_precedence(floor).is_eq() {
+        return format!("{version} ran here before and is not taken unasked; /update {version} takes it again");
+    }
+    format!("version {version} is refused, because {floor} was accepted before: wait for a newer release")
 }
 
 fn timed_out(wait: Wait, url: &str, limit: Duration) -> String {

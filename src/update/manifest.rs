@@ -32,7 +32,7 @@ const SUFFIX: &str = ".tar.gz";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Want {
     /// The newest that is acceptable. Pre-releases only count if one runs; a version that was accepted before, so
-    /// one that was rolled back, does not count.
+    /// one that was reverted, does not count. If the newest failed here before, none is taken.
     Newest,
     /// This one. It may be the highest that was accepted before: that is how a rejected version is tried again.
     Exact(Version),
@@ -45,6 +45,16 @@ pub struct Have<'a> {
     pub running: &'a Version,
     /// The highest version ever accepted; at first what runs.
     pub floor: &'a Version,
+    /// Versions that failed here, and how. They are only taken when they are named.
+    pub failed: &'a BTreeMap<Version, String>,
+}
+
+impl<'a> Have<'a> {
+    /// Where no version has failed yet.
+    pub fn new(running: &'a Version, floor: &'a Version) -> Self {
+        static NONE: BTreeMap<Version, String> = BTreeMap::new();
+        Self { running, floor, failed: &NONE }
+    }
 }
 
 /// A release that may be downloaded.
@@ -152,6 +162,12 @@ impl Manifest {
     fn select_newest(&self, have: Have<'_>, target: &'static str) -> Result<Candidate, UpdateError> {
         let mut first_refusal = None;
         for (version, release) in self.unasked(have.running) {
+            // No older one is taken in its place: whoever asks for the newest is to hear that it is not what it gets.
+            if version.cmp_precedence(have.running) == Ordering::Greater
+                && let Some(reason) = have.failed.get(version)
+            {
+                return Err(UpdateError::FailedBefore { version: version.clone(), reason: reason.clone() });
+            }
             let outcome = if is_newer(version, have) {
                 self.candidate(version, release, target)
             } else {

@@ -126,6 +126,13 @@ pub enum Check {
         /// Where its notes are, as the manifest says.
         notes_url: Option<String>,
     },
+    /// The newest failed here before, and is only taken when it is named.
+    FailedBefore {
+        /// Its version.
+        version: Version,
+        /// How it failed.
+        reason: String,
+    },
     /// There is none.
     UpToDate {
         /// The newest one that is listed: what runs, an older one, or one that was rejected before.
@@ -181,6 +188,7 @@ pub async fn check(source: &Source, have: Have<'_>) -> Result<Check, UpdateError
             | UpdateError::OlderThanRunning { .. }
             | UpdateError::OlderThanAccepted { .. },
         ) => Ok(Check::UpToDate { newest_listed: manifest.newest_listed(have.running).cloned() }),
+        Err(UpdateError::FailedBefore { version, reason }) => Ok(Check::FailedBefore { version, reason }),
         Err(error) => Err(error),
     }
 }

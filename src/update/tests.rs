@@ -1,5 +1,7 @@
 //! Which release is chosen, and that no input makes the readers panic.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 use semver::Version;
 use serde_json::{Value, json};
@@ -31,7 +33,7 @@ fn listing(versions: &[&str]) -> Manifest {
 
 fn select(listed: &[&str], want: &Want, running: &str, floor: &str) -> Result<String, UpdateError> {
     let (running, floor) = (v(running), v(floor));
-    let have = Have { running: &running, floor: &floor };
+    let have = Have::new(&running, &floor);
     listing(listed).select(want, have, TARGET).map(|candidate| candidate.version.to_string())
 }
 
@@ -60,11 +62,33 @@ fn a_rejected_version_is_skipped_until_it_is_asked_for() {
 }
 
 #[test]
+fn a_version_that_failed_is_taken_only_when_it_is_named_and_no_older_one_in_its_place() {
+    let listed = listing(&["1.2.0", "1.1.0"]);
+    let failed = |version: &str| BTreeMap::from([(v(version), "it crashed".to_owned())]);
+    let (running, floor) = (v("1.0.0"), v("1.0.0"));
+    let newest = |failed: &BTreeMap<Version, String>| {
+        let have = Have { running: &running, floor: &floor, failed };
+        listed.select(&Want::Newest, have, TARGET).map(|candidate| candidate.version)
+    };
+    let refused = newest(&failed("1.2.0")).expect_err("it failed");
+    assert_eq!(refused.to_string(), "1.2.0 failed here before (it crashed); /update 1.2.0 tries it again");
+    assert_eq!(newest(&failed("1.1.0")).expect("the newest has not failed"), v("1.2.0"));
+    let failed = failed("1.2.0");
+    let have = Have { running: &running, floor: &floor, failed: &failed };
+    assert_eq!(listed.select(&Want::Exact(v("1.2.0")), have, TARGET).expect("named").version, v("1.2.0"));
+    // Also where it served for a moment, so that it counts as accepted.
+    let have = Have { floor: &v("1.2.0"), ..have };
+    assert!(matches!(listed.select(&Want::Newest, have, TARGET), Err(UpdateError::FailedBefore { .. })));
+    let have = Have { running: &v("1.2.0"), ..have };
+    assert!(matches!(listed.select(&Want::Newest, have, TARGET), Err(UpdateError::SameVersion { .. })));
+}
+
+#[test]
 fn a_newer_release_for_other_targets_does_not_hide_one_for_this() {
     let other = json!({ "version": "1.2.0", "assets": [{ "name": "hermes-1.2.0-riscv.tar.gz", "url": "x" }] });
     let manifest = parse(&json!({ "schema": 1, "releases": [other, release("1.1.0")] })).unwrap();
     let running = v("1.0.0");
-    let have = Have { running: &running, floor: &running };
+    let have = Have::new(&running, &running);
     assert_eq!(manifest.select(&Want::Newest, have, TARGET).unwrap().version, v("1.1.0"));
 }
 
@@ -74,7 +98,7 @@ fn a_name_that_only_contains_the_target_does_not_count() {
     let manifest =
         json!({ "schema": 1, "releases": [{ "version": "1.1.0", "assets": [{ "name": name, "url": "x" }] }] });
     let running = v("1.0.0");
-    let have = Have { running: &running, floor: &running };
+    let have = Have::new(&running, &running);
     let outcome = parse(&manifest).unwrap().select(&Want::Newest, have, TARGET);
     assert!(matches!(outcome, Err(UpdateError::OtherProduct { .. })), "{outcome:?}");
 }
@@ -93,7 +117,7 @@ fn members_beside_the_schema_are_read() {
     }))
     .unwrap();
     let running = v("1.0.0");
-    let candidate = manifest.select(&Want::Newest, Have { running: &running, floor: &running }, TARGET).unwrap();
+    let candidate = manifest.select(&Want::Newest, Have::new(&running, &running), TARGET).unwrap();
     assert_eq!(
         candidate,
         Candidate {
@@ -115,7 +139,7 @@ fn a_digest_of_another_kind_is_refused_not_skipped() {
         let assets = json!([{ "name": name, "url": name, "digest": digest }]);
         let manifest = parse(&json!({ "schema": 1, "releases": [{ "version": "1.1.0", "assets": assets }] })).unwrap();
         let running = v("1.0.0");
-        let outcome = manifest.select(&Want::Newest, Have { running: &running, floor: &running }, TARGET);
+        let outcome = manifest.select(&Want::Newest, Have::new(&running, &running), TARGET);
         assert!(matches!(outcome, Err(UpdateError::BadDigest { .. })), "{digest}: {outcome:?}");
     }
 }
@@ -172,7 +196,7 @@ proptest! {
             object.insert("schema".to_owned(), json!(1));
         }
         if let Ok(manifest) = parse(&value) {
-            let _ = manifest.select(&Want::Newest, Have { running: &running, floor: &running }, TARGET);
+            let _ = manifest.select(&Want::Newest, Have::new(&running, &running), TARGET);
         }
     }
 
@@ -193,7 +217,7 @@ proptest! {
             }
         };
         let best = listed.iter().filter(|version| acceptable(version)).max();
-        let chosen = manifest.select(&want, Have { running: &running, floor: &floor }, TARGET);
+        let chosen = manifest.select(&want, Have::new(&running, &floor), TARGET);
         prop_assert_eq!(chosen.ok().map(|candidate| candidate.version), best.cloned());
     }
 }

@@ -67,7 +67,7 @@ fn image(version: &str) -> Value {
 fn status(version: &str, generation: u64) -> Value {
     json!({
         "gateway_state": "running", "image": image(version), "pid": 4242, "generation": generation,
-        "started_at": 1_000, "image_started_at": 2_000, "phase": "serving", "home": "/var/lib/hermes",
+        "started_at": 1_000, "image_started_at": 2_000, "phase": "serving", "waiting_for": null, "home": "/var/lib/hermes",
         "platforms": [{ "name": "local", "state": "connected", "updated_at": 1_000 }],
         "agents": [{ "name": "default", "state": "ready", "pid": 4243, "title": "Echo", "error": null, "turns": [] }],
         "queued_turns": 0, "handoffs": []
@@ -298,18 +298,37 @@ fn an_update_is_asked_for_as_it_was_typed() {
 }
 
 #[test]
+fn a_revert_is_asked_for_and_told_as_such() {
+    let gateway = handing_off(|| ok(report("revert", "1.5.0", "1.4.0")));
+    for (args, dry_run) in [(&["self-update", "--revert"][..], false), (&["update", "--revert", "--dry-run"], true)] {
+        let output = run(gateway.home(), args);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        assert_eq!(stdout(&output), "reverted 1.5.0 → 1.4.0, same process (PID 4242), 3 turns carried, 4 ms\n");
+        let params = gateway.request_of(proto::HANDOFF);
+        assert_eq!(json!([params["kind"], params["dry_run"]]), json!(["revert", dry_run]));
+    }
+    for args in [&["self-update", "--revert", "--version", "1.0.0"][..], &["self-update", "--revert", "--check"]] {
+        assert_eq!(run(gateway.home(), args).status.code(), Some(2), "{args:?}");
+    }
+}
+
+#[test]
 fn nothing_newer_is_told_and_is_no_failure() {
     let gateway = handing_off(|| err(proto::UP_TO_DATE, "1.4.0 is the newest release"));
     let output = run(gateway.home(), &["self-update", "--yes"]);
     assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(0), "hermes 1.4.0 is up to date\n"));
     let output = run(gateway.home(), &["self-update", "--yes", "--json"]);
-    let expected = json!({ "running": "1.4.0", "available": null, "date": null, "notes_url": null });
+    let expected =
+        json!({ "running": "1.4.0", "available": null, "date": null, "notes_url": null, "failed_before": null });
     assert_eq!((output.status.code(), json_of(&output)), (Some(0), expected));
 }
 
 #[test]
 fn a_check_only_tells() {
-    let found = json!({ "running": "1.4.0", "available": "1.5.0", "date": "2026-11-01", "notes_url": "https://x/n" });
+    let found = json!({
+        "running": "1.4.0", "available": "1.5.0", "date": "2026-11-01", "notes_url": "https://x/n",
+        "failed_before": null,
+    });
     let answer = found.clone();
     let gateway = FakeGateway::start(move |method, _| {
         assert_eq!(method, proto::UPDATE_CHECK, "a check asks for nothing else");

@@ -4,13 +4,17 @@
 //! - `agents`: agent programs that break the rules.
 //! - `configuration`: `gateway.toml` at a start and at a reload.
 //! - `ends`: SIGTERM and SIGKILL at any moment, two gateways on one home.
+//! - `holders`: who holds a handoff up is named, and skipped by force.
 //! - `inheritance`: what a new image may find instead of the state of the one before.
+//! - `starts`: what earlier processes left behind, and stops that come early.
 //! - `wires`: answers of a platform, bytes on the control socket.
 
 mod agents;
 mod configuration;
 mod ends;
+mod holders;
 mod inheritance;
+mod starts;
 mod wires;
 
 use std::path::Path;

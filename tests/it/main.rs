@@ -14,6 +14,7 @@
 //! - `launch`: which image the launcher starts, and what it leaves of the unit under a real systemd.
 //! - `refusal`: bad releases asked for from a chat and the command line: the reason is told, nothing is touched.
 //! - `rollback`: new images that fail after the execve (needs the feature `fault-points`).
+//! - `revert`: the way back to the version before, and versions that failed.
 //! - `service`: the unit files, and notifications, logs and sockets under a real systemd.
 //! - `telegram`: the Telegram platform against the test server.
 //! - `tidy`: rules for the source tree that the compiler does not know.
@@ -33,6 +34,7 @@ mod hostile;
 mod kill;
 mod launch;
 mod refusal;
+mod revert;
 #[cfg(feature = "fault-points")]
 mod rollback;
 mod service;

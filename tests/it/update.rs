@@ -57,7 +57,7 @@ impl Setup {
         progress: impl FnMut(StageProgress),
     ) -> Result<StagedImage, UpdateError> {
         let running = v(RUNNING);
-        let have = Have { running: &running, floor: &self.floor };
+        let have = Have::new(&running, &self.floor);
         stage(source, &self.versions, &self.want, have, progress).await
     }
 

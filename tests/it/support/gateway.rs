@@ -56,10 +56,15 @@ impl Gateway {
 
     /// Starts it anew in the same home, once the process before has ended, and waits until it answers.
     pub async fn start_again(&mut self) {
-        assert!(matches!(self.process.try_wait(), Ok(Some(_))), "the process before has ended");
-        self.process = spawn(self.home.path(), &[], &self.binary);
+        self.launch_again();
         let pid = self.pid();
         self.wait_until("it answers", async |status| status.pid == pid).await;
+    }
+
+    /// As [`Gateway::start_again`], but does not wait for anything.
+    pub fn launch_again(&mut self) {
+        assert!(matches!(self.process.try_wait(), Ok(Some(_))), "the process before has ended");
+        self.process = spawn(self.home.path(), &[], &self.binary);
     }
 
     /// Sends the process a signal.

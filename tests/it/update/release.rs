@@ -76,7 +76,7 @@ async fn what_the_script_makes_is_staged() {
     let manifest_url = format!("file://{}", publisher.path("out/manifest.json").display());
     let config = UpdateConfig { manifest_url: Some(manifest_url), verifying_keys: vec![publisher.public_key.clone()] };
     let running = v("1.0.0");
-    let have = Have { running: &running, floor: &running };
+    let have = Have::new(&running, &running);
     let source = Source::new(&config).unwrap();
     let image = stage(&source, &Versions::new(home.path()), &Want::Newest, have, |_| {}).await.unwrap();
 

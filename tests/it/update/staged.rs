@@ -157,7 +157,7 @@ async fn the_file_that_was_verified_is_not_the_one_that_takes_its_place_later() 
 async fn check_tells_what_there_is() {
     let setup = Setup::new().await;
     let running = v(RUNNING);
-    let have = |floor| Have { running: &running, floor };
+    let have = |floor| Have::new(&running, floor);
     setup.publisher.release(RUNNING, b"what runs");
     let outcome = check(&setup.source(), have(&running)).await.unwrap();
     assert_eq!(outcome, Check::UpToDate { newest_listed: Some(v(RUNNING)) });
