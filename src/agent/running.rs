@@ -7,14 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use super::Limits;
 use super::connection::Connection;
+use super::journal::Journal;
 use super::limits::after;
 use super::process::Process;
+use super::stream::READ_BYTES;
 use crate::clock::MonoNanos;
 use crate::jsonrpc::LineBuffer;
 use crate::report::Chain;
-
-/// Bytes per read: what a pipe holds, and little enough that commands are taken often.
-const READ_BYTES: usize = 64 << 10;
 
 /// Whether there is a process.
 #[derive(Debug)]
@@ -64,6 +63,13 @@ impl Ending {
         self.cause == Cause::Stop
     }
 
+    /// Whoever asked for it is gone: the process is ended all the same, and another started.
+    pub(super) fn forget_who_asked(&mut self) {
+        if self.was_asked_for() {
+            self.cause = Cause::Fault("the gateway was killed while it stopped the agent".to_owned());
+        }
+    }
+
     /// The fault that the process was signalled for. `None` if it ended before that: a process that exits closes its
     /// pipes a moment earlier, which is no fault.
     pub(super) fn into_fault(self) -> Option<String> {
@@ -85,6 +91,8 @@ pub(super) struct Running {
     buffer: Vec<u8>,
     /// It is being ended.
     pub(super) ending: Option<Ending>,
+    /// How the ending goes on has changed since [`Running::take_changed`].
+    changed: bool,
     /// No more output is wanted or to be had.
     pub(super) output_over: bool,
     /// It has ended, and its output is read until then at the longest.
@@ -95,7 +103,7 @@ impl Running {
     pub(super) fn new(process: Process, started: MonoNanos, limits: &Limits) -> Self {
         let lines = LineBuffer::new(limits.line_bytes_max);
         let buffer = Vec::with_capacity(READ_BYTES);
-        Self { process, started, lines, buffer, ending: None, output_over: false, drain_until: None }
+        Self { process, started, lines, buffer, ending: None, changed: true, output_over: false, drain_until: None }
     }
 
     /// Whether nothing more is to come of it.
@@ -123,7 +131,8 @@ impl Running {
 
     /// Closes its stdin and ends it harder from `at` on.
     pub(super) fn stop(&mut self, at: MonoNanos) {
-        self.process.stdin = None;
+        self.process.end_input();
+        self.changed = true;
         match &mut self.ending {
             Some(ending) => ending.cause = Cause::Stop,
             None => self.ending = Some(Ending { cause: Cause::Stop, next: EndingStep::Terminate, at }),
@@ -133,6 +142,7 @@ impl Running {
     /// Ends it because of `fault`, from `step` on, at `at`. It is not ended twice.
     pub(super) fn end(&mut self, step: EndingStep, at: MonoNanos, fault: String) {
         if self.ending.is_none() {
+            self.changed = true;
             self.ending = Some(Ending { cause: Cause::Fault(fault), next: step, at });
         }
     }
@@ -143,6 +153,7 @@ impl Running {
         if ending.at > now || self.drain_until.is_some() {
             return;
         }
+        self.changed = true;
         (ending.next, ending.at) = match ending.next {
             EndingStep::Terminate => {
                 self.process.signal(Signal::TERM);
@@ -156,20 +167,51 @@ impl Running {
         };
     }
 
-    /// Reads once and passes the whole lines on.
-    pub(super) fn read(&mut self, now: MonoNanos, limits: &Limits, connection: &mut Connection) {
+    /// Whether its ending has gone on since the last time.
+    pub(super) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Reads once and passes the whole lines on, to be followed by [`Running::consume`] once that is recorded. If
+    /// `keep`, what was read stays in the queue until then. `None` if nothing came.
+    pub(super) fn read(
+        &mut self,
+        now: MonoNanos,
+        limits: &Limits,
+        connection: &mut Connection,
+        keep: bool,
+    ) -> Option<Heard> {
         self.buffer.clear();
-        match self.process.stdout.try_read_buf(&mut self.buffer) {
+        let stdout = &self.process.stdout;
+        let read = if keep { stdout.try_peek(&mut self.buffer) } else { stdout.try_read(&mut self.buffer) };
+        match read {
             Ok(0) => self.end_of_output(now, limits),
-            Ok(count) => {
-                self.lines.push(&self.buffer[..count]);
+            Ok(bytes) => {
+                self.lines.push(&self.buffer[..bytes]);
                 self.take_lines(now, limits, connection);
+                let line_end = self.buffer[..bytes].iter().rposition(|byte| *byte == b'\n');
+                return Some(Heard { bytes, line_end });
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => {
                 tracing::warn!(error = %Chain(&error), "cannot read an agent's output");
                 self.end_of_output(now, limits);
             }
+        }
+        None
+    }
+
+    /// What a read has left of a line that has not ended.
+    pub(super) fn rest(&self, heard: Heard) -> &[u8] {
+        &self.buffer[heard.line_end.map_or(0, |end| end + 1)..heard.bytes]
+    }
+
+    /// Takes what was read and kept out of the queue.
+    pub(super) fn consume(&mut self, now: MonoNanos, limits: &Limits, bytes: usize) {
+        if let Err(error) = self.process.stdout.consume(bytes, &mut self.buffer) {
+            // Reading on would tell it twice.
+            tracing::error!(error = %Chain(&error), "cannot take an agent's output out of its socket");
+            self.end_of_output(now, limits);
         }
     }
 
@@ -196,14 +238,33 @@ impl Running {
         }
     }
 
-    /// Writes once.
-    pub(super) fn write(&mut self, now: MonoNanos, limits: &Limits, connection: &mut Connection) {
+    /// Writes once. Before and after it the log says so.
+    pub(super) fn write(
+        &mut self,
+        now: MonoNanos,
+        limits: &Limits,
+        connection: &mut Connection,
+        journal: &mut Journal,
+    ) {
         let Some(stdin) = &self.process.stdin else { return };
-        match stdin.try_write(connection.outgoing.front()) {
+        let front = connection.outgoing.front();
+        journal.writing(front.len());
+        let written = stdin.try_write(front);
+        journal.written(*written.as_ref().unwrap_or(&0));
+        match written {
             Ok(count) => connection.outgoing.written(count),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             // Its output may still hold the end of a turn.
             Err(_) => self.end(EndingStep::Terminate, after(now, limits.stop_grace), "it closed its input".to_owned()),
         }
     }
+}
+
+/// One read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Heard {
+    /// How much it was.
+    pub(super) bytes: usize,
+    /// Where in it the last line ends.
+    pub(super) line_end: Option<usize>,
 }

@@ -4,19 +4,25 @@
 //! **Invariants**
 //! - Between two awaits everything is in [`Task`]: that is the safe point at which it can be frozen.
 //! - Events are sent before the next command is taken, so a freeze finds none waiting.
+//! - They are recorded before they are sent, and the state is recorded before anything of it is written to the agent.
 //! - The output of a process is read to its end before its death is told.
 
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use super::connection::Connection;
 use super::handle::{AgentHandle, Mailbox};
+use super::journal::Journal;
 use super::limits::{Backoff, after};
 use super::process::{self, Process};
-use super::running::{Ending, EndingStep, Life, Running};
-use super::snapshot::{self, AdoptError};
-use super::{AgentCommand, AgentEvent, AgentSnapshot, AgentSpec, Limits};
+use super::running::{Ending, EndingStep, Heard, Life, Running};
+use super::snapshot::{self, AdoptError, Restored};
+use super::{AgentCommand, AgentEvent, AgentFds, AgentSnapshot, AgentSpec, Limits, RecoveredTurn};
 use crate::clock::MonoNanos;
 use crate::report::Chain;
 
@@ -29,7 +35,8 @@ pub fn spawn(spec: AgentSpec, events: mpsc::Sender<AgentEvent>) -> AgentHandle {
 pub fn spawn_with(spec: AgentSpec, limits: Limits, events: mpsc::Sender<AgentEvent>) -> AgentHandle {
     let connection = Connection::new(spec.name.clone(), limits);
     let life = Life::Down { start_at: MonoNanos::now() };
-    run(spec, limits, events, connection, life, Backoff::default())
+    let restored = Restored { connection, backoff: Backoff::default(), life, journal: Journal::default() };
+    run(spec, limits, events, restored)
 }
 
 /// Goes on with an agent where the previous image froze it, with the default limits. Tells [`AgentEvent::Ready`] again
@@ -55,21 +62,65 @@ pub fn adopt_with(
     snapshot: AgentSnapshot,
     events: mpsc::Sender<AgentEvent>,
 ) -> Result<AgentHandle, AdoptError> {
-    let (mut connection, backoff, life) = snapshot::restore(snapshot, &limits)?;
-    connection.adopted(spec.name.clone(), limits);
-    Ok(run(spec, limits, events, connection, life, backoff))
+    let mut restored = snapshot::restore(snapshot, &limits)?;
+    restored.connection.adopted(spec.name.clone(), limits);
+    Ok(run(spec, limits, events, restored))
 }
 
-fn run(
+/// Goes on with an agent whose gateway was killed, from its fds and its log alone, with the default limits. Returns what
+/// its turns have come to: their ends are not told again, and all that follows is. Tells [`AgentEvent::Ready`] if the
+/// agent was ready. A prompt that is not among the turns never reached the agent. Needs a tokio runtime.
+///
+/// A prompt that was being written when the gateway was killed is not sent again: its turn has failed.
+///
+/// # Errors
+/// When fds and log do not hold together, or there is no log; the fds are closed then. An agent whose fds nobody else
+/// keeps ends by that.
+pub fn recover(
+    spec: AgentSpec,
+    fds: AgentFds,
+    events: mpsc::Sender<AgentEvent>,
+) -> Result<(AgentHandle, Vec<RecoveredTurn>), AdoptError> {
+    recover_with(spec, Limits::default(), fds, events)
+}
+
+/// As [`recover`], with other limits.
+///
+/// # Errors
+/// As [`recover`].
+pub fn recover_with(
     spec: AgentSpec,
     limits: Limits,
+    fds: AgentFds,
     events: mpsc::Sender<AgentEvent>,
-    connection: Connection,
-    life: Life,
-    backoff: Backoff,
-) -> AgentHandle {
+) -> Result<(AgentHandle, Vec<RecoveredTurn>), AdoptError> {
+    let (restored, turns) = recovered(&spec, limits, fds)?;
+    tracing::info!(agent = %spec.name, turns = turns.len(), "agent recovered");
+    Ok((run(spec, limits, events, restored), turns))
+}
+
+fn recovered(
+    spec: &AgentSpec,
+    limits: Limits,
+    fds: AgentFds,
+) -> Result<(Restored, Vec<RecoveredTurn>), AdoptError> {
+    let mut restored = snapshot::recover(fds, &limits)?;
+    let Restored { connection, backoff, life, journal } = &mut restored;
+    // These are told by what is returned.
+    while let Some(event) = connection.next_event() {
+        journal.note(&event);
+    }
+    connection.adopted(spec.name.clone(), limits);
+    let turns = journal.recovered(connection);
+    journal.compact(snapshot::state(connection, *backoff, life));
+    Ok((restored, turns))
+}
+
+fn run(spec: AgentSpec, limits: Limits, events: mpsc::Sender<AgentEvent>, restored: Restored) -> AgentHandle {
+    let Restored { connection, backoff, life, journal } = restored;
     let (handle, mailbox) = AgentHandle::new(spec.name.clone());
-    let task = Task { spec, limits, events, mailbox, connection, life, backoff };
+    let told = VecDeque::new();
+    let task = Task { spec, limits, events, mailbox, connection, life, backoff, journal, told };
     // Nothing waits for the task: it tells its end as an event, and an execve replaces it.
     drop(tokio::spawn(task.run()));
     handle
@@ -100,6 +151,9 @@ struct Task {
     connection: Connection,
     life: Life,
     backoff: Backoff,
+    journal: Journal,
+    /// Events that are noted and not sent.
+    told: VecDeque<AgentEvent>,
 }
 
 impl Task {
@@ -119,14 +173,74 @@ impl Task {
         }
     }
 
-    /// Tells all events. Ends if nobody listens any more.
+    /// Records what is new and tells all events. Ends if nobody listens any more.
     async fn tell(&mut self) -> Flow {
-        while let Some(event) = self.connection.next_event() {
+        self.note_events();
+        self.record(None);
+        // What was read is consumed by now, as the log written anew says.
+        if self.journal.is_long() {
+            self.journal.compact(snapshot::state(&self.connection, self.backoff, &self.life));
+        }
+        while let Some(event) = self.told.pop_front() {
             if self.events.send(event).await.is_err() {
                 return Flow::End;
             }
         }
         Flow::Continue
+    }
+
+    fn note_events(&mut self) {
+        while let Some(event) = self.connection.next_event() {
+            self.journal.note(&event);
+            self.told.push_back(event);
+        }
+    }
+
+    /// Records what is new, and what a read has brought about.
+    fn record(&mut self, heard: Option<Heard>) {
+        let mut changed = self.connection.take_changed();
+        if let Life::Up(running) = &mut self.life {
+            changed |= running.take_changed();
+        }
+        if !changed && heard.is_none() && !self.journal.has_news() {
+            return;
+        }
+        let state = changed.then(|| snapshot::state(&self.connection, self.backoff, &self.life));
+        match (&self.life, heard) {
+            (Life::Up(running), Some(heard)) => {
+                let read = self.journal.next_read(heard.bytes, heard.line_end.is_some());
+                self.journal.record(Some((read, running.rest(heard))), state);
+            }
+            _ => self.journal.record(None, state),
+        }
+    }
+
+    /// Reads once; see [`super::stream`] for the order of things.
+    fn read(&mut self, now: MonoNanos) {
+        let Life::Up(running) = &mut self.life else { return };
+        let keep = self.journal.is_kept() && running.process.stdout.keeps_what_was_read();
+        let Some(heard) = running.read(now, &self.limits, &mut self.connection, keep) else { return };
+        if !keep {
+            return;
+        }
+        self.note_events();
+        self.mark(heard);
+        self.record(Some(heard));
+        self.consume(now, heard);
+    }
+
+    fn mark(&mut self, heard: Heard) {
+        let Life::Up(running) = &self.life else { return };
+        let read = self.journal.next_read(heard.bytes, heard.line_end.is_some());
+        if let Err(error) = running.process.stdout.mark(read.number, read.bytes) {
+            self.journal.give_up(&error);
+        }
+    }
+
+    fn consume(&mut self, now: MonoNanos, heard: Heard) {
+        if let Life::Up(running) = &mut self.life {
+            running.consume(now, &self.limits, heard.bytes);
+        }
     }
 
     /// Waits until there is something to do. Takes nothing but a command, so nothing is lost if it is dropped.
@@ -173,14 +287,14 @@ impl Task {
             Wake::Command(Some(AgentCommand::Freeze)) => return self.freeze().await,
             Wake::Command(command) => return self.command(now, command),
             Wake::Deadline => self.connection.expire(now),
-            Wake::Readable | Wake::Writable | Wake::Exited => {}
+            Wake::Readable => self.read(now),
+            Wake::Writable | Wake::Exited => {}
         }
         if let Life::Up(running) = &mut self.life {
             match wake {
-                Wake::Readable => running.read(now, &self.limits, &mut self.connection),
-                Wake::Writable => running.write(now, &self.limits, &mut self.connection),
+                Wake::Writable => running.write(now, &self.limits, &mut self.connection, &mut self.journal),
                 Wake::Exited => running.drain_until = Some(after(now, self.limits.drain_timeout)),
-                Wake::Deadline | Wake::Command(_) => {}
+                Wake::Readable | Wake::Deadline | Wake::Command(_) => {}
             }
             running.advance_ending(now, &self.limits);
             if running.is_leaving() {
@@ -196,6 +310,7 @@ impl Task {
             Some(AgentCommand::Prompt { turn, session, text }) => self.connection.prompt(now, turn, session, text),
             Some(AgentCommand::Cancel { turn }) => self.connection.cancel(now, turn),
             Some(AgentCommand::Permission { request, option }) => self.connection.answer(request, option),
+            Some(AgentCommand::Settled { turn }) => self.journal.settle(turn),
             // A freeze is taken by the caller, and a thaw does not come this way.
             Some(AgentCommand::Freeze | AgentCommand::Thaw) => {}
             Some(AgentCommand::Stop) | None => return self.stop(now),
@@ -236,7 +351,7 @@ impl Task {
     /// Tells the state and touches nothing until it is thawed or replaced.
     async fn freeze(&mut self) -> Flow {
         let agent = self.spec.name.clone();
-        let answer = match snapshot::take(&self.connection, self.backoff, &self.life) {
+        let answer = match snapshot::take(&self.connection, self.backoff, &self.life, &self.journal) {
             Ok(snapshot) => AgentEvent::Frozen { agent, snapshot },
             // A snapshot without fds would end the agent.
             Err(error) => AgentEvent::FreezeFailed { agent, reason: Chain(&error).to_string() },
@@ -252,7 +367,9 @@ impl Task {
             Ok(process) => {
                 tracing::info!(agent = %self.spec.name, pid = process.pid(), "agent started");
                 self.connection.start(now, process.pid(), &self.spec);
-                self.life = Life::Up(Box::new(Running::new(process, now, &self.limits)));
+                let running = Running::new(process, now, &self.limits);
+                self.begin(&running);
+                self.life = Life::Up(Box::new(running));
             }
             Err(error) => {
                 let reason = Chain(&error).to_string();
@@ -262,6 +379,19 @@ impl Task {
         Flow::Continue
     }
 
+    /// Begins the log of a new process and tells who it is.
+    fn begin(&mut self, running: &Running) {
+        let agent = self.spec.name.clone();
+        self.journal.begin(&agent);
+        match snapshot::duplicates(running, &self.journal) {
+            Ok(Some(fds)) => self.connection.push_event(AgentEvent::Started { agent, fds }),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(%agent, %error, "an agent's fds cannot be kept elsewhere: a kill of the gateway will end it");
+            }
+        }
+    }
+
     /// The process is gone and its output is read: tells so and plans the next.
     fn finish(&mut self, now: MonoNanos) -> Flow {
         let Life::Up(running) = std::mem::replace(&mut self.life, Life::Down { start_at: now }) else {
@@ -269,6 +399,7 @@ impl Task {
         };
         let lived = now.since(running.started);
         let how = process::describe(running.process.reap());
+        self.journal.end();
         if running.ending.as_ref().is_some_and(Ending::was_asked_for) {
             self.stopped();
             return Flow::End;

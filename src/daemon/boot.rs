@@ -15,7 +15,7 @@ use super::releases::{raise_floor, sha256_hex};
 use super::run::{Daemon, Events, ticks};
 use super::state::{
     AGENTS, AgentEntry, CONTROL, ControlEntry, GATEWAY, LOCAL, PASSPORT, PLATFORMS, Passport, PlatformEntry, SECTIONS,
-    STASH, Stash, agent_fds, client_fd, listener_fd, lock_fd,
+    STASH, Stash, agent_fds, agent_log, client_fd, listener_fd, lock_fd,
 };
 use super::swap::{FIRST, RunningImage, Step, Swap};
 use super::{DaemonError, RunOptions, report};
@@ -366,6 +366,8 @@ fn agents(
                 stdin: fd(inherited, &stdin)?,
                 stdout: fd(inherited, &stdout)?,
                 pidfd: fd(inherited, &pidfd)?,
+                // One that an image before logs started has none.
+                log: inherited.take_fd(&agent_log(&name)),
             })
         } else {
             None

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::run::{Daemon, Event};
 use super::state::{
     AGENTS, AgentEntry, CONTROL, ControlEntry, GATEWAY, LOCAL, PLATFORMS, PlatformEntry, STASH, Stash, VERSION,
-    agent_fds, client_fd, listener_fd, lock_fd,
+    agent_fds, agent_log, client_fd, listener_fd, lock_fd,
 };
 use crate::agent::{AgentCommand, AgentEvent, AgentSnapshot};
 use crate::control::{ControlCommand, ControlEvent, ControlSnapshot};
@@ -213,6 +213,9 @@ impl Daemon {
             if let Some(fds) = fds {
                 for (fd_name, fd) in agent_fds(&name).into_iter().zip([fds.stdin, fds.stdout, fds.pidfd]) {
                     registry.put_fd(fd_name, fd);
+                }
+                if let Some(log) = fds.log {
+                    registry.put_fd(agent_log(&name), log);
                 }
             }
             agents.push(AgentEntry { name, state, running, turns });

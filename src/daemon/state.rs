@@ -203,6 +203,11 @@ pub(super) fn client_fd(client: ClientId) -> FdName {
     FdName::new(&format!("control.client.{client}"))
 }
 
+/// The recovery log of an agent.
+pub(super) fn agent_log(agent: &AgentName) -> FdName {
+    FdName::new(&format!("agent.{agent}.log"))
+}
+
 /// The stdin, stdout and pidfd of an agent.
 pub(super) fn agent_fds(agent: &AgentName) -> [FdName; 3] {
     ["stdin", "stdout", "pidfd"].map(|end| FdName::new(&format!("agent.{agent}.{end}")))

@@ -227,7 +227,7 @@ impl Gateway {
         effects.push(Effect::TurnState(turn, TurnState::Done));
     }
 
-    /// Something an agent did. `Frozen`, `FreezeFailed` and `Stopped` are the daemon's and ignored here, and so is the coming and going
+    /// Something an agent did. `Started`, `Frozen`, `FreezeFailed` and `Stopped` are the daemon's and ignored here, and so is the coming and going
     /// of an agent that is not configured (any more): it gets no turns.
     pub fn agent_event(&mut self, event: AgentEvent, effects: &mut Vec<Effect>) {
         match event {
@@ -255,7 +255,10 @@ impl Gateway {
             | AgentEvent::StartFailed { agent, reason: how, restart_in } => {
                 self.agent_down(agent, how, restart_in, effects);
             }
-            AgentEvent::Frozen { .. } | AgentEvent::FreezeFailed { .. } | AgentEvent::Stopped { .. } => {}
+            AgentEvent::Started { .. }
+            | AgentEvent::Frozen { .. }
+            | AgentEvent::FreezeFailed { .. }
+            | AgentEvent::Stopped { .. } => {}
         }
     }
 

@@ -11,5 +11,6 @@
 pub mod exec;
 pub mod inherit;
 pub mod memfd;
+pub mod peek;
 pub mod readiness;
 pub mod signals;
