@@ -99,11 +99,7 @@ pub fn recover_with(
     Ok((run(spec, limits, events, restored), turns))
 }
 
-fn recovered(
-    spec: &AgentSpec,
-    limits: Limits,
-    fds: AgentFds,
-) -> Result<(Restored, Vec<RecoveredTurn>), AdoptError> {
+fn recovered(spec: &AgentSpec, limits: Limits, fds: AgentFds) -> Result<(Restored, Vec<RecoveredTurn>), AdoptError> {
     let mut restored = snapshot::recover(fds, &limits)?;
     let Restored { connection, backoff, life, journal } = &mut restored;
     // These are told by what is returned.

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use hermes_gateway::agent::builtin::echo::expected_output;
 use hermes_gateway::agent::{
-    AgentCommand, AgentEvent, AgentFds, AgentHandle, AgentSnapshot, AgentSpec, Limits, TurnOutcome, TurnUpdate, adopt_with,
-    spawn_with,
+    AgentCommand, AgentEvent, AgentFds, AgentHandle, AgentSnapshot, AgentSpec, Limits, TurnOutcome, TurnUpdate,
+    adopt_with, spawn_with,
 };
 use hermes_gateway::id::{SessionId, TurnId};
 use tokio::sync::mpsc;
