@@ -132,8 +132,8 @@ pub(super) struct Journal {
     next: Record<()>,
     /// The number of the last read.
     reads: u64,
-    /// How long the log was when it was written anew.
-    compacted_bytes: u64,
+    /// How long the log was when it was written anew; `None` if it is a new one, which must be written as a whole.
+    compacted_bytes: Option<u64>,
 }
 
 /// What a log says.
@@ -161,7 +161,7 @@ impl Journal {
 
     /// The process is gone.
     pub(super) fn end(&mut self) {
-        (self.log, self.reads, self.compacted_bytes) = (None, 0, 0);
+        (self.log, self.reads, self.compacted_bytes) = (None, 0, None);
         self.next = Record::default();
     }
 
@@ -240,10 +240,13 @@ impl Journal {
         self.append(&Record::<()> { written: Some(bytes), ..Record::default() }, &[]);
     }
 
-    /// Whether the log has grown so much that it is to be written anew.
-    pub(super) fn is_long(&self) -> bool {
-        let length = self.log.as_ref().map_or(0, RecoveryLog::len_bytes);
-        length > COMPACT_BYTES.max(self.compacted_bytes.saturating_mul(2))
+    /// Whether the log is to be written anew: it has grown much, or does not say what was before it.
+    pub(super) fn wants_compaction(&self) -> bool {
+        let long = |log: &RecoveryLog| match self.compacted_bytes {
+            Some(compacted) => log.len_bytes() > COMPACT_BYTES.max(compacted.saturating_mul(2)),
+            None => true,
+        };
+        self.log.as_ref().is_some_and(long)
     }
 
     /// Writes the log anew: what it says stays, how it came about goes.
@@ -263,7 +266,7 @@ impl Journal {
             records.push(encode(&record, &[]));
         }
         match log.replace(records.iter().map(Vec::as_slice)) {
-            Ok(()) => self.compacted_bytes = log.len_bytes(),
+            Ok(()) => self.compacted_bytes = Some(log.len_bytes()),
             Err(error) => self.give_up(&error),
         }
     }
@@ -309,7 +312,7 @@ impl Journal {
         let Fold { state, turns, last, writing } = fold;
         let state = state.ok_or(AdoptError::LogEmpty)?;
         let reads = last.map_or(0, |read| read.number);
-        let journal = Self { log: Some(log), turns, next: Record::default(), reads, compacted_bytes: 0 };
+        let journal = Self { log: Some(log), turns, next: Record::default(), reads, compacted_bytes: Some(0) };
         Ok(Found { journal, state, last, writing: writing.unwrap_or(0) })
     }
 

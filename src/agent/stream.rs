@@ -205,3 +205,54 @@ fn socket(fd: OwnedFd) -> io::Result<UnixStream> {
     socket.set_nonblocking(true)?;
     UnixStream::from_std(socket)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// The rows of the table in the module's documentation, for two reads of the same length.
+    #[tokio::test]
+    async fn what_is_recorded_and_still_there_is_known_after_every_step() {
+        let (ours, mut theirs) = StdStream::pair().expect("a pair");
+        let output = Output::new(ours.into()).expect("a socket");
+        let unconsumed = |read| output.unconsumed(read, 5).expect("a socket");
+        let mut buffer = Vec::with_capacity(READ_BYTES);
+        for read in 1..8 {
+            theirs.write_all(b"12345").expect("writes");
+            assert_eq!(unconsumed(read - 1), 0, "at rest");
+            output.readable().await;
+            buffer.clear();
+            assert_eq!(output.try_peek(&mut buffer).expect("it is there"), 5);
+            assert_eq!(unconsumed(read - 1), 0, "looked at");
+            output.mark(read, 5).expect("marks");
+            assert_eq!(unconsumed(read - 1), 0, "marked and not recorded");
+            assert_eq!(unconsumed(read), 5, "recorded");
+            output.consume(2, &mut buffer.clone()).expect("it is there");
+            assert_eq!(unconsumed(read), 3, "half taken away");
+            output.consume(3, &mut buffer.clone()).expect("it is there");
+            assert_eq!(unconsumed(read), 0, "taken away");
+            // A look that is not followed by anything finds the same again.
+            theirs.write_all(b"abc").expect("writes");
+            for _ in 0..2 {
+                output.readable().await;
+                buffer.clear();
+                output.try_peek(&mut buffer).expect("it is there");
+                assert_eq!(buffer, b"abc");
+            }
+            output.consume(3, &mut buffer.clone()).expect("it is there");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_neither_a_pipe_nor_a_stream_is_refused() {
+        let file = || OwnedFd::from(tempfile::tempfile().expect("a file"));
+        assert!(Output::new(file()).is_err() && Input::new(file()).is_err());
+        let (datagrams, _other) = std::os::unix::net::UnixDatagram::pair().expect("a pair");
+        assert!(Output::new(datagrams.into()).is_err());
+        let (read, write) = io::pipe().expect("a pipe");
+        assert!(!Output::new(read.into()).expect("a pipe").keeps_what_was_read());
+        assert!(Input::new(write.into()).is_ok());
+    }
+}

@@ -174,7 +174,7 @@ impl Task {
         self.note_events();
         self.record(None);
         // What was read is consumed by now, as the log written anew says.
-        if self.journal.is_long() {
+        if self.journal.wants_compaction() {
             self.journal.compact(snapshot::state(&self.connection, self.backoff, &self.life));
         }
         while let Some(event) = self.told.pop_front() {
@@ -379,6 +379,10 @@ impl Task {
     fn begin(&mut self, running: &Running) {
         let agent = self.spec.name.clone();
         self.journal.begin(&agent);
+        // Without the offset nobody could tell what was read.
+        if let Err(error) = running.process.stdout.unconsumed(0, 0) {
+            self.journal.give_up(&error);
+        }
         match snapshot::duplicates(running, &self.journal) {
             Ok(Some(fds)) => self.connection.push_event(AgentEvent::Started { agent, fds }),
             Ok(None) => {}

@@ -120,6 +120,11 @@ fn write(task: &mut Task) {
     }
 }
 
+fn in_runtime<T>(test: impl FnOnce() -> T) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    runtime.expect("a runtime").block_on(async { test() })
+}
+
 /// Readiness comes by the runtime, which runs only here.
 fn wait(ready: impl Future<Output = ()>) {
     let handle = tokio::runtime::Handle::current();
@@ -133,7 +138,7 @@ enum Cut {
     Peeked,
     Marked,
     Recorded,
-    /// In the middle of taking away: the most harm that a consumer of another kind could do.
+    /// As if the kernel gave way in the middle.
     HalfConsumed,
 }
 
@@ -213,8 +218,7 @@ fn output(chunks: usize) -> (Vec<u8>, String) {
 
 /// Plays a turn: for each step so many bytes come and are read, up to the cut. Then the rest comes at once.
 fn play(chunks: usize, steps: impl IntoIterator<Item = (usize, Cut)>) -> usize {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    runtime.expect("a runtime").block_on(async {
+    in_runtime(|| {
         let (mut stage, mut task) = Stage::new();
         let (bytes, whole) = output(chunks);
         let (mut rest, mut seen, mut kills) = (bytes.as_slice(), Seen::default(), 0);
@@ -283,11 +287,6 @@ proptest! {
     }
 }
 
-fn in_runtime(test: impl FnOnce()) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    runtime.expect("a runtime").block_on(async { test() });
-}
-
 #[test]
 fn a_prompt_whose_handing_over_was_cut_off_is_not_sent_again() {
     in_runtime(|| {
@@ -331,7 +330,7 @@ fn what_is_settled_is_forgotten_and_a_long_log_is_written_anew() {
             task.journal.settle(TurnId(turn - 1));
         }
         stage.settle(&mut task);
-        assert!(task.journal.is_long());
+        assert!(task.journal.wants_compaction());
         let (_, turns) = stage.kill().expect("it can be recovered");
         assert_eq!(turns.iter().map(|turn| turn.turn.0).collect::<Vec<_>>(), [1, 59]);
         assert_eq!((&turns[0], turns[1].text.len()), (&before[0], 50_000));
@@ -348,6 +347,24 @@ fn a_log_that_is_given_up_recovers_nobody() {
         let (stage, mut task) = Stage::new();
         task.journal.give_up(&std::io::ErrorKind::OutOfMemory.into());
         assert!(!task.journal.is_kept());
-        assert!(matches!(stage.kill().map(drop), Err(AdoptError::LogEmpty)));
+        assert!(matches!(stage.kill().map(drop), Err(AdoptError::Log(_) | AdoptError::LogEmpty)));
+    });
+}
+
+#[test]
+fn the_log_of_the_next_process_has_the_turns_that_are_not_settled() {
+    in_runtime(|| {
+        let (mut stage, mut task) = Stage::new();
+        let (bytes, whole) = output(3);
+        stage.its_stdout.write_all(&bytes).expect("writes");
+        while task.journal.recovered(&task.connection)[0].outcome.is_none() {
+            read(&mut task, Cut::None);
+        }
+        task.journal.begin(&"a".into());
+        stage.kept.log = task.journal.duplicate().expect("duplicates");
+        assert!(task.journal.wants_compaction(), "it is to be written as a whole");
+        task.journal.compact(snapshot::state(&task.connection, task.backoff, &task.life));
+        let (_, turns) = stage.kill().expect("it can be recovered");
+        assert_eq!((turns.len(), turns[0].text.as_str()), (1, whole.as_str()));
     });
 }

@@ -231,4 +231,5 @@ fn an_agent_with_pipes_that_an_earlier_image_started_is_taken_over() {
         rig.adopt(snapshot);
         rig.stop().await;
     });
+    assert!(child.wait().is_err(), "the task has reaped it");
 }
