@@ -165,7 +165,7 @@ impl Journal {
         self.next = Record::default();
     }
 
-    /// Whether what is recorded reaches anybody.
+    /// Whether there is a log.
     pub(super) fn is_kept(&self) -> bool {
         self.log.is_some()
     }
@@ -252,6 +252,8 @@ impl Journal {
     /// Writes the log anew: what it says stays, how it came about goes.
     pub(super) fn compact(&mut self, state: StateRef<'_>) {
         let Some(log) = &mut self.log else { return };
+        // It is in the turns already.
+        self.next = Record::default();
         // The bytes of the last read are not in the queue any more.
         let read = Read { number: self.reads, bytes: 0, ended_line: false };
         let mut records = vec![encode(&Record { read: Some(read), state: Some(state), ..Record::default() }, &[])];
@@ -288,7 +290,8 @@ impl Journal {
         }
     }
 
-    /// Goes on with the log of a process that the previous image handed over. One that cannot be read is given up.
+    /// Goes on with the log of a process that the previous image handed over; without it, if it cannot be read: then
+    /// nobody else can read it either.
     pub(super) fn adopt(log: OwnedFd) -> Self {
         match Self::find(log) {
             Ok(found) => found.journal,

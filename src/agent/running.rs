@@ -172,8 +172,8 @@ impl Running {
         std::mem::take(&mut self.changed)
     }
 
-    /// Reads once and passes the whole lines on, to be followed by [`Running::consume`] once that is recorded. If
-    /// `keep`, what was read stays in the queue until then. `None` if nothing came.
+    /// Reads once and passes the whole lines on. If `keep`, what was read stays in the queue, until it is recorded and
+    /// [`Running::consume`] takes it away. `None` if nothing came.
     pub(super) fn read(
         &mut self,
         now: MonoNanos,
