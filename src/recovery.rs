@@ -66,7 +66,7 @@ impl RecoveryLog {
         let (start, end) = range.split_at(8);
         let number = |bytes: &[u8]| bytes.try_into().map(u64::from_ne_bytes).map_err(|_| invalid());
         let (start, end) = (number(start)?, number(end)?);
-        if magic != MAGIC || start < FIRST || start > end || end > file.metadata()?.len().max(FIRST) {
+        if magic != MAGIC || start < FIRST || start > end || (end > start && end > file.metadata()?.len()) {
             return Err(invalid());
         }
         Ok(Self { file, start, end })
