@@ -38,13 +38,13 @@ pub(super) struct Releases {
 }
 
 /// Everything that is needed to go back to the version before, which asks no server.
-pub(super) struct WayBack {
+pub(super) struct Revertible {
     versions: Versions,
     running: Version,
     failed: BTreeMap<Version, String>,
 }
 
-impl WayBack {
+impl Revertible {
     /// Opens and hashes the version to go back to: the highest below the running one that has not failed. The floor
     /// of [`raise_floor`] does not count: an operator goes back knowingly, and these bytes were verified when they came.
     /// Reads the disk, so it is to be called beside the loop.
@@ -88,9 +88,9 @@ impl Daemon {
         Ok(Releases { source, versions: Versions::new(self.home.path()), running, floor, failed })
     }
 
-    pub(super) async fn way_back(&self) -> WayBack {
+    pub(super) async fn revertible(&self) -> Revertible {
         let failed = failed_versions(&self.store).await;
-        WayBack { versions: Versions::new(self.home.path()), running: running_version(), failed }
+        Revertible { versions: Versions::new(self.home.path()), running: running_version(), failed }
     }
 }
 
@@ -309,7 +309,7 @@ mod tests {
         let versions = Versions::new(home.path());
         let way = |running: &str, failed: &[&str]| {
             let failed = failed.iter().map(|version| (v(version), "it crashed".to_owned())).collect();
-            let way = WayBack { versions: versions.clone(), running: v(running), failed };
+            let way = Revertible { versions: versions.clone(), running: v(running), failed };
             way.revert_target().map(|image| (image.version.to_string(), image.is_new))
         };
         let told = way("1.4.0", &[]).expect_err("there is nothing yet").to_string();

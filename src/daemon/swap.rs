@@ -216,7 +216,7 @@ impl Daemon {
 
     /// Opens and hashes the version before, beside the loop.
     async fn stage_way_back(&mut self) {
-        let way_back = self.way_back().await;
+        let way_back = self.revertible().await;
         self.write_state_file();
         let steps = self.steps.clone();
         tokio::task::spawn_blocking(move || drop(steps.blocking_send(Step::Staged(way_back.revert_target()))));

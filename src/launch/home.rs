@@ -19,7 +19,7 @@ mod tests {
             home(|name| Some(OsString::from(if name == "HOME" { user_home } else { hermes_home })))
         };
         assert_eq!(find("/srv/hermes", "/root"), Some(PathBuf::from("/srv/hermes")));
-        assert_eq!(find("", "/root"), Some(PathBuf::from("/root/.hermes")));
+        assert_eq!(find("", "/home/kim"), Some(PathBuf::from("/home/kim/.hermes")));
         assert_eq!(find("relative", "/root"), None);
         assert_eq!(find("", ""), None);
         assert_eq!(home(|_| None), None);

@@ -37,12 +37,6 @@ impl UnitFiles {
             tracing::warn!(%error, path = %path.display(), "cannot note that the gateway stops on purpose");
         }
     }
-
-    /// What the unit says of `property`, for example `Restart`.
-    pub fn property(&self, property: &str) -> Option<String> {
-        let facts = fs::read_to_string(self.directory.as_ref()?.join("unit")).ok()?;
-        facts.lines().find_map(|line| line.strip_prefix(property)?.strip_prefix('=')).map(str::to_owned)
-    }
 }
 
 #[cfg(test)]
@@ -63,8 +57,5 @@ mod tests {
         unit.note_stop();
         assert_eq!(fs::read_to_string(dir.path().join("stop")).expect("written"), "stop\n");
         assert!(!unit.stops_for_a_restart());
-        fs::write(dir.path().join("unit"), "KillMode=process\nRestart=no\n").expect("writes");
-        assert_eq!(unit.property("Restart").as_deref(), Some("no"));
-        assert_eq!(unit.property("Rest"), None);
     }
 }
