@@ -126,6 +126,7 @@ impl Daemon {
             to: passport.to.clone(),
             started_at: passport.started_at,
             told: true,
+            stopped: false,
         });
         self.books = Some(tokio::spawn(keep_books(self.store.clone(), record, note)));
         if passport.kind == ROLLBACK {
@@ -224,6 +225,10 @@ impl Daemon {
         let Some(probation) = &self.probation else { return };
         fault::at(Point::OnProbation);
         if Instant::now() < probation.until || !matches!(self.swap, Swap::Idle) {
+            return;
+        }
+        // Its own deadline ends it, however short the probation is.
+        if probation.probe.is_none() {
             return;
         }
         match self.healthy() {

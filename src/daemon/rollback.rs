@@ -59,6 +59,7 @@ impl Daemon {
             to: to.clone(),
             started_at: pending.started_at,
             told: false,
+            stopped: false,
         }
     }
 
@@ -86,6 +87,17 @@ impl Daemon {
         });
     }
 
+    /// A stop in order while an update is on probation is no failure of it, whichever version is started next.
+    pub(super) async fn note_stopped(&self) {
+        if self.probation.is_none() {
+            return;
+        }
+        let Some(note) = note(&self.store).await else { return };
+        if let Err(error) = put_note(&self.store, Some(&Note { stopped: true, ..note })).await {
+            tracing::error!(error, "cannot note that an update was stopped in its probation");
+        }
+    }
+
     /// This image handed over, and is back in the same process with everything it had: the next one failed before it
     /// consumed anything.
     pub(super) async fn came_back(&mut self, passport: Passport, reason: String) {
@@ -98,6 +110,7 @@ impl Daemon {
             to: passport.to.clone(),
             started_at: passport.started_at,
             told: false,
+            stopped: false,
         };
         if let Some(carried) = passport.probation {
             self.probation = Some(Probation::resumed(carried));
@@ -127,7 +140,15 @@ impl Daemon {
             self.tell_origin(&note.origin, &note.kind, Err(told)).await;
             return self.forget_note();
         }
-        let reason = reason.unwrap_or_else(|| "the process was killed on the way".to_owned());
+        if note.stopped && reason.is_none() {
+            return self.forget_note();
+        }
+        let how = if note.told {
+            "its process ended before it had proven itself"
+        } else {
+            "the process was killed on the way"
+        };
+        let reason = reason.unwrap_or_else(|| how.to_owned());
         self.failed(note, &reason, Vec::new()).await;
     }
 
@@ -160,7 +181,7 @@ impl Daemon {
         }
         self.probation = Some(Probation::anew(&note, self.config.gateway.probation));
         self.probe();
-        let note = Note { told: true, ..note };
+        let note = Note { told: true, stopped: false, ..note };
         if let Err(error) = put_note(&self.store, Some(&note)).await {
             tracing::error!(error, "cannot record a handoff");
         }

@@ -388,6 +388,7 @@ impl Daemon {
         self.close_books().await;
         // An orderly stop is no failure of a version that is being tried.
         if self.died.is_none() {
+            self.note_stopped().await;
             self.close_history("the gateway was stopped before it was committed").await;
         }
         if let Err(error) = self.store.flush().await {

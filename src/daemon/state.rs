@@ -120,6 +120,9 @@ pub(super) struct Note {
     /// Who asked was told that the new image serves.
     #[serde(default)]
     pub(super) told: bool,
+    /// The gateway was stopped in order before the new image had proven itself: that is no failure of it.
+    #[serde(default)]
+    pub(super) stopped: bool,
 }
 
 /// An update that is on probation, as it crosses a restart.
