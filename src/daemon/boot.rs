@@ -15,7 +15,7 @@ use super::advice::advice;
 use super::outlet::Outlet;
 use super::pulse::Pulse;
 use super::releases::{mark_abandoned, raise_floor, sha256_hex};
-use super::run::{Daemon, Events, ticks};
+use super::run::{Daemon, Event, Events, ticks};
 use super::state::{
     AGENTS, AgentEntry, CONTROL, ControlEntry, GATEWAY, LOCAL, PASSPORT, PLATFORMS, Passport, PlatformEntry, SECTIONS,
     STASH, Stash, agent_fds, client_fd, listener_fd, lock_fd,
@@ -151,8 +151,9 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     let (mut inherited, passport) = inherited.unzip();
     // Nothing is started without a database. What runs already is taken over meanwhile.
     let mut opening = Some(opening);
+    let mut early = None;
     if inherited.is_none() {
-        opened(&mut opening, &mut signals, Duration::ZERO).await?;
+        early = opened(&mut opening, &mut signals, Duration::ZERO).await?;
     }
     let (ports, events) = queues();
     let control = control(&home, activated, inherited.as_mut(), ports.control)?;
@@ -206,13 +207,15 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     for outlet in removed {
         daemon.dismiss(outlet);
     }
-    // A stop that came by now is carried out in order, so that the turns that were taken over are ended.
-    daemon.stopping = opened(&mut opening, &mut daemon.signals, STOP_GRACE).await?;
+    early = opened(&mut opening, &mut daemon.signals, STOP_GRACE).await?.or(early);
     daemon.begin(passport).await;
+    if let Some(request) = early {
+        daemon.handle(Event::Signal(request)).await;
+    }
     Ok(daemon)
 }
 
-/// Waits for the database, unless that was done. Returns a stop that was asked for meanwhile.
+/// Waits for the database, unless that was done. Returns what signals asked for meanwhile: a stop, else the latest.
 ///
 /// # Errors
 /// [`DaemonError::Store`]; [`DaemonError::Stopped`] if the database does not open within `grace` of a stop, because it
@@ -221,23 +224,24 @@ async fn opened(
     opening: &mut Option<Opening>,
     signals: &mut Signals,
     grace: Duration,
-) -> Result<Option<String>, DaemonError> {
+) -> Result<Option<Request>, DaemonError> {
     let Some(opening) = opening.take() else { return Ok(None) };
     let done = opening.done();
     tokio::pin!(done);
-    let name = loop {
+    let mut asked = None;
+    let signal = loop {
         tokio::select! {
-            opened = &mut done => return opened.map(|()| None).map_err(DaemonError::Store),
+            opened = &mut done => return opened.map(|()| asked).map_err(DaemonError::Store),
             request = signals.next() => match request {
                 Request::Stop(name) => break name,
-                Request::Restart | Request::Reload => tracing::warn!("nothing to restart yet: the gateway starts"),
+                Request::Restart | Request::Reload => asked = Some(request),
             },
         }
     };
-    tracing::info!(signal = name, "asked to stop before the database is open");
+    tracing::info!(signal, "asked to stop before the database is open");
     match tokio::time::timeout(grace, done).await {
-        Ok(opened) => opened.map(|()| Some(name.to_owned())).map_err(DaemonError::Store),
-        Err(_) => Err(DaemonError::Stopped { signal: name }),
+        Ok(opened) => opened.map(|()| Some(Request::Stop(signal))).map_err(DaemonError::Store),
+        Err(_) => Err(DaemonError::Stopped { signal }),
     }
 }
 
