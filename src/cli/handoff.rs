@@ -9,6 +9,7 @@ use super::home::Home;
 use super::progress::ProgressView;
 use crate::control::client::{Client, ClientError};
 use crate::control::proto::{self, HandoffKind, HandoffParams, HandoffReport, Image, Progress, Status};
+use crate::store::HandoffRecord;
 
 /// How long the gateway may take to say how it is.
 pub(super) const STATUS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -90,7 +91,9 @@ fn judge(before: &Status, now: &Status, params: &HandoffParams) -> Result<Handof
         return Err(format!("{} goes on as before", before.image.version));
     }
     let record = now.handoffs.first().filter(|record| before.handoffs.first() != Some(record));
-    if let Some(record) = record.filter(|record| record.outcome != "committed") {
+    // An update serves before it is committed, which is what was asked for.
+    let went_well = |record: &HandoffRecord| matches!(record.outcome.as_str(), "committed" | "serving");
+    if let Some(record) = record.filter(|record| !went_well(record)) {
         return Err(format!("it ended with: {}", record.outcome));
     }
     let wanted = match &params.kind {
@@ -126,7 +129,6 @@ fn judge(before: &Status, now: &Status, params: &HandoffParams) -> Result<Handof
 mod tests {
     use super::*;
     use crate::clock::UnixMillis;
-    use crate::store::HandoffRecord;
 
     fn status(version: &str, pid: u32, generation: u64) -> Status {
         Status {
@@ -189,6 +191,8 @@ mod tests {
         after.handoffs = vec![record("committed")];
         let report = judge(&before, &after, &update).expect("updated");
         assert_eq!((report.from.version.as_str(), report.turns_carried, report.duration_us), ("1.0.0", 2, 7));
+        after.handoffs = vec![record("serving")];
+        assert!(judge(&before, &after, &update).is_ok(), "on probation");
         after.handoffs = vec![record("rolled back: the agent did not answer")];
         let reason = judge(&before, &after, &update).expect_err("rolled back");
         assert!(reason.contains("did not answer"), "{reason}");

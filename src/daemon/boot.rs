@@ -17,7 +17,7 @@ use super::outlet::Outlet;
 use super::pulse::Pulse;
 use super::recovery::{self, Recovered};
 use super::releases::{mark_abandoned, raise_floor, sha256_hex};
-use super::run::{Daemon, Events, ticks};
+use super::run::{Daemon, Event, Events, ticks};
 use super::state::{
     AGENTS, AgentEntry, CONTROL, ControlEntry, GATEWAY, LOCAL, PASSPORT, PLATFORMS, Passport, PlatformEntry, SECTIONS,
     STASH, Stash, agent_fds, agent_log_fd, client_fd, listener_fd, lock_fd, platform_log_fd, proven_fd,
@@ -216,7 +216,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     let (mut inherited, passport) = ground.inherited.open();
     // Nothing is started, or taken over, without a database. From here to the first word to the service manager
     // nothing is awaited, so no part runs and nothing is consumed: until then the way back leads to the same state.
-    let stopping = opened(ground.opening, &mut signals, inherited.is_some()).await?;
+    let early = opened(ground.opening, &mut signals, inherited.is_some()).await?;
     fault::at(Point::Adopting);
     let (ports, events) = queues();
     let mut keeper = Keeper::new(ground.fd_store, passport.as_ref(), inherited.as_ref());
@@ -273,45 +273,51 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
         pulse: Pulse::default(),
         checks: Vec::new(),
         held_steps: Vec::new(),
-        // One that came by now is carried out in order, so that the turns that were taken over are ended.
-        stopping,
+        stopping: None,
         died: None,
     };
-    for outlet in removed {
-        daemon.dismiss(outlet);
-    }
+    removed.into_iter().for_each(|outlet| daemon.dismiss(outlet));
     daemon.keeper.keep(lock_fd(), daemon.lock.as_fd());
     daemon.begin(passport, came_back, ground.way_back, recovered).await;
+    daemon.heed(early).await;
     Ok(daemon)
 }
 
-/// Waits for the database. Returns a stop that was asked for meanwhile.
+/// Waits for the database. Returns what signals asked for meanwhile: a stop, else the latest.
 ///
 /// # Errors
 /// [`DaemonError::Store`]; [`DaemonError::Stopped`] if the database does not open within a grace of a stop, because it
 /// may hang for as long as its disk does.
-async fn opened(opening: Opening, signals: &mut Signals, something_runs: bool) -> Result<Option<String>, DaemonError> {
+async fn opened(opening: Opening, signals: &mut Signals, something_runs: bool) -> Result<Option<Request>, DaemonError> {
     // What runs already is stopped in order, and that takes a database.
     let grace = if something_runs { STOP_GRACE } else { Duration::ZERO };
     let done = opening.done();
     tokio::pin!(done);
-    let name = loop {
+    let mut asked = None;
+    let signal = loop {
         tokio::select! {
-            opened = &mut done => return opened.map(|()| None).map_err(DaemonError::Store),
+            opened = &mut done => return opened.map(|()| asked).map_err(DaemonError::Store),
             request = signals.next() => match request {
                 Request::Stop(name) => break name,
-                Request::Restart | Request::Reload => tracing::warn!("nothing to restart yet: the gateway starts"),
+                Request::Restart | Request::Reload => asked = Some(request),
             },
         }
     };
-    tracing::info!(signal = name, "asked to stop before the database is open");
+    tracing::info!(signal, "asked to stop before the database is open");
     match tokio::time::timeout(grace, done).await {
-        Ok(opened) => opened.map(|()| Some(name.to_owned())).map_err(DaemonError::Store),
-        Err(_) => Err(DaemonError::Stopped { signal: name }),
+        Ok(opened) => opened.map(|()| Some(Request::Stop(signal))).map_err(DaemonError::Store),
+        Err(_) => Err(DaemonError::Stopped { signal }),
     }
 }
 
 impl Daemon {
+    /// What a signal asked for while nothing could be done about it.
+    async fn heed(&mut self, early: Option<Request>) {
+        if let Some(request) = early {
+            self.handle(Event::Signal(request)).await;
+        }
+    }
+
     /// From here on the gateway serves.
     async fn begin(
         &mut self,

@@ -99,7 +99,7 @@ impl Daemon {
         }
         let limit = drain + MARKER_DEADLINE;
         let since = Instant::now();
-        let mut told = false;
+        let (mut told, mut forced) = (false, drain.is_zero());
         while !waiting.is_empty() {
             let holders = || waiting.iter().map(|platform| format!("platform '{platform}'")).collect();
             let event = self.event_until(since + limit, limit, holders);
@@ -121,6 +121,12 @@ impl Daemon {
                     }
                 }
                 other => Box::pin(self.handle(other)).await,
+            }
+            // Somebody asked not to wait any more.
+            if !forced && matches!(&self.swap, Swap::Preparing(pending) if pending.force) {
+                forced = true;
+                let left = self.platforms.iter_mut().filter(|(platform, _)| waiting.contains(*platform));
+                left.for_each(|(_, outlet)| outlet.put(PlatformCommand::Drain { drain: Duration::ZERO }));
             }
         }
         if let Swap::Preparing(pending) = &mut self.swap {

@@ -110,14 +110,18 @@ impl Daemon {
         reason: Option<String>,
         origin: Origin,
     ) {
-        if let Swap::Preparing(pending) = &self.swap {
+        if let Swap::Preparing(pending) = &mut self.swap {
+            // Whoever is told what it waits for may have no patience. `drain` looks at it.
+            let hurries = force && pending.timeline.phase() == Phase::Drain;
+            pending.force |= hurries;
             let told = format!(
-                "{} {} asked for by {} is under way ({}, {} s)",
+                "{} {} asked for by {} is under way ({}, {} s){}",
                 if pending.kind_name() == "update" { "an" } else { "a" },
                 pending.kind_name(),
                 pending.origin.who(),
                 pending.timeline.phase(),
                 UnixMillis::now().since(pending.started_at).as_secs(),
+                if hurries { ", and waits for nothing any more" } else { "" },
             );
             self.refuse(&origin, proto::BUSY, told).await;
             return;

@@ -1,6 +1,6 @@
 //! Finding and killing what a child process has started, also where it left the child's process group.
 //!
-//! The child gets a mark into its environment, and whatever it starts inherits that: /proc/<pid>/environ
+//! The child gets a mark into its environment, and whatever it starts inherits that: `/proc/<pid>/environ`
 //! (proc_pid_environ(5)) shows it. What clears its environment or may not be looked at (another user, a set-user-ID
 //! program) is not found; nothing short of a cgroup of its own would find that, and a service may not make one.
 

@@ -7,7 +7,7 @@
 //! **Invariants**
 //! - When [`run`] returns, the child is gone, and with it everything that it started and that stayed in its process
 //!   group. After a check that failed this also holds for what left the group (setsid(2)), as far as it can be found
-//!   (`descendants`); only what the kernel does not let die within [`KILL_LIMIT`] is left, with a word in the log.
+//!   (`descendants`); only what the kernel does not let die within 5 s is left, with a word in the log.
 //! - The event loop never waits for a process to die.
 
 use std::fs::File;

@@ -117,6 +117,15 @@ async fn a_stop_while_the_database_is_being_opened_is_an_orderly_stop() {
     assert_eq!(state["gateway_state"], "stopped", "{}", gateway.log());
     assert_eq!(state["exit_reason"], "stopped by SIGTERM before it was up");
     assert!(!gateway.home().join("gateway.pid").exists());
+    // What else is asked for so early is done once it serves.
+    gateway.launch_again();
+    let start = Instant::now();
+    while gateway.state_file()["gateway_state"] != "starting" {
+        assert!(start.elapsed() < SOON, "{}", gateway.log());
+        tokio::task::yield_now().await;
+    }
+    gateway.signal(Signal::SIGUSR1);
     drop(database);
-    gateway.start_again().await;
+    gateway.wait_until("it replaces itself", async |status| status.generation == 1).await;
+    assert_no_panic(&gateway);
 }
