@@ -18,9 +18,9 @@ mod tests {
         let find = |hermes_home: &str, user_home: &str| {
             home(|name| Some(OsString::from(if name == "HOME" { user_home } else { hermes_home })))
         };
-        assert_eq!(find("/srv/hermes", "/root"), Some(PathBuf::from("/srv/hermes")));
-        assert_eq!(find("", "/home/kim"), Some(PathBuf::from("/home/kim/.hermes")));
-        assert_eq!(find("relative", "/root"), None);
+        assert_eq!(find("/srv/hermes", "/u/kim"), Some(PathBuf::from("/srv/hermes")));
+        assert_eq!(find("", "/u/kim"), Some(PathBuf::from("/u/kim/.hermes")));
+        assert_eq!(find("relative", "/u/kim"), None);
         assert_eq!(find("", ""), None);
         assert_eq!(home(|_| None), None);
     }
