@@ -1,6 +1,6 @@
 //! Fault points: where tests let the gateway fail.
 //!
-//! Without the cargo feature `fault-points`, which no release has, [`at`] and [`io`] are empty and compile to nothing.
+//! Without the cargo feature `fault-points`, which no release has, [`at`] and [`io()`] are empty and compile to nothing.
 //! With it they read the file that `HERMES_FAULTS` names, anew at every point, so that whoever runs a drill can change
 //! it at any moment:
 //!

@@ -65,7 +65,7 @@ async fn read(
             AgentEvent::Session { session, kept, .. } => opened = Some((session, kept)),
             AgentEvent::Update { update: TurnUpdate::Text(piece), .. } => text.push_str(&piece),
             AgentEvent::TurnEnded { outcome, .. } => return (opened, Some(outcome)),
-            AgentEvent::Ready { .. } | AgentEvent::Update { .. } => {}
+            AgentEvent::Started { .. } | AgentEvent::Ready { .. } | AgentEvent::Update { .. } => {}
             other => panic!("not expected in a turn: {other:?}"),
         }
     }
@@ -78,7 +78,7 @@ async fn freeze(handle: &AgentHandle, events: &mut mpsc::Receiver<AgentEvent>, t
         match next(events).await {
             AgentEvent::Frozen { snapshot, .. } => return snapshot,
             AgentEvent::Update { update: TurnUpdate::Text(piece), .. } => text.push_str(&piece),
-            AgentEvent::Update { .. } | AgentEvent::Ready { .. } => {}
+            AgentEvent::Started { .. } | AgentEvent::Update { .. } | AgentEvent::Ready { .. } => {}
             other => panic!("not expected before the freeze: {other:?}"),
         }
     }
