@@ -150,9 +150,16 @@ async fn a_version_that_failed_is_taken_again_only_by_name_until_it_proves_itsel
 
     said(&gateway.cli(&["self-update", "--yes", "--version", "1.0.1"]).await);
     gateway.wait_until("it is healthy", async |status| status.agents[0].state == "ready").await;
-    // Asking for the next handoff ends the probation of an image that is healthy.
-    said(&gateway.cli(&["gateway", "restart"]).await);
-    committed(&gateway, "1.0.1").await;
+    // Asking for the next handoff ends the probation of an image that is healthy, which its trial of an agent must have
+    // shown by then.
+    gateway
+        .wait_until("it is committed", async |status| {
+            if status.phase == "probation" {
+                said(&gateway.cli(&["gateway", "restart"]).await);
+            }
+            status.image.version == "1.0.1" && status.phase == "serving"
+        })
+        .await;
     gateway.signal(Signal::SIGKILL);
     gateway.wait();
     gateway.start_again().await;
