@@ -118,16 +118,7 @@ impl Daemon {
             phases_us: report.phases_us.clone(),
             outcome: if is_update { "serving" } else { "committed" }.to_owned(),
         };
-        let note = is_update.then(|| Note {
-            kind: passport.kind.clone(),
-            origin: passport.origin.clone(),
-            reason: passport.reason.clone(),
-            from: passport.from.clone(),
-            to: passport.to.clone(),
-            started_at: passport.started_at,
-            told: true,
-            stopped: false,
-        });
+        let note = is_update.then(|| passport.note(true));
         self.books = Some(tokio::spawn(keep_books(self.store.clone(), record, note)));
         if passport.kind == ROLLBACK {
             let reason = passport.reason.clone().unwrap_or_default();

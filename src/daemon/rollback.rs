@@ -102,16 +102,7 @@ impl Daemon {
     /// consumed anything.
     pub(super) async fn came_back(&mut self, passport: Passport, reason: String) {
         self.generation = passport.generation.next();
-        let note = Note {
-            kind: passport.kind.clone(),
-            origin: passport.origin.clone(),
-            reason: passport.reason.clone(),
-            from: passport.from.clone(),
-            to: passport.to.clone(),
-            started_at: passport.started_at,
-            told: false,
-            stopped: false,
-        };
+        let note = passport.note(false);
         if let Some(carried) = passport.probation {
             self.probation = Some(Probation::resumed(carried));
             self.probe();

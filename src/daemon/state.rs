@@ -140,6 +140,20 @@ pub(super) struct CarriedProbation {
 }
 
 impl Passport {
+    /// The same for the store.
+    pub(super) fn note(&self, told: bool) -> Note {
+        Note {
+            kind: self.kind.clone(),
+            origin: self.origin.clone(),
+            reason: self.reason.clone(),
+            from: self.from.clone(),
+            to: self.to.clone(),
+            started_at: self.started_at,
+            told,
+            stopped: false,
+        }
+    }
+
     /// How it went, once the new image serves.
     pub(super) fn report(&self, ready: MonoNanos) -> HandoffReport {
         let micros = |from: Option<MonoNanos>| {
