@@ -254,7 +254,7 @@ fn machine() -> Vec<Row> {
             Call::Spawn => ("EAGAIN", back(&["❌"])),
             Call::Versions => ("ENOSPC", back(&["❌"])),
             Call::Fsync => ("EIO", back(&["❌"])),
-            // The new image cannot; the row of the faulty images says the same with other words.
+            // Once: the new image cannot. Always: the previous one, back in the process, cannot either, and ends.
             Call::ReadState => ("EIO", back(&["serves again"])),
             // A message that cannot be stored is delivered again, so the command comes through in the end.
             Call::StateDb => ("ENOSPC", Expect { serves: Serves::Either, told: ANY_WORD, ..back(&[]) }),
@@ -262,8 +262,10 @@ fn machine() -> Vec<Row> {
             Call::StateFile => ("ENOSPC", updated()),
         };
         for (name, often) in [("once", ""), ("always", " always")] {
+            let is_over = call == Call::ReadState && !often.is_empty();
+            let expect = if is_over { killed() } else { expect.clone() };
             let name = format!("{errno} for {}, {name}", call.name());
-            rows.push(fault(name, format!("{} {errno}{often}", call.name()), expect.clone()));
+            rows.push(fault(name, format!("{} {errno}{often}", call.name()), expect));
         }
     }
     for (way, seconds) in [("forward", "31536000"), ("back", "-31536000")] {

@@ -20,7 +20,7 @@ use tokio::net::unix::pipe;
 use super::{AgentFds, AgentSpec};
 use crate::fault::{self, Call};
 use crate::handoff::reexec::HANDOFF_VARIABLES;
-use crate::sys::readiness;
+use crate::sys::{readiness, signals};
 
 /// Variables by which systemd (sd_notify(3), sd_listen_fds(3)) and the previous image speak to the daemon alone.
 const DAEMON_VARIABLES: [&str; 5] =
@@ -84,6 +84,7 @@ impl Process {
             command.env_remove(name);
         });
         command.envs(&spec.env).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        signals::unblock_in(&mut command);
         let child = fault::io(Call::Spawn).and_then(|()| command.spawn());
         let mut child = child.map_err(|source| SpawnError::Start { program, agent, source })?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());

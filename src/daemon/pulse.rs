@@ -2,6 +2,8 @@
 //!
 //! That the loop turns shows itself: it asks here. That the database goes on is shown by its writer, which answers a
 //! job that does nothing. Without it no message can be accepted, so a gateway whose writer hangs must not look alive.
+//! One that answers with an error, as on a full disk, does: a new process would find the same disk, and this one has
+//! turns to lose.
 //!
 //! **Invariants**
 //! - The loop never waits for the database here.
@@ -12,7 +14,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use crate::report::Chain;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// After this long without an answer the writer is named in the log. A disk that is slow for a moment is not.
 const SLOW: Duration = Duration::from_secs(5);
@@ -61,7 +63,13 @@ async fn ask(store: Store) -> bool {
             answer
         }
     };
-    answer.inspect_err(|error| tracing::error!(error = %Chain(error), "the database does not work")).is_ok()
+    match answer {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::error!(error = %Chain(&error), "the database does not work");
+            !matches!(error, StoreError::Stopped)
+        }
+    }
 }
 
 #[cfg(test)]

@@ -64,17 +64,14 @@ impl Daemon {
     }
 
     /// Whoever asked must be told also if the process is killed before it is known what is to run next.
-    pub(super) fn note_early(&self, pending: &Pending) {
+    pub(super) async fn note_early(&self, pending: &Pending) {
         // While an update is on probation, its note is what must not be lost.
         if self.probation.is_some() {
             return;
         }
-        let (store, note) = (self.store.clone(), self.note_of(pending, &self.image.id));
-        tokio::spawn(async move {
-            if let Err(error) = put_note(&store, Some(&note)).await {
-                tracing::error!(error, "cannot note that a handoff was asked for");
-            }
-        });
+        if let Err(error) = put_note(&self.store, Some(&self.note_of(pending, &self.image.id))).await {
+            tracing::error!(error, "cannot note that a handoff was asked for");
+        }
     }
 
     /// Takes the note away beside the loop: the handoff is over.
@@ -166,7 +163,8 @@ impl Daemon {
     /// The process died while this image was on trial, and was started anew.
     async fn go_on_with_trial(&mut self, note: Note) {
         tracing::warn!(version = note.to.version, "an update goes on in a new process");
-        if !note.told {
+        // Also if it was told that the update is done: that word may have died with the process. A stop is no failure.
+        if !(note.told && note.stopped) {
             let told = text::updated_anew(&note.from, &note.to, std::process::id());
             self.tell_origin(&note.origin, &note.kind, Ok(told)).await;
         }

@@ -160,7 +160,7 @@ impl Daemon {
             generation = self.generation.0,
             "handoff begins"
         );
-        self.note_early(&pending);
+        self.note_early(&pending).await;
         self.tell_begin(&pending).await;
         fault::at(Point::Requested);
         self.swap = Swap::Preparing(Box::new(pending));

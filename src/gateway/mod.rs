@@ -186,9 +186,15 @@ impl Gateway {
         }
         match ChatCommand::parse(&inbound.text) {
             Some(command) => {
-                // Done before it is carried out: a command that replaces the image must not run again in the next.
-                effects.push(Effect::TurnState(turn, TurnState::Done));
+                let at = effects.len();
                 self.command(command, turn, &inbound, effects);
+                let done = Effect::TurnState(turn, TurnState::Done);
+                // Done before it is carried out: it must not run again. But a handoff is noted first, and begins later:
+                // after a kill between the two nobody would tell how it ended.
+                match effects.last() {
+                    Some(Effect::Handoff { .. }) => effects.push(done),
+                    _ => effects.insert(at, done),
+                }
             }
             None => self.enqueue(turn, &conversation, inbound.text, effects),
         }

@@ -108,7 +108,7 @@ fn the_gate_is_the_same_for_every_way() {
         let refused = short(&say(&mut gateway, 10, USER, command));
         assert_eq!(refused, ["10 is Done", "notice This command is for admins."], "{turn}");
     }
-    assert_eq!(short(&say(&mut gateway, 20, ADMIN, "/restart force")), ["20 is Done", "handoff Restart true by 1"]);
+    assert_eq!(short(&say(&mut gateway, 20, ADMIN, "/restart force")), ["handoff Restart true by 1", "20 is Done"]);
 }
 
 #[test]

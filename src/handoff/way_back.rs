@@ -44,7 +44,13 @@ pub struct WayBack {
 /// To be called first thing in `main`: from here on a crash, an exit or the deadline leads back, if the previous image
 /// left a way.
 pub fn install() {
-    let Some(number) = previous() else { return };
+    let Some(number) = previous() else {
+        if came_back().is_some() {
+            // It was the deadline of the image that failed. This one has the watchdog's.
+            let _is_not_refused = rescue::set_deadline(None);
+        }
+        return;
+    };
     let mut environment = kept_environment();
     if let Some(state) = std::env::var_os(STATE_FD_VARIABLE) {
         environment.push((STATE_FD_VARIABLE.into(), state));

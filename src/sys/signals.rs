@@ -1,10 +1,13 @@
 //! The signals the daemon reacts to, read from a signalfd (signalfd(2)).
 //!
 //! **Invariant:** they are blocked in every thread for the whole life of the process, so that none can be lost or
-//! kill it while one image gives way to the next. A child process gets an empty mask from `std::process::Command`.
+//! kill it while one image gives way to the next. A child process would inherit that, and be deaf to SIGTERM: it is
+//! started with [`unblock_in`].
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -46,6 +49,15 @@ pub fn take_over() -> io::Result<()> {
         unsafe { sigaction(signal, &action) }?;
     }
     Ok(())
+}
+
+/// Lets the process that `command` starts begin with no signal blocked. std leaves it the mask of the thread that
+/// starts it.
+#[expect(unsafe_code, reason = "pre_exec runs code between fork and execve")]
+pub fn unblock_in(command: &mut Command) {
+    let unblock = || Ok(SigSet::empty().thread_set_mask()?);
+    // SAFETY: the closure owns nothing and makes one system call, pthread_sigmask(3), which is async-signal-safe.
+    unsafe { command.pre_exec(unblock) };
 }
 
 /// Where the watched signals arrive.
