@@ -157,6 +157,27 @@ impl<'a> Bed<'a> {
     }
 }
 
+/// From here on no more memory is mapped in the process `pid`.
+pub fn forbid_maps(pid: u32) -> Result<()> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")?.trim().strip_suffix(" kB"));
+    let kib: u64 = size.context("a process without a size")?.parse()?;
+    limit_maps(pid, Some(kib << 10))
+}
+
+/// It has as much memory again as it wants.
+pub fn allow_maps(pid: u32) -> Result<()> {
+    limit_maps(pid, None)
+}
+
+/// By prlimit(1) and as the same user: without CAP_SYS_RESOURCE root may not either.
+fn limit_maps(pid: u32, limit: Option<u64>) -> Result<()> {
+    let limit = limit.map_or_else(|| "unlimited".to_owned(), |bytes| bytes.to_string());
+    let (pid, limit) = (pid.to_string(), format!("--as={limit}:"));
+    let user = ["--reuid", "hermes", "--regid", "hermes", "--clear-groups"];
+    run("setpriv", &[&user[..], &["prlimit", "--pid", &pid, &limit]].concat())
+}
+
 /// The process of the default agent, if it is ready.
 pub fn agent_pid(status: &Status) -> Option<i32> {
     status.agents.iter().find(|agent| agent.name == "default" && agent.state == "ready").and_then(|agent| agent.pid)

@@ -54,6 +54,10 @@ pub enum Trouble {
     SilentAgent,
     /// Telegram answers nothing but errors from the request until the update is committed.
     Outage,
+    /// mmap(2) fails in the process, and in every image of it, from the request on: RLIMIT_AS is what it has already.
+    NoMaps,
+    /// The same for a moment.
+    NoMapsForAMoment,
 }
 
 /// Which version must serve in the end.
@@ -273,14 +277,12 @@ fn machine() -> Vec<Row> {
         rows.push(fault(format!("the clock jumps {way} by a year"), format!("clock {seconds} always"), updated()));
     }
     rows.push(Row { trouble: Trouble::ReadOnly, ..row("versions/ is read-only", refused(&["❌"])) });
-    for (name, why) in [
-        ("mmap fails", "hermes maps nothing itself: what it hands over is written into the memfd and read from it"),
-        (
-            "power cut while switching slots",
-            "shown by the tests of src/slots.rs, which stop at every boundary between writes",
-        ),
-    ] {
-        rows.push(Row { not_run: Some(why), ..row(name, updated()) });
-    }
+    // The kernel kills a process whose execve(2) finds no room for the image, after the point of no return.
+    let unmapped = Expect { process: Process::Either, ..killed() };
+    rows.push(Row { trouble: Trouble::NoMapsForAMoment, ..row("mmap fails, for a moment", unmapped.clone()) });
+    rows.push(Row { trouble: Trouble::NoMaps, ..row("mmap fails, always", unmapped) });
+    let why =
+        "a kill keeps what was written, so it is no power cut: the tests of src/slots.rs stop at every fsync boundary";
+    rows.push(Row { not_run: Some(why), ..row("power cut while switching slots", updated()) });
     rows
 }

@@ -54,6 +54,8 @@ const SETTLE_LATE: Duration = Duration::from_secs(25);
 const SETTLE_TOLD: Duration = Duration::from_secs(2);
 /// The longest wait for the start of a unit.
 const START: Duration = Duration::from_secs(20);
+/// As long as something fails that fails for a moment.
+const MOMENT: Duration = Duration::from_millis(100);
 /// From one look to the next.
 const LOOK: Duration = Duration::from_millis(25);
 
@@ -166,7 +168,7 @@ impl<'a> Scene<'a> {
         let after = match row.ask {
             Ask::Kills => scene.kills(kills).await?,
             _ => {
-                scene.act().await?;
+                scene.act(&before).await?;
                 scene.settle(&before).await?
             }
         };
@@ -199,11 +201,13 @@ impl<'a> Scene<'a> {
     }
 
     /// Does what the row is about.
-    async fn act(&mut self) -> Result<()> {
+    async fn act(&mut self, before: &Status) -> Result<()> {
         let Self { bed, row, telegram, .. } = self;
         bed.plan(&row.faults)?;
-        if row.trouble == Trouble::SilentAgent {
-            bed.configure(row, telegram, true)?;
+        match row.trouble {
+            Trouble::SilentAgent => bed.configure(row, telegram, true)?,
+            Trouble::NoMaps | Trouble::NoMapsForAMoment => bed::forbid_maps(before.pid)?,
+            Trouble::None | Trouble::ReadOnly | Trouble::Outage => {}
         }
         match row.ask {
             Ask::Update => drop(telegram.say(ADMIN, ADMIN, "/update")),
@@ -214,6 +218,11 @@ impl<'a> Scene<'a> {
             Ask::Redelivered => drop(telegram.say(ADMIN, ADMIN, "/restart")),
             Ask::Agent => bed.let_agent_ask()?,
             Ask::Start | Ask::Kills => {}
+        }
+        if row.trouble == Trouble::NoMapsForAMoment {
+            tokio::time::sleep(MOMENT).await;
+            // It may have died of it.
+            let _gone = bed::allow_maps(before.pid);
         }
         if row.trouble == Trouble::Outage {
             let start = Instant::now();

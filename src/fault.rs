@@ -67,6 +67,10 @@ names! {
         Checking = "checking",
         /// The candidate may be run.
         PreflightPassed = "preflight_passed",
+        /// An update is noted in the store, and about to be a trial in the slots.
+        Noted = "noted",
+        /// What the launcher is to try is in the slots.
+        Slotted = "slotted",
         /// The platforms were told to finish what they send.
         Draining = "draining",
         /// All parts are frozen.
@@ -110,7 +114,7 @@ impl Point {
             Self::Accepted | Self::PromptSent | Self::ChunkRead => "serving",
             Self::Requested | Self::Staging | Self::Staged => "stage",
             Self::RehearsalFrozen | Self::PreflightRunning | Self::Checking | Self::PreflightPassed => "preflight",
-            Self::Draining => "drain",
+            Self::Noted | Self::Slotted | Self::Draining => "drain",
             Self::Frozen => "quiesce",
             Self::Sealed | Self::ReloadingSent => "seal",
             Self::BeforeExec | Self::AfterExec => "exec",

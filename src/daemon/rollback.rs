@@ -6,7 +6,8 @@
 //!
 //! **Invariants**
 //! - Whoever asked is told how it ended, once, by whichever image knows.
-//! - A trial is in the slots before its first instruction runs, and proven there only after its probation.
+//! - A trial is in the slots after its note is in the store and before its first instruction runs, and proven there
+//!   only after its probation.
 
 use std::fs::File;
 
@@ -104,6 +105,7 @@ impl Daemon {
             self.probation = Some(Probation::resumed(carried));
             self.probe();
         }
+        self.blame(&note, &reason).await;
         self.failed(note, &reason, passport.timeline.durations_us()).await;
     }
 
@@ -136,8 +138,21 @@ impl Daemon {
         } else {
             "the process was killed on the way"
         };
+        // Otherwise it never ran: the launcher would go on with its trial.
+        let has_run = reason.is_some() || note.told;
         let reason = reason.unwrap_or_else(|| how.to_owned());
+        if has_run {
+            self.blame(&note, &reason).await;
+        }
         self.failed(note, &reason, Vec::new()).await;
+    }
+
+    /// A version that failed is not tried again by itself.
+    async fn blame(&self, note: &Note, reason: &str) {
+        if note.to.version != note.from.version {
+            mark_named_failed(&self.store, &note.to.version, reason).await;
+            self.slot_failed(&note.to.version, reason).await;
+        }
     }
 
     /// The image that was asked for did not stay; this one serves.
@@ -149,10 +164,6 @@ impl Daemon {
             reason,
             "the new image did not stay, the previous one is back"
         );
-        if note.to.version != note.from.version {
-            mark_named_failed(&self.store, &note.to.version, reason).await;
-            self.slot_failed(&note.to.version, reason).await;
-        }
         self.record_note(&note, &format!("rolled back: {reason}"), phases_us).await;
         let turns = self.gateway.turns_in_flight();
         let told = text::came_back(&note.kind, &note.to, reason, &self.image.id, std::process::id(), turns);

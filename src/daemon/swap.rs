@@ -324,10 +324,14 @@ impl Daemon {
     /// Whoever serves next must know of this handoff, however the process gets there.
     async fn write_down(&self, to: &Image) -> Result<(), String> {
         let Swap::Preparing(pending) = &self.swap else { return Ok(()) };
+        // In this order: a trial that is started by the launcher must know of its probation.
+        put_note(&self.store, Some(&self.note_of(pending, to))).await?;
+        fault::at(Point::Noted);
         if to.version != self.image.id.version && !pending.rollback {
             self.slot_trial(to.version.clone()).await?;
         }
-        put_note(&self.store, Some(&self.note_of(pending, to))).await
+        fault::at(Point::Slotted);
+        Ok(())
     }
 
     async fn freeze_and_seal(&mut self, to: &Image, drain: Duration) -> Result<Sealed, String> {
