@@ -30,6 +30,7 @@ use crate::clock::MonoNanos;
 use crate::daemon::{self, RunOptions};
 use crate::fault::{self, Point};
 use crate::handoff::way_back;
+use crate::sys::signals;
 
 /// Parses the command line and runs it.
 pub fn main() -> ExitCode {
@@ -83,6 +84,7 @@ async fn client_command(command: Command, home: Home) -> Result<(), CliError> {
 
 /// The preflight child: prints its report for the gateway that started it.
 fn handoff_check(home: Option<PathBuf>, config: Option<PathBuf>) -> Result<ExitCode, CliError> {
+    signals::unblock().map_err(|source| CliError::Io { what: "unblock signals", source })?;
     let report = daemon::handoff_check(home, config).map_err(CliError::Check)?;
     println!("{}", serde_json::to_string(&report).expect("plain data serialises"));
     Ok(ExitCode::SUCCESS)

@@ -31,7 +31,7 @@ use super::descendants::Mark;
 use super::registry::Sealed;
 use super::way_back::{PREVIOUS_VARIABLE, RECOVERY_VARIABLE};
 use crate::fault::{self, Call};
-use crate::sys::{readiness, signals};
+use crate::sys::readiness;
 
 /// The hidden command that the child runs.
 pub const CHECK_COMMAND: &str = "handoff-check";
@@ -134,7 +134,6 @@ pub async fn run(
         .stdout(output_write)
         .stderr(error_write)
         .process_group(0);
-    signals::unblock_in(&mut command);
     let child = fault::io(Call::Spawn).and_then(|()| command.spawn()).map_err(PreflightError::Start)?;
     drop(command); // It holds the write ends of the pipes.
     let mut child = Child::watch(child, mark).map_err(PreflightError::Watch)?;

@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** they are blocked in every thread for the whole life of the process, so that none can be lost or
 //! kill it while one image gives way to the next. A child process would inherit that, and be deaf to SIGTERM: it is
-//! started with [`unblock_in`].
+//! started with [`unblock_in`], or calls [`unblock`] itself.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -51,12 +51,20 @@ pub fn take_over() -> io::Result<()> {
     Ok(())
 }
 
+/// Unblocks everything in this thread: for a command that was started by the gateway and is to end when it is told to.
+/// To be called before there are threads.
+///
+/// # Errors
+/// The kernel's reason; there is none in practice.
+pub fn unblock() -> io::Result<()> {
+    Ok(SigSet::empty().thread_set_mask()?)
+}
+
 /// Lets the process that `command` starts begin with no signal blocked. std leaves it the mask of the thread that
 /// starts it.
 #[expect(unsafe_code, reason = "pre_exec runs code between fork and execve")]
 pub fn unblock_in(command: &mut Command) {
-    let unblock = || Ok(SigSet::empty().thread_set_mask()?);
-    // SAFETY: the closure owns nothing and makes one system call, pthread_sigmask(3), which is async-signal-safe.
+    // SAFETY: `unblock` owns nothing and makes one system call, pthread_sigmask(3), which is async-signal-safe.
     unsafe { command.pre_exec(unblock) };
 }
 

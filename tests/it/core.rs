@@ -458,3 +458,17 @@ async fn a_send_that_hangs_holds_the_handoff_and_nobody_else() {
         .until("the message is sent again", |state| state.texts(7).iter().find(|text| marked(text)).map(|_| ()))
         .await;
 }
+
+/// The gateway itself blocks the signals that it reads from a signalfd, and a blocked signal stays blocked over execve.
+#[tokio::test]
+async fn an_agent_begins_with_no_signal_blocked() {
+    let gateway = Gateway::start(binary(), ECHO).await;
+    let blocked = |pid: i64| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).expect("there is a mask").trim();
+        u64::from_str_radix(mask, 16).expect("hexadecimal")
+    };
+    let agent = gateway.agent_pid("default").await;
+    assert_eq!(blocked(agent.into()), 0);
+    assert_ne!(blocked(gateway.pid().into()), 0);
+}
