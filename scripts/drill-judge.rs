@@ -11,7 +11,9 @@ use crate::rows::{Ask, Expect, NEW, OLD, Process, Row, Serves};
 /// systemd waits so long before it starts a unit again, and it may take a second more until it serves.
 const BACK_AFTER_KILL: Duration = Duration::from_millis(1200);
 /// What is shown of what a chat was told.
-const TOLD_CHARS_MAX: usize = 160;
+const TOLD_CHARS_MAX: usize = 120;
+/// Between two messages in what was told.
+pub const THEN: &str = " / ";
 
 /// What was seen.
 pub struct Seen {
@@ -132,8 +134,8 @@ impl Seen {
             (false, _) if row.ask == Ask::Start => format!("{version} serves"),
             (false, false) => format!("started anew by systemd; {version} serves"),
             (false, true) if before.image.version != *version => "updated".to_owned(),
+            (false, true) if self.told.contains("serves again") => format!("back to {version} in the same process"),
             (false, true) if before.generation == after.generation => format!("refused; {version} serves on"),
-            (false, true) if row.expect.again => format!("back to {version} in the same process"),
             (false, true) => format!("restarted; {version} serves"),
         }
     }
@@ -153,7 +155,8 @@ impl Seen {
 
     /// One row of a Markdown table.
     pub fn markdown(&self, row: &Row, restart: &str) -> String {
-        let told: String = self.told.replace('|', "/").replace('\n', " ").chars().take(TOLD_CHARS_MAX).collect();
+        let last = self.told.rsplit(THEN).next().unwrap_or_default();
+        let told: String = last.replace('|', "/").replace('\n', " ").chars().take(TOLD_CHARS_MAX).collect();
         let pid = self.pid(row);
         format!(
             "| {} | {restart} | {} | {} | {pid} | {} | {} | {told} |",
@@ -170,7 +173,7 @@ impl Seen {
         let word = if self.violations.is_empty() { "ok  " } else { "FAIL" };
         let pid = self.pid(row);
         let mut line = format!(
-            "{word} {:48} {}; {} without service, PID {pid}, agent {}, {} lost, {:.1} s",
+            "{word} {:48} {}; {} ms without service, PID {pid}, agent {}, {} lost, {:.1} s",
             row.name,
             self.outcome(row),
             self.time(),
@@ -188,6 +191,6 @@ impl Seen {
     }
 
     fn time(&self) -> String {
-        self.without_service.map_or_else(|| "–".to_owned(), |time| format!("{} ms", time.as_millis()))
+        self.without_service.map_or_else(|| "–".to_owned(), |time| time.as_millis().to_string())
     }
 }

@@ -301,7 +301,7 @@ impl<'a> Scene<'a> {
         let mut texts = self.telegram.texts(ADMIN);
         texts.extend(self.telegram.texts(OTHER_CHAT));
         texts.extend(self.bed.agent_was_told());
-        texts.join(" / ")
+        texts.join(judge::THEN)
     }
 
     async fn await_told(&self, deadline: Duration) {
