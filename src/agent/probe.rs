@@ -1,108 +1,125 @@
-//! Whether an agent can be started here: one process for a trial, for judging a new image.
+//! Trying an agent out, with a process of its own.
+//!
+//! **Invariant:** the process is ended with its group, whatever came of it, also if the future is dropped.
 
 use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{AgentCommand, AgentEvent, AgentHandle, AgentSpec, TurnOutcome, spawn};
+use super::{AgentCommand, AgentEvent, AgentHandle, AgentSpec, Limits, TurnOutcome, spawn_with};
 use crate::id::TurnId;
 
-/// Events of the trial that may wait.
-const EVENTS: usize = 64;
-/// The turn of the trial. It has a connection of its own, so it meets no other.
+/// Events that may wait.
+const EVENTS: usize = 16;
+/// The only turn of the process.
 const TURN: TurnId = TurnId(0);
-/// How long the process may take to end, beyond the agent's own limits.
-const STOP: Duration = Duration::from_secs(15);
+/// The steps of ending a process, each of which takes a grace at most, and one more to tell so.
+const ENDING_STEPS: u32 = 4;
 
-/// Why the trial failed.
+/// Why an agent did not pass.
 #[derive(Debug, Error)]
 pub enum ProbeError {
-    /// The process could not be started, or ended before it answered.
+    /// It did not start, or died.
     #[error("{0}")]
-    Start(String),
-    /// It did not answer in time.
-    #[error("it did not answer within {} s", after.as_secs())]
-    Late {
-        /// The longest wait.
+    Process(String),
+    /// Its answer was none to be content with.
+    #[error("the turn did not end well: {0}")]
+    Turn(String),
+    /// It was too slow.
+    #[error("it did not {what} within {} s", after.as_secs_f32())]
+    TimedOut {
+        /// `answer initialize` or `end the turn`.
+        what: &'static str,
+        /// How long was waited in all.
         after: Duration,
     },
-    /// It answered `initialize`, and the turn did not end well.
-    #[error("its turn ended with {0}")]
-    Turn(String),
 }
 
-/// Starts a process of `spec`, waits for its answer to `initialize` and, with a `prompt`, for the end of one turn. The
-/// process is ended in any case. Needs a tokio runtime.
+/// Starts a process for `spec`, waits for its answer to `initialize` and, if there is a `prompt`, for a turn that ends
+/// with `end_turn`; no longer than `deadline` in all, and a few seconds more to end the process. Permission requests are
+/// answered `cancelled`. Needs a tokio runtime.
 ///
 /// # Errors
 /// [`ProbeError`].
-pub async fn probe(spec: AgentSpec, prompt: Option<String>, longest: Duration) -> Result<(), ProbeError> {
-    let (events, mut told) = mpsc::channel(EVENTS);
-    let handle = spawn(spec, events);
-    let outcome = match timeout_at(Instant::now() + longest, answers(&handle, &mut told, prompt)).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(ProbeError::Late { after: longest }),
-    };
-    drop(handle.send(AgentCommand::Stop).await);
-    let stopped = async { while !matches!(told.recv().await, Some(AgentEvent::Stopped { .. }) | None) {} };
-    if timeout_at(Instant::now() + STOP, stopped).await.is_err() {
-        tracing::warn!("the agent that was started for a trial does not end");
-    }
-    outcome
+pub async fn probe(spec: AgentSpec, prompt: Option<String>, deadline: Duration) -> Result<(), ProbeError> {
+    probe_with(spec, Limits::default(), prompt, deadline).await
 }
 
-async fn answers(
-    handle: &AgentHandle,
-    told: &mut mpsc::Receiver<AgentEvent>,
+/// As [`probe`], with other limits.
+///
+/// # Errors
+/// As [`probe`].
+pub async fn probe_with(
+    spec: AgentSpec,
+    limits: Limits,
     prompt: Option<String>,
+    deadline: Duration,
 ) -> Result<(), ProbeError> {
-    let mut prompt = prompt;
-    while let Some(event) = told.recv().await {
-        match event {
-            AgentEvent::Ready { .. } => {
-                let Some(text) = prompt.take() else { return Ok(()) };
-                drop(handle.send(AgentCommand::Prompt { turn: TURN, session: None, text }).await);
-            }
+    let (sender, mut events) = mpsc::channel(EVENTS);
+    let handle = spawn_with(spec, limits, sender);
+    let until = Instant::now() + deadline;
+    let slow = |what| move |_| ProbeError::TimedOut { what, after: deadline };
+    let ready = timeout_at(until, ready(&mut events)).await.map_err(slow("answer initialize")).flatten();
+    let result = match (ready, prompt) {
+        (Ok(()), Some(prompt)) => {
+            let turn = timeout_at(until, turn(&handle, &mut events, prompt)).await;
+            turn.map_err(slow("end the turn")).flatten()
+        }
+        (ready, _) => ready,
+    };
+    let ended = async {
+        // One that has stopped already takes no command.
+        let _over = handle.send(AgentCommand::Stop).await;
+        while events.recv().await.is_some() {}
+    };
+    if timeout(limits.stop_grace.saturating_mul(ENDING_STEPS), ended).await.is_err() {
+        tracing::warn!(agent = %handle.name(), "a probed agent is still being ended");
+    }
+    result
+}
+
+async fn ready(events: &mut mpsc::Receiver<AgentEvent>) -> Result<(), ProbeError> {
+    loop {
+        match events.recv().await {
+            Some(AgentEvent::Ready { .. }) => return Ok(()),
+            Some(event) => broken(event)?,
+            None => return Err(ProbeError::Process("its task ended".to_owned())),
+        }
+    }
+}
+
+async fn turn(handle: &AgentHandle, events: &mut mpsc::Receiver<AgentEvent>, text: String) -> Result<(), ProbeError> {
+    let over = || ProbeError::Process("its task ended".to_owned());
+    let prompt = AgentCommand::Prompt { turn: TURN, session: None, text };
+    handle.send(prompt).await.map_err(|_| over())?;
+    loop {
+        match events.recv().await.ok_or_else(over)? {
             AgentEvent::TurnEnded { outcome: TurnOutcome::Ended { stop_reason }, .. } if stop_reason == "end_turn" => {
                 return Ok(());
             }
-            AgentEvent::TurnEnded { outcome, .. } => return Err(ProbeError::Turn(format!("{outcome:?}"))),
-            AgentEvent::StartFailed { reason, .. } | AgentEvent::Died { how: reason, .. } => {
-                return Err(ProbeError::Start(reason));
+            AgentEvent::TurnEnded { outcome, .. } => {
+                return Err(ProbeError::Turn(match outcome {
+                    TurnOutcome::Ended { stop_reason } => format!("stop reason {stop_reason}"),
+                    TurnOutcome::Cancelled => "it was cancelled".to_owned(),
+                    TurnOutcome::Failed { reason } => reason,
+                }));
             }
-            _ => {}
+            AgentEvent::Permission { request, .. } => {
+                let answer = AgentCommand::Permission { request, option: None };
+                handle.send(answer).await.map_err(|_| over())?;
+            }
+            event => broken(event)?,
         }
     }
-    Err(ProbeError::Start("its task has ended".to_owned()))
 }
 
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use super::*;
-
-    fn spec(script: &str) -> AgentSpec {
-        let command = ["/bin/sh", "-c", script].map(str::to_owned).into();
-        AgentSpec { name: "probed".into(), command, cwd: "/".into(), env: BTreeMap::new() }
-    }
-
-    const LONG: Duration = Duration::from_secs(30);
-    const ANSWER: &str = r#"read line; echo '{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":1}}'; "#;
-
-    #[tokio::test]
-    async fn an_agent_that_answers_is_fine_and_is_ended() {
-        probe(spec(&format!("{ANSWER} cat")), None, LONG).await.expect("it answers");
-    }
-
-    #[tokio::test]
-    async fn one_that_ends_or_is_silent_or_ends_its_turn_badly_is_told() {
-        assert!(matches!(probe(spec("exit 3"), None, LONG).await, Err(ProbeError::Start(_))));
-        let silent = probe(spec("exec cat >/dev/null"), None, Duration::from_millis(200)).await;
-        assert!(matches!(silent, Err(ProbeError::Late { .. })), "{silent:?}");
-        let leaves = probe(spec(&format!("{ANSWER} read line; exit 0")), Some("hello".into()), LONG).await;
-        assert!(matches!(leaves, Err(ProbeError::Turn(_) | ProbeError::Start(_))), "{leaves:?}");
+/// Whether the event is the end of the process.
+fn broken(event: AgentEvent) -> Result<(), ProbeError> {
+    match event {
+        AgentEvent::StartFailed { reason, .. } => Err(ProbeError::Process(reason)),
+        AgentEvent::Died { how, .. } => Err(ProbeError::Process(format!("it ended: {how}"))),
+        _ => Ok(()),
     }
 }

@@ -26,7 +26,7 @@ pub use command::ChatCommand;
 use conversation::{Ask, Running, Talk, Waiting};
 pub use effect::{Describe, Effect, Requester};
 
-use crate::agent::{AgentCommand, AgentEvent, RecoveredTurn, TurnOutcome, TurnUpdate};
+use crate::agent::{AgentCommand, AgentEvent, RecoveredPermission, RecoveredTurn, TurnOutcome, TurnUpdate};
 use crate::chat::{Conversation, Inbound, Outbound, OutboundContent, ReplyEnd, ReplyStep};
 use crate::clock::UnixMillis;
 use crate::config::DEFAULT_AGENT;
@@ -228,8 +228,8 @@ impl Gateway {
         }
     }
 
-    /// A turn that an agent has and that outlived the process which gave it. Shows what is missing of what was said, and
-    /// goes on.
+    /// A turn that an agent has and that outlived the process which gave it. Shows what is missing of what was said, asks
+    /// again what waits for an answer, and goes on.
     pub fn take_up(&mut self, open: OpenTurn, agent: AgentName, said: RecoveredTurn, effects: &mut Vec<Effect>) {
         let conversation = open.inbound.conversation;
         let talk = self.talk(&conversation);
@@ -240,6 +240,12 @@ impl Gateway {
         self.turns.insert(open.turn, conversation.clone());
         effects.push(Effect::TurnState(open.turn, TurnState::Running));
         effects.push(reply(&conversation, open.turn, ReplyStep::SoFar(said.text)));
+        if let Some(session) = said.session {
+            self.agent_event(AgentEvent::Session { turn: open.turn, session, kept: true }, effects);
+        }
+        for RecoveredPermission { request, title, options } in said.permissions {
+            self.agent_event(AgentEvent::Permission { turn: open.turn, request, title, options }, effects);
+        }
         if let Some(outcome) = said.outcome {
             self.turn_ended(open.turn, outcome, effects);
         }

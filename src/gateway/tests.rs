@@ -352,3 +352,31 @@ proptest! {
         let _ = ChatCommand::parse(&text);
     }
 }
+
+#[test]
+fn a_turn_that_outlived_a_kill_goes_on_and_what_it_asks_is_asked_again() {
+    let mut gateway = gateway();
+    ready(&mut gateway);
+    let open = OpenTurn {
+        turn: TurnId(1),
+        inbound: said(USER, "c", "tidy up"),
+        running: true,
+        received_at: UnixMillis::now(),
+    };
+    let options = vec![PermissionOption { id: "once".into(), name: "Once".into(), kind: "allow_once".into() }];
+    let recovered = RecoveredTurn {
+        turn: TurnId(1),
+        session: Some("s".into()),
+        text: "so far".into(),
+        outcome: None,
+        permissions: vec![RecoveredPermission { request: 5, title: "rm".into(), options }],
+    };
+    let mut effects = Vec::new();
+    gateway.take_up(open, "default".into(), recovered, &mut effects);
+    let shown = short(&effects);
+    assert_eq!(shown.len(), 4, "{shown:?}");
+    assert!(shown[0] == "1 is Running" && shown[1].contains("so far"), "{shown:?}");
+    assert!(shown[3].starts_with("notice") && shown[3].contains("rm"), "{shown:?}");
+    let answer = &short(&say(&mut gateway, 2, USER, "/approve"))[1];
+    assert_eq!(answer, r#"default <- Permission { request: 5, option: Some("once") }"#);
+}
