@@ -430,6 +430,8 @@ impl Task {
         let batch = intake::take(&updates, &self.account, &self.store).await;
         self.poll.offset = batch.offset.or(self.poll.offset);
         if let Some(error) = batch.failure {
+            // It is not the server that is to be spared: once there is room again, messages must not wait for long.
+            self.poll.failures = 0;
             self.poll_failed("store", Chain(&error).to_string(), None);
         } else if batch.offset.is_none() && !updates.is_empty() {
             // It would be sent again at once, for ever.
