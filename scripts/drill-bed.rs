@@ -2,7 +2,7 @@
 //! what is to be told.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -100,6 +100,11 @@ impl<'a> Bed<'a> {
         );
         fs::write(Path::new(HOME).join("gateway.toml"), config)?;
         run("chown", &["hermes:hermes", &format!("{HOME}/gateway.toml")])
+    }
+
+    /// Where the images are.
+    pub fn versions(&self) -> PathBuf {
+        Path::new(HOME).join("versions")
     }
 
     /// Starts the unit and does not wait for it.

@@ -131,7 +131,7 @@ impl Seen {
         let version = &after.image.version;
         match (self.was_dead, before.pid == after.pid) {
             (true, _) => format!("dead until it was started by hand; {version} serves"),
-            (false, _) if row.ask == Ask::Start => format!("{version} serves"),
+            (false, _) if matches!(row.ask, Ask::Start | Ask::PowerCuts) => format!("{version} serves"),
             (false, false) => format!("started anew by systemd; {version} serves"),
             (false, true) if before.image.version != *version => "updated".to_owned(),
             (false, true) if self.told.contains("serves again") => format!("back to {version} in the same process"),

@@ -17,6 +17,8 @@ mod gateway;
 mod judge;
 #[path = "drill-load.rs"]
 mod load;
+#[path = "drill-power.rs"]
+mod power;
 #[path = "../tests/it/support/release.rs"]
 #[expect(dead_code, reason = "the tests use more of it")]
 mod release;
@@ -108,10 +110,6 @@ fn drill(args: &Args) -> Result<bool> {
     let mut failed = 0;
     for row in &rows {
         let start = Instant::now();
-        if let Some(why) = row.not_run {
-            println!("| {} | {} | not run: {why} | | | | | |", row.name, bed.restart);
-            continue;
-        }
         let seen = runtime.block_on(Scene::run(&bed, row, args.kills)).with_context(|| row.name.clone())?;
         println!("{}", seen.markdown(row, &bed.restart));
         eprintln!("{}", seen.line(row, start.elapsed()));
@@ -163,10 +161,11 @@ impl<'a> Scene<'a> {
             scene.violations.push("the unit does not start".to_owned());
             return Ok(scene.judge(None, None, None).await);
         };
-        scene.load.begin(&scene.telegram, row.ask != Ask::Kills).await;
+        scene.load.begin(&scene.telegram, !matches!(row.ask, Ask::Kills | Ask::PowerCuts)).await;
         let watch = Watch::start(Path::new(unit::SOCKET));
         let after = match row.ask {
             Ask::Kills => scene.kills(kills).await?,
+            Ask::PowerCuts => scene.power_cuts().await?,
             _ => {
                 scene.act(&before).await?;
                 scene.settle(&before).await?
@@ -217,7 +216,7 @@ impl<'a> Scene<'a> {
             }
             Ask::Redelivered => drop(telegram.say(ADMIN, ADMIN, "/restart")),
             Ask::Agent => bed.let_agent_ask()?,
-            Ask::Start | Ask::Kills => {}
+            Ask::Start | Ask::Kills | Ask::PowerCuts => {}
         }
         if row.trouble == Trouble::NoMapsForAMoment {
             tokio::time::sleep(MOMENT).await;
@@ -353,6 +352,27 @@ impl<'a> Scene<'a> {
             }
         }
         Ok(self.until(SETTLE, |status| status.phase == "serving" && agent_pid(status).is_some()).await)
+    }
+
+    /// Starts the unit with every disk that a power cut may leave.
+    async fn power_cuts(&mut self) -> Result<Option<Status>> {
+        let committed = |status: &Status| status.image.version == NEW && status.phase == "serving";
+        self.telegram.say(ADMIN, ADMIN, "/update");
+        if self.until(SETTLE, committed).await.is_none() {
+            self.violations.push("the update is not committed".to_owned());
+        }
+        let mut last = None;
+        for disk in power::cuts()? {
+            self.bed.stop();
+            disk.put(&self.bed.versions())?;
+            self.bed.start();
+            self.load.tick(&self.telegram);
+            last = self.until(START, |status| agent_pid(status).is_some()).await;
+            if last.is_none() {
+                self.violations.push(format!("it does not start after a power cut in the switch {}", disk.when));
+            }
+        }
+        Ok(last)
     }
 
     /// Waits for what is still to come and holds it against what must be.
