@@ -1,4 +1,4 @@
-//! The kernel: inherited fds, memfds, signals, execveat. The only place with `unsafe`.
+//! The kernel: inherited fds, memfds, signals, execveat, peek offsets of sockets. The only place with `unsafe`.
 //!
 //! **Invariants**
 //! - An fd number becomes an [`std::os::fd::OwnedFd`] in one place, [`inherit::claim`], once per image and before
