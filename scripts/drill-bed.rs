@@ -91,7 +91,7 @@ impl<'a> Bed<'a> {
             () => "[\"hermes\", \"agent\", \"echo\"]".to_owned(),
         };
         let config = format!(
-            "[gateway]\nrestart_drain_timeout = \"1s\"\nprobation = \"1500ms\"\nhandoff_timeout = \"2s\"\n\
+            "[gateway]\nrestart_drain_timeout = \"1s\"\nprobation = \"1s\"\nhandoff_timeout = \"2s\"\n\
              [agents.default]\ncommand = {command}\ncwd = \"{HOME}\"\n\
              [platforms.telegram]\ntoken = \"{}\"\napi_url = \"{}\"\nallow_from = [{USER}]\nallow_admin_from = [{ADMIN}]\n{}",
             telegram.token(),

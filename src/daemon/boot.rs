@@ -581,7 +581,9 @@ fn access(config: &Config) -> Access {
 fn running_image(passport: Option<&Passport>, came_back: bool) -> std::io::Result<RunningImage> {
     let file = File::open("/proc/self/exe")?;
     let version = crate::version::version().to_owned();
-    let image = |passport: &Passport| if came_back { passport.from.sha256.clone() } else { passport.to.sha256.clone() };
+    let image = |passport: &Passport| {
+        if came_back { passport.note.from.sha256.clone() } else { passport.note.to.sha256.clone() }
+    };
     let sha256 = passport.map_or_else(String::new, image);
     Ok(RunningImage { file, id: Image { version, sha256 } })
 }

@@ -95,33 +95,24 @@ impl Daemon {
             phases_us = ?report.phases_us,
             "handoff done"
         );
-        if passport.kind == ROLLBACK {
+        if passport.note.kind == ROLLBACK {
             self.tell_rolled_back(&passport).await;
         } else {
-            self.tell_done(&passport.origin, &report).await;
+            self.tell_done(&passport.note.origin, &report).await;
         }
         // To go back is to run other bytes, too.
-        let is_update = matches!(passport.kind.as_str(), "update" | "revert");
+        let is_update = matches!(passport.note.kind.as_str(), "update" | "revert");
+        let outcome = if is_update { "serving" } else { "committed" };
         let record = HandoffRecord {
-            kind: passport.kind.clone(),
-            requested_by: passport.origin.who(),
-            requested_via: passport.origin.way(),
-            reason: passport.reason.clone(),
-            from_version: passport.from.version.clone(),
-            from_sha256: passport.from.sha256.clone(),
-            to_version: passport.to.version.clone(),
-            to_sha256: passport.to.sha256.clone(),
-            generation: passport.generation.0,
             turns_carried: passport.turns_carried,
             agents_carried: passport.agents_carried,
-            started_at: passport.started_at,
             phases_us: report.phases_us.clone(),
-            outcome: if is_update { "serving" } else { "committed" }.to_owned(),
+            ..passport.note.record(passport.generation, outcome.to_owned())
         };
-        let note = is_update.then(|| passport.note(true));
+        let note = is_update.then(|| Note { told: true, ..passport.note.clone() });
         self.books = Some(tokio::spawn(keep_books(self.store.clone(), record, note)));
-        if passport.kind == ROLLBACK {
-            let reason = passport.reason.clone().unwrap_or_default();
+        if passport.note.kind == ROLLBACK {
+            let reason = passport.note.reason.clone().unwrap_or_default();
             self.rolled_back(&passport, &reason).await;
         } else {
             self.begin_probation(passport, is_update).await;
@@ -151,19 +142,19 @@ impl Daemon {
         if let Some(CarriedProbation { row: Some(row), .. }) = carried {
             self.set_outcome(row, "replaced before it was healthy").await;
         }
-        let previous = carried.map_or(passport.from.version, |carried| carried.previous);
+        let previous = carried.map_or(passport.note.from.version, |carried| carried.previous);
         let until = Instant::now() + self.config.gateway.probation;
-        let (version, origin) = (passport.to.version, passport.origin);
+        let (version, origin) = (passport.note.to.version, passport.note.origin);
         self.probation = Some(Probation { row: None, version, previous, until, origin, probe: None });
         self.probe();
     }
 
     /// The chat that asked for the update; a control client was told long ago that it serves.
     async fn tell_rolled_back(&mut self, passport: &Passport) {
-        let Origin::Chat(by) = &passport.origin else { return };
-        let reason = passport.reason.as_deref().unwrap_or_default();
+        let Origin::Chat(by) = &passport.note.origin else { return };
+        let reason = passport.note.reason.as_deref().unwrap_or_default();
         let (pid, turns) = (std::process::id(), passport.turns_carried);
-        let told = text::came_back("update", &passport.from, reason, &passport.to, pid, turns);
+        let told = text::came_back("update", &passport.note.from, reason, &passport.note.to, pid, turns);
         self.tell_chat(by, "update", told).await;
     }
 
@@ -172,8 +163,8 @@ impl Daemon {
         if let Some(CarriedProbation { row: Some(row), .. }) = passport.probation {
             self.set_outcome(row, &format!("rolled back: {reason}")).await;
         }
-        mark_named_failed(&self.store, &passport.from.version, reason).await;
-        self.slot_failed(&passport.from.version, reason).await;
+        mark_named_failed(&self.store, &passport.note.from.version, reason).await;
+        self.slot_failed(&passport.note.from.version, reason).await;
     }
 
     /// Finds out beside the loop whether this image can start an agent.

@@ -100,7 +100,7 @@ impl Daemon {
     /// consumed anything.
     pub(super) async fn came_back(&mut self, passport: Passport, reason: String) {
         self.generation = passport.generation.next();
-        let note = passport.note(false);
+        let note = passport.note;
         if let Some(carried) = passport.probation {
             self.probation = Some(Probation::resumed(carried));
             self.probe();
@@ -197,20 +197,9 @@ impl Daemon {
     /// In the history, in the row that says `serving` if there is one.
     async fn record_note(&self, note: &Note, outcome: &str, phases_us: Vec<(String, u64)>) {
         let record = HandoffRecord {
-            kind: note.kind.clone(),
-            requested_by: note.origin.who(),
-            requested_via: note.origin.way(),
-            reason: note.reason.clone(),
-            from_version: note.from.version.clone(),
-            from_sha256: note.from.sha256.clone(),
-            to_version: note.to.version.clone(),
-            to_sha256: note.to.sha256.clone(),
-            generation: self.generation.0,
             turns_carried: self.gateway.turns_in_flight(),
-            agents_carried: 0,
-            started_at: note.started_at,
             phases_us,
-            outcome: outcome.to_owned(),
+            ..note.record(self.generation, outcome.to_owned())
         };
         let closed = self.store.close_handoffs(outcome.to_owned()).await;
         let recorded = match closed {

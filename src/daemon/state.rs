@@ -14,6 +14,7 @@ use crate::gateway::{GatewayState, Requester};
 use crate::handoff::{FdName, Phase, SectionSpec, Timeline};
 use crate::id::{AgentName, Generation, PlatformName, TurnId};
 use crate::jsonrpc::RequestId;
+use crate::store::HandoffRecord;
 
 pub(super) const PASSPORT: &str = "passport";
 pub(super) const GATEWAY: &str = "gateway";
@@ -84,14 +85,8 @@ impl Origin {
 pub(super) struct Passport {
     /// The generation of the new image.
     pub(super) generation: Generation,
-    /// `restart`, `reload`, `update` or `revert`.
-    pub(super) kind: String,
-    pub(super) origin: Origin,
-    #[serde(default)]
-    pub(super) reason: Option<String>,
-    pub(super) from: Image,
-    pub(super) to: Image,
-    pub(super) started_at: UnixMillis,
+    #[serde(flatten)]
+    pub(super) note: Note,
     /// Ends with [`Phase::Seal`]; when execve was called comes by the environment.
     pub(super) timeline: Timeline,
     pub(super) process_started_at: UnixMillis,
@@ -109,7 +104,7 @@ pub(super) struct Passport {
 /// does not live to tell.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Note {
-    /// `restart`, `reload`, `update`, …
+    /// `restart`, `reload`, `update`, `revert` or `rollback`.
     pub(super) kind: String,
     pub(super) origin: Origin,
     #[serde(default)]
@@ -139,30 +134,38 @@ pub(super) struct CarriedProbation {
     pub(super) origin: Option<Origin>,
 }
 
-impl Passport {
-    /// The same for the store.
-    pub(super) fn note(&self, told: bool) -> Note {
-        Note {
+impl Note {
+    /// For the history; nothing was carried and no phase measured, unless whoever records it knows better.
+    pub(super) fn record(&self, generation: Generation, outcome: String) -> HandoffRecord {
+        HandoffRecord {
             kind: self.kind.clone(),
-            origin: self.origin.clone(),
+            requested_by: self.origin.who(),
+            requested_via: self.origin.way(),
             reason: self.reason.clone(),
-            from: self.from.clone(),
-            to: self.to.clone(),
+            from_version: self.from.version.clone(),
+            from_sha256: self.from.sha256.clone(),
+            to_version: self.to.version.clone(),
+            to_sha256: self.to.sha256.clone(),
+            generation: generation.0,
+            turns_carried: 0,
+            agents_carried: 0,
             started_at: self.started_at,
-            told,
-            stopped: false,
+            phases_us: Vec::new(),
+            outcome,
         }
     }
+}
 
+impl Passport {
     /// How it went, once the new image serves.
     pub(super) fn report(&self, ready: MonoNanos) -> HandoffReport {
         let micros = |from: Option<MonoNanos>| {
             from.map_or(0, |from| u64::try_from(ready.since(from).as_micros()).unwrap_or(u64::MAX))
         };
         HandoffReport {
-            kind: self.kind.clone(),
-            from: self.from.clone(),
-            to: self.to.clone(),
+            kind: self.note.kind.clone(),
+            from: self.note.from.clone(),
+            to: self.note.to.clone(),
             pid: std::process::id(),
             generation: self.generation.0,
             agents_carried: self.agents_carried,

@@ -366,12 +366,7 @@ impl Daemon {
         };
         Passport {
             generation: self.generation.next(),
-            kind: pending.kind_name().to_owned(),
-            origin: pending.origin.clone(),
-            reason: pending.reason.clone(),
-            from: self.image.id.clone(),
-            to: to.clone(),
-            started_at: pending.started_at,
+            note: self.note_of(pending, to),
             timeline: pending.timeline.clone(),
             process_started_at: self.process_started_at,
             turns_carried,
@@ -461,20 +456,8 @@ impl Daemon {
     async fn record(&self, pending: &Pending, outcome: String) {
         let to = pending.to.clone().unwrap_or_else(|| self.image.id.clone());
         let record = HandoffRecord {
-            kind: pending.kind_name().to_owned(),
-            requested_by: pending.origin.who(),
-            requested_via: pending.origin.way(),
-            reason: pending.reason.clone(),
-            from_version: self.image.id.version.clone(),
-            from_sha256: self.image.id.sha256.clone(),
-            to_version: to.version,
-            to_sha256: to.sha256,
-            generation: self.generation.0,
-            turns_carried: 0,
-            agents_carried: 0,
-            started_at: pending.started_at,
             phases_us: pending.timeline.durations_us(),
-            outcome,
+            ..self.note_of(pending, &to).record(self.generation, outcome)
         };
         if let Err(error) = self.store.record_handoff(&record).await {
             tracing::error!(error = %Chain(&error), "cannot record a handoff");
