@@ -83,7 +83,7 @@ impl<S> Default for Record<S> {
 }
 
 /// What was told of a turn.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Told {
     session: Option<SessionId>,
     text: String,
@@ -91,7 +91,7 @@ struct Told {
 }
 
 /// The turns that are not settled.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Turns(BTreeMap<TurnId, Told>);
 
 impl Turns {
@@ -133,6 +133,14 @@ pub(super) struct Journal {
     /// The number of the last read.
     reads: u64,
     /// How long the log was when it was written anew; `None` if it is a new one, which must be written as a whole.
+    compacted_bytes: Option<u64>,
+}
+
+/// What the next image must know to go on with the log without reading it, which takes the longer the longer it is.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct CarriedJournal {
+    turns: Turns,
+    reads: u64,
     compacted_bytes: Option<u64>,
 }
 
@@ -290,16 +298,24 @@ impl Journal {
         }
     }
 
-    /// Goes on with the log of a process that the previous image handed over; without it, if it cannot be read: then
-    /// nobody else can read it either.
-    pub(super) fn adopt(log: OwnedFd) -> Self {
-        match Self::find(log) {
-            Ok(found) => found.journal,
-            Err(error) => {
-                tracing::warn!(error = %Chain(&error), "an agent goes on without its recovery log");
-                Self::default()
-            }
-        }
+    /// For the next image.
+    pub(super) fn carried(&self) -> CarriedJournal {
+        CarriedJournal { turns: self.turns.clone(), reads: self.reads, compacted_bytes: self.compacted_bytes }
+    }
+
+    /// Goes on with the log of a process that the previous image handed over, which need not have said what is in it;
+    /// without it, if it cannot be read: then nobody else can read it either.
+    pub(super) fn adopt(log: OwnedFd, carried: Option<CarriedJournal>) -> Self {
+        let adopted = match carried {
+            Some(CarriedJournal { turns, reads, compacted_bytes }) => RecoveryLog::open(log)
+                .map(|log| Self { log: Some(log), turns, next: Record::default(), reads, compacted_bytes })
+                .map_err(AdoptError::Log),
+            None => Self::find(log).map(|found| found.journal),
+        };
+        adopted.unwrap_or_else(|error| {
+            tracing::warn!(error = %Chain(&error), "an agent goes on without its recovery log");
+            Self::default()
+        })
     }
 
     /// Reads a log.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::connection::Connection;
-use super::journal::{Found, Journal};
+use super::journal::{CarriedJournal, Found, Journal};
 use super::limits::Backoff;
 use super::process::Process;
 use super::running::{Ending, Life, Running};
@@ -67,6 +67,8 @@ pub(super) struct StateRef<'a> {
     backoff: Backoff,
     process: Option<ProcessState>,
     start_at: MonoNanos,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    journal: Option<CarriedJournal>,
 }
 
 /// The state, as it was read.
@@ -82,6 +84,9 @@ pub(super) struct State {
     /// When the next process is started, if there is none.
     #[serde(default)]
     start_at: MonoNanos,
+    /// Only in what is handed over: the log itself need not say it.
+    #[serde(default)]
+    journal: Option<CarriedJournal>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -126,7 +131,7 @@ pub(super) fn state<'a>(connection: &'a Connection, backoff: Backoff, life: &Lif
             (Some(process), MonoNanos::default())
         }
     };
-    StateRef { version: AgentSnapshot::VERSION, connection, backoff, process, start_at }
+    StateRef { version: AgentSnapshot::VERSION, connection, backoff, process, start_at, journal: None }
 }
 
 /// Takes the state, and duplicates of the fds.
@@ -141,7 +146,9 @@ pub(super) fn take(
         Life::Up(running) => Some(duplicates(running, journal).map_err(FreezeError::Duplicate)?),
     };
     let fds = fds.map(|fds| fds.ok_or(FreezeError::Stopping)).transpose()?;
-    let state = serde_json::to_value(state(connection, backoff, life)).map_err(FreezeError::State)?;
+    let journal = fds.as_ref().and_then(|fds| fds.log.as_ref()).map(|_| journal.carried());
+    let state = StateRef { journal, ..state(connection, backoff, life) };
+    let state = serde_json::to_value(state).map_err(FreezeError::State)?;
     Ok(AgentSnapshot { state, fds, turns: connection.turns() })
 }
 
@@ -169,7 +176,7 @@ pub(super) struct Restored {
 
 /// The reverse of [`take`]. A newer version is read as far as it is understood.
 pub(super) fn restore(snapshot: AgentSnapshot, limits: &Limits) -> Result<Restored, AdoptError> {
-    let state: State = serde_json::from_value(snapshot.state).map_err(AdoptError::State)?;
+    let mut state: State = serde_json::from_value(snapshot.state).map_err(AdoptError::State)?;
     let fds = snapshot.fds;
     if state.process.is_none() {
         let State { connection, backoff, start_at, .. } = warned(state);
@@ -177,7 +184,7 @@ pub(super) fn restore(snapshot: AgentSnapshot, limits: &Limits) -> Result<Restor
     }
     let pid = state.process.as_ref().map_or(0, |process| process.pid);
     let mut fds = fds.ok_or(AdoptError::FdsMissing { pid })?;
-    let journal = fds.log.take().map(Journal::adopt).unwrap_or_default();
+    let journal = fds.log.take().map(|log| Journal::adopt(log, state.journal.take())).unwrap_or_default();
     running(state, fds, journal, limits)
 }
 
