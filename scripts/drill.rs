@@ -50,7 +50,7 @@ use watch::Watch;
 const OTHER_CHAT: i64 = 5001;
 /// The longest wait for what must come of a row.
 const SETTLE: Duration = Duration::from_secs(10);
-/// The same where the deadline of the preflight comes first.
+/// The same where a deadline comes first: that of the preflight, or of the trial of an agent and of its end.
 const SETTLE_LATE: Duration = Duration::from_secs(25);
 /// The longest wait for a last word once everything else is done.
 const SETTLE_TOLD: Duration = Duration::from_secs(2);
@@ -248,7 +248,8 @@ impl<'a> Scene<'a> {
     /// Waits until it is as it should be, or for as long as that may take, with messages all the while.
     async fn settle(&mut self, before: &Status) -> Result<Option<Status>> {
         let start = Instant::now();
-        let deadline = if self.row.image == Image::Hang { SETTLE_LATE } else { SETTLE };
+        let is_slow = self.row.image == Image::Hang || self.row.trouble == Trouble::SilentAgent;
+        let deadline = if is_slow { SETTLE_LATE } else { SETTLE };
         let mut last = None;
         while start.elapsed() < deadline {
             tokio::time::sleep(LOOK).await;
