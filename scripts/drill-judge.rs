@@ -10,6 +10,8 @@ use crate::rows::{Ask, Expect, NEW, OLD, Process, Row, Serves};
 
 /// systemd waits so long before it starts a unit again, and it may take a second more until it serves.
 const BACK_AFTER_KILL: Duration = Duration::from_millis(1200);
+/// The violation of that.
+const TOO_LONG: &str = "it took too long until it served again";
 /// What is shown of what a chat was told.
 const TOLD_CHARS_MAX: usize = 120;
 /// Between two messages in what was told.
@@ -106,11 +108,16 @@ impl Seen {
         }
         if expect.process == Process::Ends && row.ask != Ask::Kills {
             let in_time = self.without_service.is_some_and(|time| time <= BACK_AFTER_KILL);
-            must(in_time, "it took too long until it served again");
+            must(in_time, TOO_LONG);
         }
         if row.ask == Ask::Redelivered || row.ask == Ask::Agent {
             must(after.generation == before.generation + 1, &format!("{} handoffs", after.generation));
         }
+    }
+
+    /// Whether it was as it should be but for the time.
+    pub fn was_only_slow(&self) -> bool {
+        self.violations == [TOO_LONG]
     }
 
     fn pid(&self, row: &Row) -> &'static str {
@@ -190,7 +197,8 @@ impl Seen {
         line
     }
 
-    fn time(&self) -> String {
+    /// How long nobody was served, in milliseconds.
+    pub fn time(&self) -> String {
         self.without_service.map_or_else(|| "–".to_owned(), |time| time.as_millis().to_string())
     }
 }

@@ -56,6 +56,8 @@ const SETTLE_LATE: Duration = Duration::from_secs(25);
 const SETTLE_TOLD: Duration = Duration::from_secs(2);
 /// The longest wait for the start of a unit.
 const START: Duration = Duration::from_secs(20);
+/// How often a row is played that is as it should be but for the time.
+const TRIES: u32 = 3;
 /// As long as something fails that fails for a moment.
 const MOMENT: Duration = Duration::from_millis(100);
 /// From one look to the next.
@@ -110,7 +112,16 @@ fn drill(args: &Args) -> Result<bool> {
     let mut failed = 0;
     for row in &rows {
         let start = Instant::now();
-        let seen = runtime.block_on(Scene::run(&bed, row, args.kills)).with_context(|| row.name.clone())?;
+        let play = || runtime.block_on(Scene::run(&bed, row, args.kills)).with_context(|| row.name.clone());
+        let mut seen = play()?;
+        // Whatever else the machine does takes time, too: three times in a row that is no excuse.
+        for _ in 1..TRIES {
+            if !seen.was_only_slow() {
+                break;
+            }
+            eprintln!("slow {:48} {} ms without service; once more", row.name, seen.time());
+            seen = play()?;
+        }
         println!("{}", seen.markdown(row, &bed.restart));
         eprintln!("{}", seen.line(row, start.elapsed()));
         if args.journal && !seen.violations.is_empty() {
