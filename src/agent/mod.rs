@@ -10,22 +10,25 @@
 //! - The task owns its fds until the process ends; what it hands out in a [`AgentSnapshot`] are duplicates, so a
 //!   handoff that does not happen costs nothing.
 //! - An agent process is ended by its task alone, with its whole process group, and is reaped once.
+//! - An agent outlives a kill of the gateway together with its fds and its log, if somebody keeps them
+//!   ([`AgentEvent::Started`]); whoever has them goes on exactly where the log ends ([`recover`]).
 //! - This module knows no chat platform.
 //!
-//! Where things are: `connection` is the protocol without I/O, `process` the kernel's side of a child, `running` reads,
-//! writes and ends one, `task` joins them, `snapshot` is what crosses a handoff, `acp` the wire, [`builtin`] the agents
-//! that come with the gateway.
+//! Where things are: `connection` is the protocol without I/O, `process` the kernel's side of a child, `stream` its
+//! input and output, `running` reads, writes and ends one, `task` joins them, `snapshot` is what crosses a handoff,
+//! `journal` what outlives a kill, `acp` the wire, [`builtin`] the agents that come with the gateway.
 
 mod acp;
 pub mod builtin;
 mod connection;
 mod handle;
+mod journal;
 mod limits;
-mod log;
 mod probe;
 mod process;
 mod running;
 mod snapshot;
+mod stream;
 mod task;
 
 use std::collections::BTreeMap;
@@ -40,7 +43,7 @@ pub use handle::AgentHandle;
 pub use limits::Limits;
 pub use probe::{ProbeError, probe};
 pub use snapshot::{AdoptError, check_state};
-pub use task::{adopt, adopt_with, recover, spawn, spawn_with};
+pub use task::{adopt, adopt_with, recover, recover_with, spawn, spawn_with};
 
 /// How to start an agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,7 +91,7 @@ pub enum AgentCommand {
         /// The option chosen; `None` means cancelled.
         option: Option<String>,
     },
-    /// The reply to a turn was delivered: nobody needs to remember what was said in it.
+    /// The reply of a turn that has ended was delivered: nothing of it is needed any more.
     Settled {
         /// The turn.
         turn: TurnId,
@@ -105,12 +108,13 @@ pub enum AgentCommand {
 /// What an agent does.
 #[derive(Debug)]
 pub enum AgentEvent {
-    /// A process was started. What comes along must be kept somewhere else as well, if the process is to outlive this
-    /// one.
+    /// A process was started; comes before [`AgentEvent::Ready`]. Not told after [`adopt`] and [`recover`]. Whoever keeps
+    /// the fds lets the agent outlive a kill of the gateway ([`recover`]), and gives them up when the agent has died,
+    /// has not started or has stopped.
     Started {
         /// Who.
         agent: AgentName,
-        /// Duplicates of its fds.
+        /// Duplicates.
         fds: AgentFds,
     },
     /// The process answered `initialize`: it can take turns. Told once more after [`adopt`], which has not heard it.
@@ -261,29 +265,52 @@ pub struct AgentSnapshot {
 
 impl AgentSnapshot {
     /// The version of `state` that this image writes and the highest it reads.
-    pub const VERSION: u32 = 1;
+    /// Version 2 may come with sockets where version 1 had pipes, and with a log.
+    pub const VERSION: u32 = 2;
 }
 
 /// The fds of an agent process.
 #[derive(Debug)]
 pub struct AgentFds {
-    /// Write end of its stdin.
+    /// Our end of its stdin: an AF_UNIX stream socket, or the write end of a pipe if an earlier image started it.
     pub stdin: OwnedFd,
-    /// Read end of its stdout.
+    /// Our end of its stdout, likewise.
     pub stdout: OwnedFd,
     /// Its pidfd (pidfd_open(2)).
     pub pidfd: OwnedFd,
-    /// Its recovery log, if there is one.
+    /// Its recovery log ([`crate::recovery`]). Without one it can be handed over, but not recovered.
     pub log: Option<OwnedFd>,
 }
 
-/// A turn that an agent had when the gateway was killed.
+/// A turn that was found in the log of an agent whose gateway was killed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecoveredTurn {
     /// The turn.
     pub turn: TurnId,
-    /// What was said in it so far.
+    /// Its session, as far as it is known.
+    pub session: Option<SessionId>,
+    /// All of its text so far; what follows comes as [`AgentEvent::Update`].
     pub text: String,
-    /// How it ended, if it has ended.
+    /// How it ended, if it has; this is not told again.
     pub outcome: Option<TurnOutcome>,
+    /// What the agent has asked and nobody has answered.
+    pub permissions: Vec<RecoveredPermission>,
+}
+
+/// An open permission request, as in [`AgentEvent::Permission`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveredPermission {
+    /// Names it in [`AgentCommand::Permission`].
+    pub request: u64,
+    /// What the agent wants to do.
+    pub title: String,
+    /// What may be answered.
+    pub options: Vec<PermissionOption>,
+}
+
+impl RecoveredTurn {
+    /// A turn of which nothing but its prompt is known.
+    fn new(turn: TurnId) -> Self {
+        Self { turn, session: None, text: String::new(), outcome: None, permissions: Vec::new() }
+    }
 }

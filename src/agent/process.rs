@@ -8,6 +8,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
@@ -15,8 +16,8 @@ use std::process::{Command, ExitStatus, Stdio};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use thiserror::Error;
 use tokio::io::unix::AsyncFd;
-use tokio::net::unix::pipe;
 
+use super::stream::{Input, Output};
 use super::{AgentFds, AgentSpec};
 use crate::fault::{self, Call};
 use crate::handoff::reexec::HANDOFF_VARIABLES;
@@ -40,6 +41,8 @@ pub(super) enum SpawnError {
         #[source]
         source: io::Error,
     },
+    #[error("cannot make the sockets of its input and output")]
+    Sockets(#[source] io::Error),
     #[error("cannot watch the process")]
     Watch(#[source] io::Error),
 }
@@ -58,13 +61,13 @@ impl AgentSpec {
     }
 }
 
-/// A running agent process with its pipes.
+/// A running agent process with its input and output.
 #[derive(Debug)]
 pub(super) struct Process {
     pid: Pid,
     /// `None` once it was closed to end the process.
-    pub(super) stdin: Option<pipe::Sender>,
-    pub(super) stdout: pipe::Receiver,
+    pub(super) stdin: Option<Input>,
+    pub(super) stdout: Output,
     pidfd: AsyncFd<OwnedFd>,
 }
 
@@ -83,17 +86,21 @@ impl Process {
         DAEMON_VARIABLES.iter().chain(&HANDOFF_VARIABLES).for_each(|name| {
             command.env_remove(name);
         });
-        command.envs(&spec.env).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        // A pair each: one that carried both ways would lose output when the agent leaves input unread.
+        let (stdin, its_stdin) = UnixStream::pair().map_err(SpawnError::Sockets)?;
+        let (stdout, its_stdout) = UnixStream::pair().map_err(SpawnError::Sockets)?;
+        command.envs(&spec.env).stdin(OwnedFd::from(its_stdin)).stdout(OwnedFd::from(its_stdout));
+        command.stderr(Stdio::inherit());
         let child = fault::io(Call::Spawn).and_then(|()| command.spawn());
-        let mut child = child.map_err(|source| SpawnError::Start { program, agent, source })?;
-        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+        let child = child.map_err(|source| SpawnError::Start { program, agent, source })?;
         let pid = Pid::from_child(&child);
-        // Neither waits nor kills when dropped: the pidfd does the one and this module the other.
-        drop(child);
+        // Neither waits nor kills when dropped: the pidfd does the one and this module the other. The command holds the
+        // agent's ends, whose closing by the agent must be seen.
+        drop((child, command));
         let watched = || -> io::Result<Self> {
             let fds = AgentFds {
-                stdin: stdin.expect("stdin was asked for as a pipe").into(),
-                stdout: stdout.expect("stdout was asked for as a pipe").into(),
+                stdin: stdin.into(),
+                stdout: stdout.into(),
                 pidfd: rustix::process::pidfd_open(pid, PidfdFlags::empty())?,
                 log: None,
             };
@@ -105,10 +112,10 @@ impl Process {
         })
     }
 
-    /// Takes over a process that the previous image started.
+    /// Takes over a process that the previous image started. The log is not looked at.
     ///
     /// # Errors
-    /// The pipes are not pipes, or the pidfd is none or that of another process.
+    /// The streams are neither pipes nor sockets, or the pidfd is none or that of another process.
     pub(super) fn adopt(pid: i32, fds: AgentFds) -> io::Result<Self> {
         let watched = watched_process(&fds.pidfd)?;
         // A process that somebody else has reaped (after a crash of the daemon, init does) has no number any more.
@@ -126,8 +133,8 @@ impl Process {
         }
         Ok(Self {
             pid,
-            stdin: Some(pipe::Sender::from_owned_fd(stdin)?),
-            stdout: pipe::Receiver::from_owned_fd(stdout)?,
+            stdin: Some(Input::new(stdin)?),
+            stdout: Output::new(stdout)?,
             pidfd: readiness::readable(pidfd)?,
         })
     }
@@ -137,7 +144,7 @@ impl Process {
         self.pid.as_raw_nonzero().get()
     }
 
-    /// Duplicates of the fds, for the next image. `None` if stdin was closed: then the process is being stopped.
+    /// Duplicates of the fds but the log's. `None` if stdin was closed: then the process is being stopped.
     pub(super) fn duplicate(&self) -> io::Result<Option<AgentFds>> {
         let Some(stdin) = &self.stdin else { return Ok(None) };
         Ok(Some(AgentFds {
@@ -151,9 +158,15 @@ impl Process {
     /// Waits until stdin takes something.
     pub(super) async fn writable(&self) {
         match &self.stdin {
-            // What is wrong with it shows in the write that follows.
-            Some(stdin) => drop(stdin.writable().await),
+            Some(stdin) => stdin.writable().await,
             None => std::future::pending().await,
+        }
+    }
+
+    /// Ends its stdin.
+    pub(super) fn end_input(&mut self) {
+        if let Some(stdin) = self.stdin.take() {
+            stdin.end();
         }
     }
 

@@ -7,14 +7,14 @@
 use std::io;
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use thiserror::Error;
 
 use super::connection::Connection;
+use super::journal::{Found, Journal};
 use super::limits::Backoff;
-use super::log::AgentLog;
 use super::process::Process;
 use super::running::{Ending, Life, Running};
+use super::stream::READ_BYTES;
 use super::{AgentFds, AgentSnapshot, Limits};
 use crate::clock::MonoNanos;
 use crate::jsonrpc::LineBuffer;
@@ -31,13 +31,13 @@ pub enum AdoptError {
         /// The process.
         pid: i32,
     },
-    /// There is no log, or it cannot be read.
+    /// The log cannot be read.
     #[error("the agent's recovery log cannot be read")]
     Log(#[source] io::Error),
-    /// The log says nothing.
-    #[error("the agent's recovery log has no state")]
+    /// There is no log, or the process that wrote it gave it up.
+    #[error("the agent has no recovery log")]
     LogEmpty,
-    /// The fds are not the pipes and the pidfd of a process.
+    /// The fds are not the streams and the pidfd of a process.
     #[error("the fds of the agent process {pid} are of no use")]
     Fds {
         /// The process.
@@ -59,8 +59,9 @@ pub(super) enum FreezeError {
     State(#[source] serde_json::Error),
 }
 
+/// The state, to be written.
 #[derive(Serialize)]
-struct StateRef<'a> {
+pub(super) struct StateRef<'a> {
     version: u32,
     connection: &'a Connection,
     backoff: Backoff,
@@ -68,8 +69,9 @@ struct StateRef<'a> {
     start_at: MonoNanos,
 }
 
+/// The state, as it was read.
 #[derive(Deserialize)]
-struct State {
+pub(super) struct State {
     #[serde(default)]
     version: u32,
     connection: Connection,
@@ -93,30 +95,25 @@ struct ProcessState {
     ending: Option<Ending>,
 }
 
-/// Takes the state, and duplicates of the fds.
-pub(super) fn take(
-    connection: &Connection,
-    backoff: Backoff,
-    life: &Life,
-    log: &AgentLog,
-) -> Result<AgentSnapshot, FreezeError> {
-    let fds = match life {
-        Life::Down { .. } => None,
-        Life::Up(running) => {
-            let fds = running.process.duplicate().map_err(FreezeError::Duplicate)?.ok_or(FreezeError::Stopping)?;
-            Some(AgentFds { log: log.fd().map_err(FreezeError::Duplicate)?, ..fds })
+impl State {
+    /// So many bytes were given to the agent.
+    pub(super) fn written(&mut self, bytes: usize) {
+        self.connection.outgoing.written(bytes);
+    }
+
+    /// A read has left `rest` of a line that has not ended, in the place of what was left before if that line has.
+    pub(super) fn push_partial(&mut self, rest: &[u8], ended_line: bool) {
+        if let Some(process) = &mut self.process {
+            if ended_line {
+                process.partial.clear();
+            }
+            process.partial.extend_from_slice(rest);
         }
-    };
-    let state = serde_json::to_value(state(connection, backoff, life)).map_err(FreezeError::State)?;
-    Ok(AgentSnapshot { state, fds, turns: connection.turns() })
+    }
 }
 
-/// The state as the recovery log has it.
-pub(super) fn raw(connection: &Connection, backoff: Backoff, life: &Life) -> Box<RawValue> {
-    serde_json::value::to_raw_value(&state(connection, backoff, life)).expect("plain data serialises")
-}
-
-fn state<'a>(connection: &'a Connection, backoff: Backoff, life: &Life) -> StateRef<'a> {
+/// What the state is at this moment.
+pub(super) fn state<'a>(connection: &'a Connection, backoff: Backoff, life: &Life) -> StateRef<'a> {
     let (process, start_at) = match life {
         Life::Down { start_at } => (None, *start_at),
         Life::Up(running) => {
@@ -132,6 +129,28 @@ fn state<'a>(connection: &'a Connection, backoff: Backoff, life: &Life) -> State
     StateRef { version: AgentSnapshot::VERSION, connection, backoff, process, start_at }
 }
 
+/// Takes the state, and duplicates of the fds.
+pub(super) fn take(
+    connection: &Connection,
+    backoff: Backoff,
+    life: &Life,
+    journal: &Journal,
+) -> Result<AgentSnapshot, FreezeError> {
+    let fds = match life {
+        Life::Down { .. } => None,
+        Life::Up(running) => Some(duplicates(running, journal).map_err(FreezeError::Duplicate)?),
+    };
+    let fds = fds.map(|fds| fds.ok_or(FreezeError::Stopping)).transpose()?;
+    let state = serde_json::to_value(state(connection, backoff, life)).map_err(FreezeError::State)?;
+    Ok(AgentSnapshot { state, fds, turns: connection.turns() })
+}
+
+/// Duplicates of all fds. `None` if the process is being stopped.
+pub(super) fn duplicates(running: &Running, journal: &Journal) -> io::Result<Option<AgentFds>> {
+    let Some(fds) = running.process.duplicate()? else { return Ok(None) };
+    Ok(Some(AgentFds { log: journal.duplicate()?, ..fds }))
+}
+
 /// Whether this image understands the state of an agent, for the preflight child.
 ///
 /// # Errors
@@ -140,22 +159,66 @@ pub fn check_state(state: &serde_json::Value) -> Result<(), serde_json::Error> {
     State::deserialize(state).map(drop)
 }
 
-/// The reverse. A newer version is read as far as it is understood.
-pub(super) fn restore(snapshot: AgentSnapshot, limits: &Limits) -> Result<(Connection, Backoff, Life), AdoptError> {
+/// What an agent is made of again.
+pub(super) struct Restored {
+    pub(super) connection: Connection,
+    pub(super) backoff: Backoff,
+    pub(super) life: Life,
+    pub(super) journal: Journal,
+}
+
+/// The reverse of [`take`]. A newer version is read as far as it is understood.
+pub(super) fn restore(snapshot: AgentSnapshot, limits: &Limits) -> Result<Restored, AdoptError> {
     let state: State = serde_json::from_value(snapshot.state).map_err(AdoptError::State)?;
+    let fds = snapshot.fds;
+    if state.process.is_none() {
+        let State { connection, backoff, start_at, .. } = warned(state);
+        return Ok(Restored { connection, backoff, life: Life::Down { start_at }, journal: Journal::default() });
+    }
+    let pid = state.process.as_ref().map_or(0, |process| process.pid);
+    let mut fds = fds.ok_or(AdoptError::FdsMissing { pid })?;
+    let journal = fds.log.take().map(Journal::adopt).unwrap_or_default();
+    running(state, fds, journal, limits)
+}
+
+/// Makes an agent of what the log says and takes the output that it has recorded out of the queue.
+///
+/// # Errors
+/// [`AdoptError`].
+pub(super) fn recover(mut fds: AgentFds, limits: &Limits) -> Result<Restored, AdoptError> {
+    let log = fds.log.take().ok_or(AdoptError::LogEmpty)?;
+    let Found { journal, state, last, writing } = Journal::find(log)?;
+    let mut restored = running(state, fds, journal, limits)?;
+    let Life::Up(up) = &mut restored.life else { return Ok(restored) };
+    if let Some(last) = last {
+        let stdout = &up.process.stdout;
+        let take = |count| stdout.consume(count, &mut vec![0; READ_BYTES]);
+        let taken = stdout.unconsumed(last.number, last.bytes).and_then(take);
+        taken.map_err(|source| AdoptError::Fds { pid: up.process.pid(), source })?;
+    }
+    if let Some(ending) = &mut up.ending {
+        ending.forget_who_asked();
+    }
+    restored.connection.settle_doubt(writing);
+    Ok(restored)
+}
+
+fn warned(state: State) -> State {
     if state.version > AgentSnapshot::VERSION {
         tracing::warn!(
             version = state.version,
             "the agent's state is of a newer version; what is new in it is ignored"
         );
     }
-    let Some(ProcessState { pid, started, partial, ending }) = state.process else {
-        return Ok((state.connection, state.backoff, Life::Down { start_at: state.start_at }));
-    };
-    let fds = snapshot.fds.ok_or(AdoptError::FdsMissing { pid })?;
+    state
+}
+
+fn running(state: State, fds: AgentFds, journal: Journal, limits: &Limits) -> Result<Restored, AdoptError> {
+    let State { connection, backoff, process, .. } = warned(state);
+    let ProcessState { pid, started, partial, ending } = process.ok_or(AdoptError::LogEmpty)?;
     let process = Process::adopt(pid, fds).map_err(|source| AdoptError::Fds { pid, source })?;
     let mut running = Running::new(process, started, limits);
     running.lines = LineBuffer::with_partial(limits.line_bytes_max, partial);
     running.ending = ending;
-    Ok((state.connection, state.backoff, Life::Up(Box::new(running))))
+    Ok(Restored { connection, backoff, life: Life::Up(Box::new(running)), journal })
 }

@@ -4,23 +4,27 @@
 //! **Invariants**
 //! - Between two awaits everything is in [`Task`]: that is the safe point at which it can be frozen.
 //! - Events are sent before the next command is taken, so a freeze finds none waiting.
+//! - They are recorded before they are sent, and the state is recorded before anything of it is written to the agent.
 //! - The output of a process is read to its end before its death is told.
 
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use super::connection::Connection;
 use super::handle::{AgentHandle, Mailbox};
+use super::journal::Journal;
 use super::limits::{Backoff, after};
-use super::log::AgentLog;
 use super::process::{self, Process};
-use super::running::{Ending, EndingStep, Life, Running};
-use super::snapshot::{self, AdoptError};
-use super::{AgentCommand, AgentEvent, AgentFds, AgentSnapshot, AgentSpec, Limits, RecoveredTurn, TurnUpdate};
+use super::running::{Ending, EndingStep, Heard, Life, Running};
+use super::snapshot::{self, AdoptError, Restored};
+use super::{AgentCommand, AgentEvent, AgentFds, AgentSnapshot, AgentSpec, Limits, RecoveredTurn};
 use crate::clock::MonoNanos;
 use crate::fault::{self, Point};
-use crate::jsonrpc::LineBuffer;
 use crate::report::Chain;
 
 /// Starts the agent and the task that drives it, with the default limits. Needs a tokio runtime.
@@ -32,42 +36,8 @@ pub fn spawn(spec: AgentSpec, events: mpsc::Sender<AgentEvent>) -> AgentHandle {
 pub fn spawn_with(spec: AgentSpec, limits: Limits, events: mpsc::Sender<AgentEvent>) -> AgentHandle {
     let connection = Connection::new(spec.name.clone(), limits);
     let life = Life::Down { start_at: MonoNanos::now() };
-    run(spec, limits, events, connection, life, Backoff::default(), AgentLog::create())
-}
-
-/// Goes on with an agent whose gateway was killed, from its fds and its recovery log, with the default limits. Returns
-/// the turns that it had and that were not settled; what happens to them from here on is told as events, and how one
-/// ended that had ended is not told again. Needs a tokio runtime.
-///
-/// # Errors
-/// When there is no log, or it does not hold together with the fds; they are closed then, which ends the agent.
-pub fn recover(
-    spec: AgentSpec,
-    mut fds: AgentFds,
-    events: mpsc::Sender<AgentEvent>,
-) -> Result<(AgentHandle, Vec<RecoveredTurn>), AdoptError> {
-    let limits = Limits::default();
-    let log = AgentLog::open(fds.log.take());
-    let folded = log.folded().map_err(AdoptError::Log)?;
-    let state = folded.state.as_deref().ok_or(AdoptError::LogEmpty)?;
-    let state = serde_json::from_str(state.get()).map_err(AdoptError::State)?;
-    let snapshot = AgentSnapshot { state, fds: Some(fds), turns: 0 };
-    let (mut connection, backoff, mut life) = snapshot::restore(snapshot, &limits)?;
-    if let (Life::Up(running), Some(partial)) = (&mut life, &folded.partial) {
-        running.lines = LineBuffer::with_partial(limits.line_bytes_max, partial.clone());
-    }
-    connection.adopted(spec.name.clone(), limits);
-    if folded.writing {
-        connection.write_is_doubtful();
-    }
-    let mut turns = folded.turns();
-    // One in which nothing was said yet has no other record than the state.
-    for turn in connection.open_turns() {
-        if turns.iter().all(|known| known.turn != turn) {
-            turns.push(RecoveredTurn { turn, text: String::new(), outcome: None });
-        }
-    }
-    Ok((run(spec, limits, events, connection, life, backoff, log), turns))
+    let restored = Restored { connection, backoff: Backoff::default(), life, journal: Journal::default() };
+    run(spec, limits, events, restored)
 }
 
 /// Goes on with an agent where the previous image froze it, with the default limits. Tells [`AgentEvent::Ready`] again
@@ -90,39 +60,64 @@ pub fn adopt(
 pub fn adopt_with(
     spec: AgentSpec,
     limits: Limits,
-    mut snapshot: AgentSnapshot,
+    snapshot: AgentSnapshot,
     events: mpsc::Sender<AgentEvent>,
 ) -> Result<AgentHandle, AdoptError> {
-    let log = AgentLog::open(snapshot.fds.as_mut().and_then(|fds| fds.log.take()));
-    let (mut connection, backoff, life) = snapshot::restore(snapshot, &limits)?;
-    connection.adopted(spec.name.clone(), limits);
-    Ok(run(spec, limits, events, connection, life, backoff, log))
+    let mut restored = snapshot::restore(snapshot, &limits)?;
+    restored.connection.adopted(spec.name.clone(), limits);
+    Ok(run(spec, limits, events, restored))
 }
 
-fn run(
+/// Goes on with an agent whose gateway was killed, from its fds and its log alone, with the default limits. Returns what
+/// its turns have come to: their ends are not told again, and all that follows is. Tells [`AgentEvent::Ready`] if the
+/// agent was ready. A prompt that is not among the turns never reached the agent. Needs a tokio runtime.
+///
+/// A prompt that was being written when the gateway was killed is not sent again: its turn has failed.
+///
+/// # Errors
+/// When fds and log do not hold together, or there is no log; the fds are closed then. An agent whose fds nobody else
+/// keeps ends by that.
+pub fn recover(
+    spec: AgentSpec,
+    fds: AgentFds,
+    events: mpsc::Sender<AgentEvent>,
+) -> Result<(AgentHandle, Vec<RecoveredTurn>), AdoptError> {
+    recover_with(spec, Limits::default(), fds, events)
+}
+
+/// As [`recover`], with other limits.
+///
+/// # Errors
+/// As [`recover`].
+pub fn recover_with(
     spec: AgentSpec,
     limits: Limits,
+    fds: AgentFds,
     events: mpsc::Sender<AgentEvent>,
-    connection: Connection,
-    life: Life,
-    backoff: Backoff,
-    log: AgentLog,
-) -> AgentHandle {
+) -> Result<(AgentHandle, Vec<RecoveredTurn>), AdoptError> {
+    let (restored, turns) = recovered(&spec, limits, fds)?;
+    tracing::info!(agent = %spec.name, turns = turns.len(), "agent recovered");
+    Ok((run(spec, limits, events, restored), turns))
+}
+
+fn recovered(spec: &AgentSpec, limits: Limits, fds: AgentFds) -> Result<(Restored, Vec<RecoveredTurn>), AdoptError> {
+    let mut restored = snapshot::recover(fds, &limits)?;
+    let Restored { connection, backoff, life, journal } = &mut restored;
+    // These are told by what is returned.
+    while let Some(event) = connection.next_event() {
+        journal.note(&event);
+    }
+    connection.adopted(spec.name.clone(), limits);
+    let turns = journal.recovered(connection);
+    journal.compact(snapshot::state(connection, *backoff, life));
+    Ok((restored, turns))
+}
+
+fn run(spec: AgentSpec, limits: Limits, events: mpsc::Sender<AgentEvent>, restored: Restored) -> AgentHandle {
+    let Restored { connection, backoff, life, journal } = restored;
     let (handle, mailbox) = AgentHandle::new(spec.name.clone());
-    // Whoever carried it wrote no log, or another one.
-    let task = Task {
-        spec,
-        limits,
-        events,
-        mailbox,
-        connection,
-        life,
-        backoff,
-        log,
-        changed: true,
-        was_read: false,
-        logged: (0, 0),
-    };
+    let told = VecDeque::new();
+    let task = Task { spec, limits, events, mailbox, connection, life, backoff, journal, told };
     // Nothing waits for the task: it tells its end as an event, and an execve replaces it.
     drop(tokio::spawn(task.run()));
     handle
@@ -153,13 +148,9 @@ struct Task {
     connection: Connection,
     life: Life,
     backoff: Backoff,
-    log: AgentLog,
-    /// More has changed than what was said, since the log was written.
-    changed: bool,
-    /// Something was read since.
-    was_read: bool,
-    /// How much of a line that is not whole the log has, and how many were taken out then.
-    logged: (usize, u64),
+    journal: Journal,
+    /// Events that are noted and not sent.
+    told: VecDeque<AgentEvent>,
 }
 
 impl Task {
@@ -179,10 +170,15 @@ impl Task {
         }
     }
 
-    /// Tells all events. Ends if nobody listens any more.
+    /// Records what is new and tells all events. Ends if nobody listens any more.
     async fn tell(&mut self) -> Flow {
-        self.record();
-        while let Some(event) = self.connection.next_event() {
+        self.note_events();
+        self.record(None);
+        // What was read is consumed by now, as the log written anew says.
+        if self.journal.wants_compaction() {
+            self.journal.compact(snapshot::state(&self.connection, self.backoff, &self.life));
+        }
+        while let Some(event) = self.told.pop_front() {
             if self.events.send(event).await.is_err() {
                 return Flow::End;
             }
@@ -190,33 +186,57 @@ impl Task {
         Flow::Continue
     }
 
-    /// Writes down what has happened, before anyone is told.
-    fn record(&mut self) {
-        let mut texts = Vec::new();
-        for event in self.connection.events() {
-            match event {
-                AgentEvent::Update { turn, update: TurnUpdate::Text(text) } => texts.push((*turn, text.clone())),
-                AgentEvent::Update { update: TurnUpdate::Thought(_), .. } => {}
-                AgentEvent::TurnEnded { turn, outcome } => {
-                    self.log.ended(*turn, outcome);
-                    self.changed = true;
-                }
-                _ => self.changed = true,
+    fn note_events(&mut self) {
+        while let Some(event) = self.connection.next_event() {
+            self.journal.note(&event);
+            self.told.push_back(event);
+        }
+    }
+
+    /// Records what is new, and what a read has brought about.
+    fn record(&mut self, heard: Option<Heard>) {
+        let mut changed = self.connection.take_changed();
+        if let Life::Up(running) = &mut self.life {
+            changed |= running.take_changed();
+        }
+        if !changed && heard.is_none() && !self.journal.has_news() {
+            return;
+        }
+        let state = changed.then(|| snapshot::state(&self.connection, self.backoff, &self.life));
+        match (&self.life, heard) {
+            (Life::Up(running), Some(heard)) => {
+                let read = self.journal.next_read(heard.bytes, heard.line_end.is_some());
+                self.journal.record(Some((read, running.rest(heard))), state);
             }
+            _ => self.journal.record(None, state),
         }
-        let (partial, taken) = match &self.life {
-            Life::Up(running) => (running.lines.partial(), running.taken),
-            Life::Down { .. } => (&[][..], 0),
-        };
-        let was_read = std::mem::take(&mut self.was_read);
-        let (logged, logged_taken) = std::mem::replace(&mut self.logged, (partial.len(), taken));
-        if was_read && taken == logged_taken && logged <= partial.len() && texts.is_empty() && !self.changed {
-            self.log.more(&partial[logged..]);
-        } else if !texts.is_empty() || (was_read && !self.changed) {
-            self.log.read(partial, texts);
+    }
+
+    /// Reads once; see [`super::stream`] for the order of things.
+    fn read(&mut self, now: MonoNanos) {
+        let Life::Up(running) = &mut self.life else { return };
+        let keep = self.journal.is_kept() && running.process.stdout.keeps_what_was_read();
+        let Some(heard) = running.read(now, &self.limits, &mut self.connection, keep) else { return };
+        if !keep {
+            return;
         }
-        if std::mem::take(&mut self.changed) {
-            self.log.state(&snapshot::raw(&self.connection, self.backoff, &self.life));
+        self.note_events();
+        self.mark(heard);
+        self.record(Some(heard));
+        self.consume(now, heard);
+    }
+
+    fn mark(&mut self, heard: Heard) {
+        let Life::Up(running) = &self.life else { return };
+        let read = self.journal.next_read(heard.bytes, heard.line_end.is_some());
+        if let Err(error) = running.process.stdout.mark(read.number, read.bytes) {
+            self.journal.give_up(&error);
+        }
+    }
+
+    fn consume(&mut self, now: MonoNanos, heard: Heard) {
+        if let Life::Up(running) = &mut self.life {
+            running.consume(now, &self.limits, heard.bytes);
         }
     }
 
@@ -261,24 +281,17 @@ impl Task {
     async fn handle(&mut self, wake: Wake) -> Flow {
         let now = MonoNanos::now();
         match wake {
-            Wake::Readable => self.was_read = true,
-            _ => self.changed = true,
-        }
-        match wake {
             Wake::Command(Some(AgentCommand::Freeze)) => return self.freeze().await,
             Wake::Command(command) => return self.command(now, command),
             Wake::Deadline => self.connection.expire(now),
-            Wake::Readable | Wake::Writable | Wake::Exited => {}
+            Wake::Readable => self.read(now),
+            Wake::Writable | Wake::Exited => {}
         }
         if let Life::Up(running) = &mut self.life {
             match wake {
-                Wake::Readable => running.read(now, &self.limits, &mut self.connection),
-                Wake::Writable => {
-                    self.log.writing();
-                    running.write(now, &self.limits, &mut self.connection);
-                }
+                Wake::Writable => running.write(now, &self.limits, &mut self.connection, &mut self.journal),
                 Wake::Exited => running.drain_until = Some(after(now, self.limits.drain_timeout)),
-                Wake::Deadline | Wake::Command(_) => {}
+                Wake::Readable | Wake::Deadline | Wake::Command(_) => {}
             }
             running.advance_ending(now, &self.limits);
             if running.is_leaving() {
@@ -297,7 +310,7 @@ impl Task {
             }
             Some(AgentCommand::Cancel { turn }) => self.connection.cancel(now, turn),
             Some(AgentCommand::Permission { request, option }) => self.connection.answer(request, option),
-            Some(AgentCommand::Settled { turn }) => self.log.settled(turn),
+            Some(AgentCommand::Settled { turn }) => self.journal.settle(turn),
             // A freeze is taken by the caller, and a thaw does not come this way.
             Some(AgentCommand::Freeze | AgentCommand::Thaw) => {}
             Some(AgentCommand::Stop) | None => return self.stop(now),
@@ -338,7 +351,7 @@ impl Task {
     /// Tells the state and touches nothing until it is thawed or replaced.
     async fn freeze(&mut self) -> Flow {
         let agent = self.spec.name.clone();
-        let answer = match snapshot::take(&self.connection, self.backoff, &self.life, &self.log) {
+        let answer = match snapshot::take(&self.connection, self.backoff, &self.life, &self.journal) {
             Ok(snapshot) => AgentEvent::Frozen { agent, snapshot },
             // A snapshot without fds would end the agent.
             Err(error) => AgentEvent::FreezeFailed { agent, reason: Chain(&error).to_string() },
@@ -354,9 +367,9 @@ impl Task {
             Ok(process) => {
                 tracing::info!(agent = %self.spec.name, pid = process.pid(), "agent started");
                 self.connection.start(now, process.pid(), &self.spec);
-                self.changed = true;
-                self.tell_started(&process);
-                self.life = Life::Up(Box::new(Running::new(process, now, &self.limits)));
+                let running = Running::new(process, now, &self.limits);
+                self.begin(&running);
+                self.life = Life::Up(Box::new(running));
             }
             Err(error) => {
                 let reason = Chain(&error).to_string();
@@ -366,16 +379,20 @@ impl Task {
         Flow::Continue
     }
 
-    fn tell_started(&mut self, process: &Process) {
+    /// Begins the log of a new process and tells who it is.
+    fn begin(&mut self, running: &Running) {
         let agent = self.spec.name.clone();
-        let fds = process.duplicate().and_then(|fds| Ok(fds.zip(Some(self.log.fd()?))));
-        match fds {
-            Ok(Some((fds, log))) => {
-                let fds = AgentFds { log, ..fds };
-                self.connection.push_event(AgentEvent::Started { agent, fds });
-            }
+        self.journal.begin(&agent);
+        // Without the offset nobody could tell what was read.
+        if let Err(error) = running.process.stdout.unconsumed(0, 0) {
+            self.journal.give_up(&error);
+        }
+        match snapshot::duplicates(running, &self.journal) {
+            Ok(Some(fds)) => self.connection.push_event(AgentEvent::Started { agent, fds }),
             Ok(None) => {}
-            Err(error) => tracing::warn!(%agent, %error, "the agent would be lost with this process"),
+            Err(error) => {
+                tracing::warn!(%agent, %error, "an agent's fds cannot be kept elsewhere: a kill of the gateway will end it");
+            }
         }
     }
 
@@ -386,6 +403,7 @@ impl Task {
         };
         let lived = now.since(running.started);
         let how = process::describe(running.process.reap());
+        self.journal.end();
         if running.ending.as_ref().is_some_and(Ending::was_asked_for) {
             self.stopped();
             return Flow::End;

@@ -11,6 +11,7 @@
 pub mod exec;
 pub mod inherit;
 pub mod memfd;
+pub mod peek;
 pub mod readiness;
 pub mod rescue;
 pub mod signals;

@@ -1,18 +1,20 @@
-//! ACP agents as real processes: turns, handoffs in the middle of them, deaths, and agents that break every rule.
+//! ACP agents as real processes: turns, handoffs and kills of the gateway in the middle of them, deaths, and agents that break every rule.
 
 mod handoff;
 mod hostile;
+mod kill;
 mod life;
 mod openai;
 mod turns;
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use hermes_gateway::agent::builtin::echo::expected_output;
 use hermes_gateway::agent::{
-    AgentCommand, AgentEvent, AgentHandle, AgentSnapshot, AgentSpec, Limits, TurnOutcome, TurnUpdate, adopt_with,
-    spawn_with,
+    AgentCommand, AgentEvent, AgentFds, AgentHandle, AgentSnapshot, AgentSpec, Limits, TurnOutcome, TurnUpdate,
+    adopt_with, spawn_with,
 };
 use hermes_gateway::id::{SessionId, TurnId};
 use tokio::sync::mpsc;
@@ -28,6 +30,8 @@ struct Rig {
     limits: Limits,
     handle: AgentHandle,
     events: mpsc::Receiver<AgentEvent>,
+    /// Of the last process that was started.
+    fds: Option<AgentFds>,
 }
 
 /// A whole turn, as it was told.
@@ -86,15 +90,15 @@ impl Rig {
     fn with(spec: AgentSpec, limits: Limits) -> Self {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let handle = spawn_with(spec.clone(), limits, sender);
-        Self { spec, limits, handle, events }
+        Self { spec, limits, handle, events, fds: None }
     }
 
+    /// The next event; the fds of a process that was started are kept aside.
     async fn next(&mut self) -> AgentEvent {
         loop {
             let next = tokio::time::timeout(PATIENCE, self.events.recv()).await;
             match next.expect("the agent says something in time").expect("the task runs") {
-                // It comes before all that is of interest here.
-                AgentEvent::Started { .. } => {}
+                AgentEvent::Started { fds, .. } => self.fds = Some(fds),
                 event => return event,
             }
         }
@@ -187,6 +191,16 @@ impl Rig {
 
 fn ended(stop_reason: &str) -> Option<TurnOutcome> {
     Some(TurnOutcome::Ended { stop_reason: stop_reason.to_owned() })
+}
+
+fn duplicates(fds: &AgentFds) -> AgentFds {
+    let clone = |fd: &OwnedFd| fd.try_clone().expect("room for a few fds");
+    AgentFds {
+        stdin: clone(&fds.stdin),
+        stdout: clone(&fds.stdout),
+        pidfd: clone(&fds.pidfd),
+        log: fds.log.as_ref().map(clone),
+    }
 }
 
 fn is_running(pid: i32) -> bool {

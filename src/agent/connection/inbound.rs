@@ -55,6 +55,7 @@ impl Connection {
                 if let Call::LoadSession { session: loading, replayed, .. } = call
                     && loading == session
                 {
+                    self.changed |= !*replayed;
                     *replayed = true;
                 }
             }
@@ -76,6 +77,7 @@ impl Connection {
                 if known == Some(&tool) {
                     return;
                 }
+                self.changed = true;
                 if known.is_some() || open.tools.len() < self.limits.tools_max {
                     open.tools.insert(id, tool.clone());
                 }
@@ -87,6 +89,7 @@ impl Connection {
     }
 
     fn response(&mut self, now: MonoNanos, id: &RequestId, outcome: Result<Value, ErrorObject>) {
+        self.changed = true;
         let call = match id {
             RequestId::Number(id) => self.calls.remove(id),
             RequestId::Text(_) => None,

@@ -17,6 +17,7 @@
 mod inbound;
 mod outgoing;
 mod permission;
+mod recovered;
 #[cfg(test)]
 mod tests;
 
@@ -135,6 +136,9 @@ pub(super) struct Connection {
     /// Lines that were no use; for the log only.
     #[serde(skip)]
     skipped: u64,
+    /// Something else than events has come since [`Connection::take_changed`].
+    #[serde(skip)]
+    changed: bool,
 }
 
 impl Connection {
@@ -157,6 +161,7 @@ impl Connection {
             events: VecDeque::new(),
             fault: None,
             skipped: 0,
+            changed: true,
         }
     }
 
@@ -169,32 +174,9 @@ impl Connection {
         }
     }
 
-    /// The gateway was killed while it wrote what waits: nobody knows whether the agent has it. It is not written
-    /// again, and prompts among it end their turns.
-    pub(super) fn write_is_doubtful(&mut self) {
-        for line in self.outgoing.lines() {
-            let Ok(Message::Request { id: RequestId::Number(id), .. }) = Message::parse(&line) else { continue };
-            if let Some(Call::Prompt { turn }) = self.calls.get(&id) {
-                let turn = *turn;
-                let reason = "the gateway was killed while it handed your message over; /retry asks again".to_owned();
-                self.end_turn(turn, TurnOutcome::Failed { reason });
-            }
-        }
-        self.outgoing.clear();
-    }
-
-    /// The events that wait, oldest first.
-    pub(super) fn events(&self) -> impl Iterator<Item = &AgentEvent> {
-        self.events.iter()
-    }
-
-    /// The turns that are open.
-    pub(super) fn open_turns(&self) -> impl Iterator<Item = TurnId> {
-        self.turns.keys().copied()
-    }
-
     /// A process was started: introduces itself to it.
     pub(super) fn start(&mut self, now: MonoNanos, pid: i32, spec: &AgentSpec) {
+        self.changed = true;
         self.pid = pid;
         self.cwd.clone_from(&spec.cwd);
         self.phase = Phase::Initialising;
@@ -204,6 +186,7 @@ impl Connection {
 
     /// The process is on its way out: what it says still counts, but it gets no new turns.
     pub(super) fn leave(&mut self) {
+        self.changed |= !self.leaving;
         self.leaving = true;
     }
 
@@ -228,6 +211,7 @@ impl Connection {
     }
 
     fn reset(&mut self) {
+        self.changed = true;
         self.phase = Phase::Closed;
         self.pid = 0;
         self.leaving = false;
@@ -242,6 +226,11 @@ impl Connection {
     /// Whether the process has answered `initialize`.
     pub(super) fn is_ready(&self) -> bool {
         matches!(self.phase, Phase::Ready { .. })
+    }
+
+    /// Whether the state has changed since the last time, other than by text that was passed on.
+    pub(super) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
     }
 
     /// Turns in flight.
@@ -270,6 +259,7 @@ impl Connection {
             tracing::warn!(agent = %self.agent, %turn, "a turn was asked for twice");
             return;
         }
+        self.changed = true;
         // The rest of the room is for the messages that keep the connection going.
         if text.len() > self.limits.outgoing_bytes_max / 4 {
             self.turns.insert(turn, Turn::new(Stage::Opening { text: String::new() }));
@@ -283,6 +273,7 @@ impl Connection {
     /// Ends a turn early.
     pub(super) fn cancel(&mut self, now: MonoNanos, turn: TurnId) {
         let Some(open) = self.turns.get_mut(&turn) else { return };
+        self.changed = true;
         match &open.stage {
             Stage::Waiting { .. } | Stage::Opening { .. } => self.end_turn(turn, TurnOutcome::Cancelled),
             Stage::Running { session } => {
@@ -310,6 +301,7 @@ impl Connection {
     pub(super) fn expire(&mut self, now: MonoNanos) {
         let late = |call: &Call| call.deadline().is_some_and(|deadline| deadline <= now);
         for (_, call) in self.calls.extract_if(.., |_, call| late(call)).collect::<Vec<_>>() {
+            self.changed = true;
             match call {
                 Call::Initialize { .. } => {
                     let waited = self.limits.initialize_timeout.as_secs_f32();
@@ -390,6 +382,7 @@ impl Connection {
     /// Ends a turn, if it is open still, with what belongs to it.
     fn end_turn(&mut self, turn: TurnId, outcome: TurnOutcome) {
         if self.turns.contains_key(&turn) {
+            self.changed = true;
             self.cancel_permissions(turn);
             self.turns.remove(&turn);
             self.events.push_back(AgentEvent::TurnEnded { turn, outcome });
@@ -407,7 +400,7 @@ impl Connection {
         let id = self.next_call;
         self.next_call = self.next_call.wrapping_add(1);
         self.calls.insert(id, call);
-        self.send(&Message::Request { id: RequestId::Number(id), method: method.to_owned(), params });
+        self.push(&Message::Request { id: RequestId::Number(id), method: method.to_owned(), params }, Some(id));
     }
 
     fn notify(&mut self, method: &str, params: Value) {
@@ -415,11 +408,16 @@ impl Connection {
     }
 
     fn send(&mut self, message: &Message) {
+        self.push(message, None);
+    }
+
+    fn push(&mut self, message: &Message, call: Option<i64>) {
+        self.changed = true;
         let line = message.to_line();
         if self.outgoing.len() + line.len() > self.limits.outgoing_bytes_max {
             self.fault = Some("it does not read its input".to_owned());
         } else {
-            self.outgoing.push(&line);
+            self.outgoing.push(&line, call);
         }
     }
 }

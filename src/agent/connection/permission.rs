@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Connection, Stage};
 use crate::agent::acp::{self, PermissionAsk};
-use crate::agent::{AgentEvent, PermissionOption};
+use crate::agent::{AgentEvent, PermissionOption, RecoveredPermission};
 use crate::id::{SessionId, TurnId};
 use crate::jsonrpc::{Message, RequestId};
 
@@ -15,6 +15,11 @@ use crate::jsonrpc::{Message, RequestId};
 struct Asked {
     id: RequestId,
     turn: TurnId,
+    /// What it is about, to be shown again.
+    #[serde(default)]
+    title: String,
+    #[serde(default)]
+    options: Vec<PermissionOption>,
 }
 
 /// All of them, by the number that the gateway knows.
@@ -50,9 +55,11 @@ impl Connection {
         }
         self.permissions.last += 1;
         let request = self.permissions.last;
-        self.permissions.asked.insert(request, Asked { id, turn });
         let title = self.title_of(turn, &ask);
         let options: Vec<PermissionOption> = ask.options;
+        let asked = Asked { id, turn, title: title.clone(), options: options.clone() };
+        self.permissions.asked.insert(request, asked);
+        self.changed = true;
         self.events.push_back(AgentEvent::Permission { turn, request, title, options });
     }
 
@@ -70,6 +77,17 @@ impl Connection {
         for (_, asked) in of_turn.collect::<Vec<_>>() {
             self.answer_agent(asked.id, None);
         }
+    }
+
+    /// The requests of a turn that wait for an answer.
+    pub(super) fn asked(&self, turn: TurnId) -> Vec<RecoveredPermission> {
+        let of_turn = self.permissions.asked.iter().filter(|(_, asked)| asked.turn == turn);
+        let shown = of_turn.map(|(request, asked)| RecoveredPermission {
+            request: *request,
+            title: asked.title.clone(),
+            options: asked.options.clone(),
+        });
+        shown.collect()
     }
 
     fn running_turn(&self, session: &SessionId) -> Option<TurnId> {

@@ -1,7 +1,5 @@
 //! Agents that are frozen by one task and go on with another, as they do over an execve.
 
-use std::os::fd::OwnedFd;
-
 use hermes_gateway::agent::{AdoptError, AgentFds};
 
 use super::*;
@@ -131,12 +129,6 @@ fn with_pid(state: &serde_json::Value, pid: i32) -> serde_json::Value {
     state
 }
 
-fn duplicates(snapshot: &AgentSnapshot) -> AgentFds {
-    let fds = snapshot.fds.as_ref().expect("a process runs");
-    let clone = |fd: &OwnedFd| fd.try_clone().expect("room for a few fds");
-    AgentFds { stdin: clone(&fds.stdin), stdout: clone(&fds.stdout), pidfd: clone(&fds.pidfd), log: None }
-}
-
 /// Waits until the process has ended, which nobody has reaped.
 async fn wait_for_zombie(pid: i32) {
     let ended = async {
@@ -180,7 +172,7 @@ async fn a_state_that_makes_no_sense_is_refused_and_a_newer_one_is_read() {
     assert_eq!(refused(serde_json::json!("nonsense")), "the agent's state cannot be read");
     assert!(refused(snapshot.state.clone()).ends_with("are missing"), "a process without its fds");
     for (state, swap) in [(snapshot.state.clone(), true), (with_pid(&snapshot.state, 1), false)] {
-        let AgentFds { stdin, stdout, pidfd, log } = duplicates(&snapshot);
+        let AgentFds { stdin, stdout, pidfd, log } = duplicates(snapshot.fds.as_ref().expect("a process runs"));
         let (stdout, pidfd) = if swap { (pidfd, stdout) } else { (stdout, pidfd) };
         let (events, _unheard) = mpsc::channel(1);
         let snapshot = AgentSnapshot { state, fds: Some(AgentFds { stdin, stdout, pidfd, log }), turns: 0 };
