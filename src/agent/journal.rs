@@ -290,13 +290,16 @@ impl Journal {
         }
     }
 
-    /// Goes on with the log of a process that the previous image handed over; without it, if it cannot be read: then
-    /// nobody else can read it either.
+    /// Goes on with the log of a process that the previous image handed over; without it, if it cannot be read. An
+    /// image that can read it (the log is of another form then) must not find old things in it later.
     pub(super) fn adopt(log: OwnedFd) -> Self {
+        let emptied = log.try_clone().and_then(RecoveryLog::open);
         match Self::find(log) {
             Ok(found) => found.journal,
             Err(error) => {
                 tracing::warn!(error = %Chain(&error), "an agent goes on without its recovery log");
+                // What is no log at all says nothing.
+                drop(emptied.and_then(|mut log| log.replace([])));
                 Self::default()
             }
         }

@@ -4,7 +4,7 @@
 //! [`AgentEvent`]s, both through bounded queues.
 //!
 //! **Invariants**
-//! - *Marker rule.* After [`AgentCommand::Freeze`] the task touches neither pipe nor process, and
+//! - *Marker rule.* After [`AgentCommand::Freeze`] the task touches neither stream nor process, and
 //!   [`AgentEvent::Frozen`] is the last event it sends until [`AgentCommand::Thaw`]: whoever has received it has
 //!   received everything the agent said before.
 //! - The task owns its fds until the process ends; what it hands out in a [`AgentSnapshot`] are duplicates, so a
@@ -257,7 +257,7 @@ impl PermissionOption {
 pub struct AgentSnapshot {
     /// The connection's state; versioned by [`AgentSnapshot::VERSION`].
     pub state: serde_json::Value,
-    /// The process's pipes and pidfd, while one runs.
+    /// The process's streams, pidfd and log, while one runs.
     pub fds: Option<AgentFds>,
     /// Turns in flight, for the count that is shown.
     pub turns: usize,

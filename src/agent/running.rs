@@ -72,7 +72,7 @@ impl Ending {
     }
 
     /// The fault that the process was signalled for. `None` if it ended before that: a process that exits closes its
-    /// pipes a moment earlier, which is no fault.
+    /// streams a moment earlier, which is no fault.
     pub(super) fn into_fault(self) -> Option<String> {
         match self.cause {
             Cause::Fault(fault) if self.next != EndingStep::Terminate => Some(fault),

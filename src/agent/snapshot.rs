@@ -178,7 +178,14 @@ pub(super) fn restore(snapshot: AgentSnapshot, limits: &Limits) -> Result<Restor
     let pid = state.process.as_ref().map_or(0, |process| process.pid);
     let mut fds = fds.ok_or(AdoptError::FdsMissing { pid })?;
     let journal = fds.log.take().map(Journal::adopt).unwrap_or_default();
-    running(state, fds, journal, limits)
+    let mut restored = running(state, fds, journal, limits)?;
+    if let Life::Up(up) = &restored.life
+        && !up.process.stdout.keeps_what_was_read()
+    {
+        // What is read from a pipe is gone before it is recorded: a log of that would not be exact.
+        restored.journal.give_up(&io::ErrorKind::Unsupported.into());
+    }
+    Ok(restored)
 }
 
 /// Makes an agent of what the log says and takes the output that it has recorded out of the queue.

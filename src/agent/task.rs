@@ -1,4 +1,4 @@
-//! The task that drives one agent: it moves bytes between the pipes and the [`Connection`], and processes between
+//! The task that drives one agent: it moves bytes between the streams and the [`Connection`], and processes between
 //! their births and deaths.
 //!
 //! **Invariants**

@@ -2,7 +2,7 @@
 //!
 //! **Invariants**
 //! - What is kept here is a duplicate of what a part owns, under the name it has in a handoff. So a part's fd that is
-//!   closed ends nothing by itself: an agent's pipes are shut down, and a dead agent's fds are forgotten by name.
+//!   closed ends nothing by itself: the agent's input is shut down, and a dead agent's fds are forgotten by name.
 //! - While there is a way back to the previous image, it leads to exactly what is kept here.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -26,7 +26,7 @@ pub use command::ChatCommand;
 use conversation::{Ask, Running, Talk, Waiting};
 pub use effect::{Describe, Effect, Requester};
 
-use crate::agent::{AgentCommand, AgentEvent, RecoveredTurn, TurnOutcome, TurnUpdate};
+use crate::agent::{AgentCommand, AgentEvent, RecoveredPermission, RecoveredTurn, TurnOutcome, TurnUpdate};
 use crate::chat::{Conversation, Inbound, Outbound, OutboundContent, ReplyEnd, ReplyStep};
 use crate::clock::UnixMillis;
 use crate::config::DEFAULT_AGENT;
@@ -196,8 +196,8 @@ impl Gateway {
 
     /// A turn that the store has as not over although no image carried it: the previous process was killed.
     /// What waited is asked now; what an agent had is not asked again by itself, since the agent has the prompt
-    /// already, and the chat is told. So it is when a message is too old to be answered without being asked again
-    /// (`STALE`), and for a command, which might no longer be meant.
+    /// already: its reply ends where it is. The chat is told as well when a message is too old to be answered without
+    /// being asked again (`STALE`), and of a command, which might no longer be meant.
     pub fn recover(&mut self, open: OpenTurn, effects: &mut Vec<Effect>) {
         if self.turns.contains_key(&open.turn) || self.talks.values().any(|talk| talk.is_waiting(open.turn)) {
             return;
@@ -207,7 +207,11 @@ impl Gateway {
         let told = if !self.access.may_talk(&open.inbound) {
             return effects.push(Effect::TurnState(open.turn, TurnState::Done));
         } else if open.running {
-            text::interrupted().to_owned()
+            // Done when it was delivered, so that another kill before that does not keep it from being told.
+            let end = ReplyEnd::Failed(text::interrupted().to_owned());
+            effects.push(reply(&conversation, open.turn, ReplyStep::End(end)));
+            self.talk(&conversation).last_text = Some(open.inbound.text);
+            return;
         } else if ChatCommand::parse(&open.inbound.text).is_some() {
             text::command_lost(&open.inbound.text)
         } else if stale {
@@ -223,7 +227,7 @@ impl Gateway {
     }
 
     /// A turn that an agent has and that outlived the process which gave it. Shows what is missing of what was said, and
-    /// goes on.
+    /// goes on. What the agent asked is asked once more: nobody knows whether the chat was told, and the agent waits.
     pub fn take_up(&mut self, open: OpenTurn, agent: AgentName, said: RecoveredTurn, effects: &mut Vec<Effect>) {
         let conversation = open.inbound.conversation;
         let talk = self.talk(&conversation);
@@ -231,9 +235,18 @@ impl Gateway {
         let answer_bytes = said.text.len() as u64;
         talk.running = Some(Running { turn: open.turn, started_at: open.received_at, answer_bytes });
         talk.last_text = Some(open.inbound.text);
-        self.turns.insert(open.turn, conversation.clone());
         effects.push(Effect::TurnState(open.turn, TurnState::Running));
+        // Once a turn has ended, its chat may have gone on to another session.
+        if said.outcome.is_none() && said.session.is_some() && said.session != talk.session {
+            talk.session = said.session;
+            effects.push(Effect::Session(talk.row()));
+        }
         effects.push(reply(&conversation, open.turn, ReplyStep::SoFar(said.text)));
+        for RecoveredPermission { request, title, options } in said.permissions {
+            effects.push(notice(&conversation, text::permission_open(&title, &options)));
+            talk.asks.push_back(Ask { request, title, options });
+        }
+        self.turns.insert(open.turn, conversation);
         if let Some(outcome) = said.outcome {
             self.turn_ended(open.turn, outcome, effects);
         }

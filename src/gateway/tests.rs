@@ -168,7 +168,7 @@ fn after_a_kill_what_waited_is_asked_and_what_ran_is_told() {
         short(&effects)
     };
     let ran = recover(1, USER, "ran", true, now);
-    assert!(ran[0] == "1 is Done" && ran[1].contains("the answer is lost"), "{ran:?}");
+    assert!(ran.len() == 1 && ran[0].starts_with("1 End(Failed(") && ran[0].contains("answer is lost"), "{ran:?}");
     let command = recover(2, ADMIN, "/restart", false, now);
     assert!(command[0] == "2 is Done" && command[1].contains("came to your /restart"), "{command:?}");
     let stale = recover(3, USER, "long ago", false, UnixMillis(now.0 - 25 * 3_600_000));
@@ -177,6 +177,40 @@ fn after_a_kill_what_waited_is_asked_and_what_ran_is_told() {
     assert_eq!(recover(5, USER, "waited", false, now), ["5 is Running", "5 Begin", "default <- 5 None waited"]);
     event(&mut gateway, ended(5, end_turn()));
     assert_eq!(short(&say(&mut gateway, 6, USER, "/retry"))[1], "6 is Queued as waited");
+}
+
+#[test]
+fn a_turn_that_outlived_the_gateway_goes_on_with_its_session_and_what_the_agent_asks() {
+    let mut gateway = gateway();
+    let take_up = |gateway: &mut Gateway, turn, session: &str, outcome: Option<TurnOutcome>| {
+        let open =
+            OpenTurn { turn: TurnId(turn), inbound: said(USER, "c", "x"), running: true, received_at: UnixMillis(1) };
+        let option = PermissionOption { id: "o".into(), name: "o".into(), kind: "allow_once".into() };
+        let permissions = vec![RecoveredPermission { request: 5, title: "rm".into(), options: vec![option] }];
+        let permissions = if outcome.is_none() { permissions } else { Vec::new() };
+        let session = Some(session.into());
+        let said = RecoveredTurn { turn: TurnId(turn), session, text: "half".into(), outcome, permissions };
+        let mut effects = Vec::new();
+        gateway.take_up(open, "default".into(), said, &mut effects);
+        short(&effects)
+    };
+    assert_eq!(
+        take_up(&mut gateway, 1, "old", Some(end_turn())),
+        ["1 is Running", r#"1 SoFar("half")"#, "1 End(Complete)"],
+        "the chat may have begun another session since"
+    );
+    assert_eq!(
+        take_up(&mut gateway, 2, "s", None),
+        [
+            "2 is Running",
+            r#"session Some("s")"#,
+            r#"2 SoFar("half")"#,
+            "notice 🔐 The gateway was killed, and the agent still asks: rm"
+        ]
+    );
+    let answered = short(&say(&mut gateway, 3, USER, "/approve"));
+    assert!(answered.iter().any(|effect| effect.contains("Permission { request: 5")), "{answered:?}");
+    assert_eq!(short(&event(&mut gateway, ended(2, end_turn()))), ["2 End(Complete)"]);
 }
 
 /// As a reload does: the state of one gateway in one with other agents.

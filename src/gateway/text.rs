@@ -45,7 +45,7 @@ pub(super) fn whoami(inbound: &Inbound, admin: bool) -> String {
 }
 
 pub(super) fn interrupted() -> &'static str {
-    "⚠ The gateway was killed while your last message was being answered, and the answer is lost. /retry asks again."
+    "the gateway was killed while your message was being answered, and the rest of the answer is lost; /retry asks again"
 }
 
 pub(super) fn command_lost(command: &str) -> String {
@@ -69,7 +69,15 @@ pub(super) fn session_lost() -> &'static str {
 }
 
 pub(super) fn permission(title: &str, options: &[PermissionOption]) -> String {
-    let mut text = format!("🔐 The agent asks: {title}\n");
+    ask("The agent asks", title, options)
+}
+
+pub(super) fn permission_open(title: &str, options: &[PermissionOption]) -> String {
+    ask("The gateway was killed, and the agent still asks", title, options)
+}
+
+fn ask(how: &str, title: &str, options: &[PermissionOption]) -> String {
+    let mut text = format!("🔐 {how}: {title}\n");
     for (index, option) in options.iter().enumerate() {
         let command = if option.allows() { "/approve" } else { "/deny" };
         let _infallible = writeln!(text, "{command} {} – {}", index + 1, option.name);

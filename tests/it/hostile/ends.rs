@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use hermes_gateway::chat::{OutboundContent, ReplyStep};
+use hermes_gateway::chat::{OutboundContent, ReplyEnd, ReplyStep};
 use hermes_gateway::control::client::Client;
 use hermes_gateway::control::proto::{self, HandoffKind, HandoffParams, HandoffReport};
 use nix::sys::signal::Signal;
@@ -79,20 +79,21 @@ async fn after_a_sigkill_what_waited_is_asked_and_what_ran_is_told() {
     gateway.wait();
     gateway.start_again().await;
 
-    let lost = "⚠ The gateway was killed while your last message was being answered, and the answer is lost. /retry asks again.";
+    let lost = "the gateway was killed while your message was being answered, and the rest of the answer is lost; \
+                /retry asks again";
     telegram
         .until("both", |state| {
             let texts = state.texts(7000);
-            (texts.iter().any(|text| text == lost) && texts.iter().any(|text| text == "waits")).then_some(())
+            (texts.iter().any(|text| text.ends_with(lost)) && texts.iter().any(|text| text == "waits")).then_some(())
         })
         .await;
     let mut chat = gateway.chat("main").await;
     let (mut told, mut answered) = (false, String::new());
     while !told || answered != "waits, too" {
         match chat.next().await {
-            OutboundContent::Notice { text } => told |= text == lost,
+            OutboundContent::Reply { step: ReplyStep::End(ReplyEnd::Failed(text)), .. } => told |= text == lost,
             OutboundContent::Reply { step: ReplyStep::Delta(text), .. } => answered.push_str(&text),
-            OutboundContent::Reply { .. } => {}
+            OutboundContent::Notice { .. } | OutboundContent::Reply { .. } => {}
         }
     }
     let status = gateway.status().await;
