@@ -268,7 +268,11 @@ async fn after_a_kill_a_repeated_question_is_asked_and_its_chat_can_repeat_it() 
             shown.push(serde_json::from_value::<ChatOutput>(params).expect("a chat output").content);
         }
     }
-    assert!(matches!(&shown[0], OutboundContent::Notice { text } if text.contains("was killed")), "{shown:?}");
+    let told = |said: &OutboundContent| match said {
+        OutboundContent::Reply { step: ReplyStep::End(ReplyEnd::Failed(text)), .. } => text.contains("was killed"),
+        _ => false,
+    };
+    assert!(told(&shown[0]), "{shown:?}");
 }
 
 #[tokio::test]

@@ -352,6 +352,17 @@ fn a_log_that_is_given_up_recovers_nobody() {
 }
 
 #[test]
+fn a_log_of_another_form_is_emptied_by_whoever_goes_on_without_it() {
+    for record in [r#"{"read":{"partial":"","texts":[]}}"#, r#""writing""#] {
+        let mut log = crate::recovery::RecoveryLog::create("test").expect("memory");
+        let clone = |log: &crate::recovery::RecoveryLog| log.as_fd().try_clone_to_owned().expect("duplicates");
+        log.append(record.as_bytes()).expect("appends");
+        assert!(!Journal::adopt(clone(&log)).is_kept());
+        assert_eq!(crate::recovery::RecoveryLog::open(clone(&log)).expect("a log").len_bytes(), 0);
+    }
+}
+
+#[test]
 fn the_log_of_the_next_process_has_the_turns_that_are_not_settled() {
     in_runtime(|| {
         let (mut stage, mut task) = Stage::new();

@@ -3,6 +3,7 @@
 //! A kill is the end of the runtime: the task goes nowhere from where it waits, and its fds are closed.
 
 use hermes_gateway::agent::{AdoptError, RecoveredTurn, recover_with};
+use hermes_gateway::recovery::RecoveryLog;
 use tokio::runtime::Runtime;
 
 use super::*;
@@ -213,12 +214,15 @@ fn an_agent_with_pipes_that_an_earlier_image_started_is_taken_over() {
         log: None,
     };
     let pid = pid.as_raw_nonzero().get();
+    let mut log = RecoveryLog::create("test").expect("memory");
+    let fds = AgentFds { log: Some(log.as_fd().try_clone_to_owned().expect("duplicates")), ..fds };
     let state = serde_json::json!({
         "version": 1,
         "connection": {"agent": "default", "pid": pid, "phase": {"ready": {"can_load": false, "title": null}},
             "next_call": 1, "outgoing": ""},
         "process": {"pid": pid, "started": 1, "partial": ""},
     });
+    log.append(serde_json::json!({ "state": state }).to_string().as_bytes()).expect("appends");
     runtime().block_on(async {
         let (events, unheard) = mpsc::channel(EVENTS_MAX);
         let snapshot = AgentSnapshot { state, fds: Some(fds), turns: 0 };
@@ -228,8 +232,11 @@ fn an_agent_with_pipes_that_an_earlier_image_started_is_taken_over() {
         assert_eq!(rig.turn(1, None, "hello").await.text, "x");
         let mut told = BTreeMap::new();
         let snapshot = rig.freeze(&mut told).await;
+        assert!(snapshot.fds.as_ref().is_some_and(|fds| fds.log.is_none()), "what comes out of a pipe is in no log");
         rig.adopt(snapshot);
         rig.stop().await;
     });
+    let log = RecoveryLog::open(log.as_fd().try_clone_to_owned().expect("duplicates")).expect("a log");
+    assert_eq!(log.len_bytes(), 0, "the log of the image before tells no old things");
     assert!(child.wait().is_err(), "the task has reaped it");
 }
