@@ -96,7 +96,6 @@ pub fn recover_with(
     events: mpsc::Sender<AgentEvent>,
 ) -> Result<(AgentHandle, Vec<RecoveredTurn>), AdoptError> {
     let (restored, turns) = recovered(&spec, limits, fds)?;
-    tracing::info!(agent = %spec.name, turns = turns.len(), "agent recovered");
     Ok((run(spec, limits, events, restored), turns))
 }
 

@@ -6,7 +6,7 @@ use semver::Version;
 use tokio::time::Instant;
 
 use super::boot::spec;
-use super::releases::{clear_failed, mark_named_failed, raise_floor, running_version};
+use super::releases::{clear_failed, raise_floor, running_version};
 use super::rollback::put_note;
 use super::run::Daemon;
 use super::state::{CarriedProbation, Note, Origin, Passport};
@@ -163,8 +163,7 @@ impl Daemon {
         if let Some(CarriedProbation { row: Some(row), .. }) = passport.probation {
             self.set_outcome(row, &format!("rolled back: {reason}")).await;
         }
-        mark_named_failed(&self.store, &passport.note.from.version, reason).await;
-        self.slot_failed(&passport.note.from.version, reason).await;
+        self.distrust(&passport.note.from.version, reason).await;
     }
 
     /// Finds out beside the loop whether this image can start an agent.

@@ -5,7 +5,8 @@
 //! process, or a process that was started anew.
 //!
 //! **Invariants**
-//! - Whoever asked is told how it ended, once, by whichever image knows.
+//! - Whoever asked is told how it ended, by whichever image knows; again only by a process that was started anew, since
+//!   the word may have died with the one before.
 //! - A trial is in the slots after its note is in the store and before its first instruction runs, and proven there
 //!   only after its probation.
 
@@ -147,12 +148,17 @@ impl Daemon {
         self.failed(note, &reason, Vec::new()).await;
     }
 
-    /// A version that failed is not tried again by itself.
+    /// The version that `note` is about has failed, if it was another one.
     async fn blame(&self, note: &Note, reason: &str) {
         if note.to.version != note.from.version {
-            mark_named_failed(&self.store, &note.to.version, reason).await;
-            self.slot_failed(&note.to.version, reason).await;
+            self.distrust(&note.to.version, reason).await;
         }
+    }
+
+    /// A version that failed is not tried again by itself, neither here nor by the launcher.
+    pub(super) async fn distrust(&self, version: &str, reason: &str) {
+        mark_named_failed(&self.store, version, reason).await;
+        self.slot_failed(version, reason).await;
     }
 
     /// The image that was asked for did not stay; this one serves.
