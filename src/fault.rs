@@ -47,12 +47,22 @@ macro_rules! names {
 names! {
     /// A point of the code, in the order in which an update passes them.
     Point {
+        /// Messages came from a platform, and are nowhere but in memory.
+        Received = "received",
         /// A message is in the store, and its platform was not told yet.
-        Accepted = "accepted",
-        /// A prompt is on its way to an agent.
-        PromptSent = "prompt_sent",
+        Stored = "stored",
+        /// The platform was told that messages arrived, and has forgotten them.
+        Confirmed = "confirmed",
+        /// A prompt was given to an agent.
+        Started = "started",
         /// Output of an agent was read, and nobody was told yet.
-        ChunkRead = "chunk_read",
+        Streaming = "streaming",
+        /// A turn is over in the store.
+        Done = "done",
+        /// A message to a chat is about to be sent.
+        Sending = "sending",
+        /// A chat's platform has said that it has a message, and nothing here knows it yet.
+        Acknowledged = "acknowledged",
         /// A handoff was asked for, and whoever asked was told that it begins.
         Requested = "requested",
         /// A release is about to be downloaded.
@@ -111,7 +121,14 @@ impl Point {
     /// The phase of a handoff that it is in (the names of `handoff::Phase`); `serving` outside of one.
     pub fn phase(self) -> &'static str {
         match self {
-            Self::Accepted | Self::PromptSent | Self::ChunkRead => "serving",
+            Self::Received
+            | Self::Stored
+            | Self::Confirmed
+            | Self::Started
+            | Self::Streaming
+            | Self::Done
+            | Self::Sending
+            | Self::Acknowledged => "serving",
             Self::Requested | Self::Staging | Self::Staged => "stage",
             Self::RehearsalFrozen | Self::PreflightRunning | Self::Checking | Self::PreflightPassed => "preflight",
             Self::Noted | Self::Slotted | Self::Draining => "drain",

@@ -103,8 +103,11 @@ impl Turns {
         self.0.entry(turn).or_default().session = Some(session);
     }
 
-    fn end(&mut self, turn: TurnId, outcome: TurnOutcome) {
-        self.0.entry(turn).or_default().outcome = Some(outcome);
+    /// Returns what was said in the turn.
+    fn end(&mut self, turn: TurnId, outcome: TurnOutcome) -> String {
+        let told = self.0.entry(turn).or_default();
+        told.outcome = Some(outcome);
+        let text = told.text.clone();
         let ended = || self.0.iter().filter(|(_, told)| told.outcome.is_some());
         if ended().count() > UNSETTLED_MAX
             && let Some((oldest, _)) = ended().next()
@@ -112,6 +115,7 @@ impl Turns {
             let oldest = *oldest;
             self.0.remove(&oldest);
         }
+        text
     }
 
     fn settle(&mut self, turn: TurnId) -> bool {
@@ -188,9 +192,9 @@ impl Journal {
         Read { number: self.reads + 1, bytes, ended_line }
     }
 
-    /// Notes what the next record must say of an event.
-    pub(super) fn note(&mut self, event: &AgentEvent) {
-        match event {
+    /// Notes what the next record must say of an event, and adds to the end of a turn what was said in it.
+    pub(super) fn note(&mut self, mut event: AgentEvent) -> AgentEvent {
+        match &mut event {
             AgentEvent::Update { turn, update: TurnUpdate::Text(text) } => {
                 self.turns.text(*turn, text);
                 match self.next.texts.last_mut() {
@@ -202,12 +206,13 @@ impl Journal {
                 self.turns.session(*turn, session.clone());
                 self.next.sessions.push((*turn, session.clone()));
             }
-            AgentEvent::TurnEnded { turn, outcome } => {
-                self.turns.end(*turn, outcome.clone());
+            AgentEvent::TurnEnded { turn, outcome, text } => {
+                *text = self.turns.end(*turn, outcome.clone());
                 self.next.ended.push((*turn, outcome.clone()));
             }
             _ => {}
         }
+        event
     }
 
     /// The reply of an ended turn was delivered.
@@ -367,7 +372,7 @@ impl Fold {
         let Record { read, texts, sessions, ended, settled, writing, written, state } = serde_json::from_slice(line)?;
         texts.iter().for_each(|(turn, text)| self.turns.text(*turn, text));
         sessions.into_iter().for_each(|(turn, session)| self.turns.session(turn, session));
-        ended.into_iter().for_each(|(turn, outcome)| self.turns.end(turn, outcome));
+        ended.into_iter().for_each(|(turn, outcome)| drop(self.turns.end(turn, outcome)));
         for turn in settled {
             self.turns.settle(turn);
         }

@@ -159,6 +159,8 @@ pub enum AgentEvent {
         turn: TurnId,
         /// How.
         outcome: TurnOutcome,
+        /// All that was said in it. The connection leaves it out; the journal has it.
+        text: String,
     },
     /// The process ended without being asked to. [`AgentEvent::TurnEnded`] was sent for each of its turns.
     Died {

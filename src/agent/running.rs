@@ -188,7 +188,7 @@ impl Running {
         match read {
             Ok(0) => self.end_of_output(now, limits),
             Ok(bytes) => {
-                fault::at(Point::ChunkRead);
+                fault::at(Point::Streaming);
                 self.lines.push(&self.buffer[..bytes]);
                 self.take_lines(now, limits, connection);
                 let line_end = self.buffer[..bytes].iter().rposition(|byte| *byte == b'\n');

@@ -104,7 +104,7 @@ fn recovered(spec: &AgentSpec, limits: Limits, fds: AgentFds) -> Result<(Restore
     let Restored { connection, backoff, life, journal } = &mut restored;
     // These are told by what is returned.
     while let Some(event) = connection.next_event() {
-        journal.note(&event);
+        journal.note(event);
     }
     connection.adopted(spec.name.clone(), limits);
     let turns = journal.recovered(connection);
@@ -187,7 +187,7 @@ impl Task {
 
     fn note_events(&mut self) {
         while let Some(event) = self.connection.next_event() {
-            self.journal.note(&event);
+            let event = self.journal.note(event);
             self.told.push_back(event);
         }
     }
@@ -305,7 +305,7 @@ impl Task {
         match command {
             Some(AgentCommand::Prompt { turn, session, text }) => {
                 self.connection.prompt(now, turn, session, text);
-                fault::at(Point::PromptSent);
+                fault::at(Point::Started);
             }
             Some(AgentCommand::Cancel { turn }) => self.connection.cancel(now, turn),
             Some(AgentCommand::Permission { request, option }) => self.connection.answer(request, option),

@@ -6,6 +6,7 @@ use crate::agent::AgentCommand;
 use crate::chat::{Inbound, Outbound, OutboundContent, ReplyStep};
 use crate::control::proto;
 use crate::control::{ClientId, ControlCommand};
+use crate::fault::{self, Point};
 use crate::gateway::{Effect, notice};
 use crate::id::{PlatformName, TurnId};
 use crate::platform::PlatformCommand;
@@ -45,7 +46,10 @@ impl Daemon {
                     None => tracing::debug!(%agent, "a command for an agent that is gone is dropped"),
                 },
                 Effect::TurnState(turn, state) => match self.store.set_turn_state(turn, state).await {
-                    Ok(()) if state == TurnState::Done => self.settle(turn),
+                    Ok(()) if state == TurnState::Done => {
+                        fault::at(Point::Done);
+                        self.settle(turn);
+                    }
                     Ok(()) => {}
                     Err(error) => tracing::error!(%turn, error = %Chain(&error), "cannot record a turn"),
                 },

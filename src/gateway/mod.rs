@@ -291,7 +291,7 @@ impl Gateway {
                 effects.push(notice(&talk.conversation, text::permission(&title, &options)));
                 talk.asks.push_back(Ask { request, title, options });
             }
-            AgentEvent::TurnEnded { turn, outcome } => self.turn_ended(turn, outcome, effects),
+            AgentEvent::TurnEnded { turn, outcome, .. } => self.turn_ended(turn, outcome, effects),
             AgentEvent::Died { agent, how, restart_in }
             | AgentEvent::StartFailed { agent, reason: how, restart_in } => {
                 self.agent_down(agent, how, restart_in, effects);

@@ -46,7 +46,7 @@ fn ready(gateway: &mut Gateway) -> Vec<Effect> {
 }
 
 fn ended(turn: i64, outcome: TurnOutcome) -> AgentEvent {
-    AgentEvent::TurnEnded { turn: TurnId(turn), outcome }
+    AgentEvent::TurnEnded { turn: TurnId(turn), outcome, text: String::new() }
 }
 
 fn end_turn() -> TurnOutcome {

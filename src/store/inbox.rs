@@ -84,7 +84,7 @@ impl Store {
                 Ok(id.map_or(Accepted::Duplicate, |id| Accepted::New(TurnId(id))))
             })
             .await
-            .inspect(|_| fault::at(Point::Accepted))
+            .inspect(|_| fault::at(Point::Stored))
     }
 
     /// Records how far a turn has come.

@@ -145,8 +145,10 @@ impl Rig {
                 }
                 turn.updates.push(update);
             }
-            AgentEvent::TurnEnded { turn, outcome } => {
-                let before = told.entry(turn.0).or_default().outcome.replace(outcome);
+            AgentEvent::TurnEnded { turn, outcome, text } => {
+                let turn = told.entry(turn.0).or_default();
+                assert!(text.ends_with(&turn.text), "the end has all that was said");
+                let before = turn.outcome.replace(outcome);
                 assert_eq!(before, None, "a turn ends once");
             }
             AgentEvent::Ready { .. } => {}

@@ -385,7 +385,7 @@ impl Connection {
             self.changed = true;
             self.cancel_permissions(turn);
             self.turns.remove(&turn);
-            self.events.push_back(AgentEvent::TurnEnded { turn, outcome });
+            self.events.push_back(AgentEvent::TurnEnded { turn, outcome, text: String::new() });
         }
     }
 

@@ -212,8 +212,10 @@ fn a_turn_that_comes_while_the_process_leaves_waits_for_the_next() {
     assert!(sent(&mut connection).is_empty());
     connection.break_off("it died");
     match &events(&mut connection)[..] {
-        [AgentEvent::Update { .. }, AgentEvent::TurnEnded { turn: TurnId(1), outcome: TurnOutcome::Failed { .. } }] => {
-        }
+        [
+            AgentEvent::Update { .. },
+            AgentEvent::TurnEnded { turn: TurnId(1), outcome: TurnOutcome::Failed { .. }, .. },
+        ] => {}
         other => panic!("{other:?}"),
     }
     connection.start(NOW, 8, &spec());

@@ -325,7 +325,7 @@ fn what_is_settled_is_forgotten_and_a_long_log_is_written_anew() {
             let update = TurnUpdate::Text("x".repeat(50_000));
             task.connection.push_event(AgentEvent::Update { turn: TurnId(turn), update });
             let outcome = TurnOutcome::Cancelled;
-            task.connection.push_event(AgentEvent::TurnEnded { turn: TurnId(turn), outcome });
+            task.connection.push_event(AgentEvent::TurnEnded { turn: TurnId(turn), outcome, text: String::new() });
             stage.settle(&mut task);
             task.journal.settle(TurnId(turn - 1));
         }

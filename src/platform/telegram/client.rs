@@ -6,6 +6,7 @@ use super::api::{Api, TelegramError};
 use super::delivery::{Action, Request};
 use crate::clock::MonoNanos;
 use crate::config::TelegramConfig;
+use crate::fault::{self, Point};
 
 /// The client, or how far it is from being one.
 pub(super) enum Client {
@@ -44,7 +45,12 @@ pub(super) async fn perform(api: &Api, request: &Request) -> Result<Option<i64>,
     let thread = request.thread.as_deref();
     match &request.action {
         Action::Typing => api.send_typing(&request.chat, thread).await.map(|()| None),
-        Action::Send { text } => api.send_message(&request.chat, thread, text).await.map(|sent| Some(sent.message_id)),
+        Action::Send { text } => {
+            fault::at(Point::Sending);
+            let sent = api.send_message(&request.chat, thread, text).await?;
+            fault::at(Point::Acknowledged);
+            Ok(Some(sent.message_id))
+        }
         Action::Edit { message_id, text } => {
             api.edit_message_text(&request.chat, *message_id, text).await.map(|()| None)
         }

@@ -29,6 +29,7 @@ use super::saved::{Saved, VERSION};
 use crate::chat::LinkState;
 use crate::clock::{MonoNanos, UnixMillis};
 use crate::config::TelegramConfig;
+use crate::fault::{self, Point};
 use crate::platform::{PlatformCommand, PlatformEvent};
 use crate::report::Chain;
 use crate::store::Store;
@@ -82,6 +83,8 @@ struct Poll {
     opened_at: MonoNanos,
     held: bool,
     offset: Option<i64>,
+    /// The offset confirms more than the server is known to have heard of.
+    unconfirmed: bool,
     failures: u32,
     not_before: MonoNanos,
     /// The part of `not_before` that Telegram asked for.
@@ -151,6 +154,7 @@ impl Task {
                 opened_at: MonoNanos::default(),
                 held: false,
                 offset: None,
+                unconfirmed: false,
                 failures: saved.poll_failures,
                 not_before: saved.poll_asked_until,
                 asked_until: saved.poll_asked_until,
@@ -406,7 +410,12 @@ impl Task {
                 self.unkept = true;
                 self.poll_worked();
             }
-            Polled::Updates(Ok(updates)) => self.take(updates).await,
+            Polled::Updates(Ok(updates)) => {
+                if std::mem::replace(&mut self.poll.unconfirmed, false) {
+                    fault::at(Point::Confirmed);
+                }
+                self.take(updates).await;
+            }
             Polled::Conflict(error, webhook) => {
                 let message = match webhook {
                     Some(true) => {
@@ -427,7 +436,11 @@ impl Task {
     }
 
     async fn take(&mut self, updates: Vec<Box<RawValue>>) {
+        if !updates.is_empty() {
+            fault::at(Point::Received);
+        }
         let batch = intake::take(&updates, &self.account, &self.store).await;
+        self.poll.unconfirmed = batch.offset.is_some();
         self.poll.offset = batch.offset.or(self.poll.offset);
         if let Some(error) = batch.failure {
             // It is not the server that is to be spared: once there is room again, messages must not wait for long.
