@@ -73,6 +73,13 @@ pub struct Outbound {
     pub content: OutboundContent,
 }
 
+impl Outbound {
+    /// A step of the reply to a turn.
+    pub fn reply(conversation: Conversation, turn: TurnId, step: ReplyStep) -> Self {
+        Self { conversation, content: OutboundContent::Reply { turn, step } }
+    }
+}
+
 /// The kinds of [`Outbound`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -20,7 +20,7 @@ use super::releases::{mark_abandoned, raise_floor, sha256_hex};
 use super::run::{Daemon, Event, Events, ticks};
 use super::state::{
     AGENTS, AgentEntry, CONTROL, ControlEntry, GATEWAY, LOCAL, PASSPORT, PLATFORMS, Passport, PlatformEntry, SECTIONS,
-    STASH, Stash, agent_fds, agent_log_fd, client_fd, listener_fd, lock_fd, platform_log_fd, proven_fd,
+    STASH, Stash, agent_fds, agent_log_fd, client_fd, listener_fd, lock_fd, proven_fd,
 };
 use super::swap::{FIRST, RunningImage, Step, Swap};
 use super::{DaemonError, RunOptions, report};
@@ -224,7 +224,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     let is_recovery = passport.is_none();
     let taken = agents(&ground.config, inherited.as_mut(), &ports.agents, &mut keeper, is_recovery)?;
     let TakenAgents { agents, removed, recovered, kept } = taken;
-    let platforms = platforms(&ground.config, inherited.as_mut(), &ground.store, &ports.platforms, &mut keeper)?;
+    let platforms = platforms(&ground.config, inherited.as_mut(), &ground.store, &ports.platforms)?;
     let local = optional::<Local>(inherited.as_mut(), LOCAL)?;
     let state = optional::<GatewayState>(inherited.as_mut(), GATEWAY)?;
     let gateway = Gateway::restore(access(&ground.config), agents.keys().cloned(), state);
@@ -545,22 +545,17 @@ pub(super) fn spec(name: &AgentName, agent: &crate::config::AgentConfig) -> Agen
 
 fn platforms(
     config: &Config,
-    mut inherited: Option<&mut Inherited>,
+    inherited: Option<&mut Inherited>,
     store: &Store,
     events: &mpsc::Sender<PlatformEvent>,
-    keeper: &mut Keeper,
 ) -> Result<BTreeMap<PlatformName, Outlet<PlatformHandle>>, DaemonError> {
-    let entries: Vec<PlatformEntry> = optional(inherited.as_deref_mut(), PLATFORMS)?;
+    let entries: Vec<PlatformEntry> = optional(inherited, PLATFORMS)?;
     let mut states: BTreeMap<_, _> = entries.into_iter().map(|entry| (entry.name, entry.state)).collect();
     let mut platforms = BTreeMap::new();
     if let Some(telegram) = &config.telegram {
         let name = PlatformName::from("telegram");
-        let log = inherited.and_then(|inherited| inherited.take_fd(&platform_log_fd(&name)));
         let state = states.remove(&name);
-        let (handle, log) = telegram::spawn(telegram.clone(), state, store.clone(), events.clone(), log);
-        if let Some(log) = log {
-            keeper.store(platform_log_fd(&name), log.as_fd());
-        }
+        let handle = telegram::spawn(telegram.clone(), state, store.clone(), events.clone());
         platforms.insert(name, Outlet::new(handle));
     }
     for platform in states.keys() {

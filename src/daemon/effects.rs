@@ -1,104 +1,187 @@
-//! Carrying out what the gateway decides, in order.
+//! Carrying out what the gateway decides: first all of it that is to be recorded, in one transaction, then in order.
+//!
+//! **Invariants**
+//! - Nobody outside is told of anything before it is recorded, unless the store cannot: then it is told all the same,
+//!   because those who wait for an answer are better served with one that a kill may repeat.
+//! - A handoff is begun last: what comes of the same events is out of this image's hands by then.
 
 use super::run::Daemon;
 use super::state::Origin;
 use crate::agent::AgentCommand;
-use crate::chat::{Inbound, Outbound, OutboundContent, ReplyStep};
-use crate::control::proto;
+use crate::chat::{Conversation, Inbound, Outbound, OutboundContent, ReplyStep};
+use crate::control::proto::{self, HandoffKind};
 use crate::control::{ClientId, ControlCommand};
 use crate::fault::{self, Point};
-use crate::gateway::{Effect, notice};
-use crate::id::{PlatformName, TurnId};
+use crate::gateway::{Effect, Requester, notice};
+use crate::id::TurnId;
 use crate::platform::PlatformCommand;
 use crate::platform::local::PLATFORM as LOCAL;
 use crate::report::Chain;
-use crate::store::TurnState;
+use crate::store::{Change, EntryId};
+
+/// What recording an effect has brought.
+#[derive(Clone, Copy, Debug, Default)]
+struct Recorded {
+    /// The store has it.
+    is_durable: bool,
+    entry: Option<EntryId>,
+}
+
+/// A handoff that was asked for in a chat.
+struct Asked {
+    kind: HandoffKind,
+    force: bool,
+    by: Requester,
+}
 
 impl Daemon {
-    /// A message that the store has accepted.
-    pub(super) async fn message(&mut self, turn: TurnId, inbound: Inbound) {
-        if !self.gateway.knows(&inbound.conversation) {
-            match self.store.session(&inbound.conversation).await {
-                Ok(Some(row)) => self.gateway.learn(row),
-                Ok(None) => {}
-                Err(error) => tracing::error!(error = %Chain(&error), "cannot look up a session; a new one is made"),
-            }
-        }
+    /// Messages that the store has accepted.
+    pub(super) async fn messages(&mut self, messages: Vec<(TurnId, Inbound)>) {
+        let mut unknown: Vec<Conversation> = messages
+            .iter()
+            .map(|(_, inbound)| &inbound.conversation)
+            .filter(|c| !self.gateway.knows(c))
+            .cloned()
+            .collect();
+        unknown.sort_unstable();
+        unknown.dedup();
+        self.learn(unknown).await;
         let mut effects = Vec::new();
-        self.gateway.inbound(turn, inbound, &mut effects);
+        for (turn, inbound) in messages {
+            self.gateway.inbound(turn, inbound, &mut effects);
+        }
         self.carry_out(effects).await;
     }
 
-    pub(super) async fn carry_out(&mut self, effects: Vec<Effect>) {
-        // What an effect brings about is put behind those that are there already.
-        let mut queue = std::collections::VecDeque::from(effects);
-        while let Some(effect) = queue.pop_front() {
-            match effect {
-                Effect::Show(outbound) => self.show(outbound, &mut queue),
-                Effect::Agent(agent, command) => match self.agents.get_mut(&agent) {
-                    Some(outlet) => {
-                        if let AgentCommand::Prompt { turn, .. } = &command {
-                            self.turn_agents.insert(*turn, agent);
-                        }
-                        outlet.put(command);
-                    }
-                    // An agent that was removed has ended its turns, and there is nothing left to ask of it.
-                    None => tracing::debug!(%agent, "a command for an agent that is gone is dropped"),
-                },
-                Effect::TurnState(turn, state) => match self.store.set_turn_state(turn, state).await {
-                    Ok(()) if state == TurnState::Done => {
-                        fault::at(Point::Done);
-                        self.settle(turn);
-                    }
-                    Ok(()) => {}
-                    Err(error) => tracing::error!(%turn, error = %Chain(&error), "cannot record a turn"),
-                },
-                Effect::Requeue(turn, text) => {
-                    if let Err(error) = self.store.requeue(turn, text).await {
-                        tracing::error!(%turn, error = %Chain(&error), "cannot record a turn");
-                    }
-                }
-                Effect::Session(row) => {
-                    if let Err(error) = self.store.put_session(row).await {
-                        tracing::error!(error = %Chain(&error), "cannot record a session");
-                    }
-                }
-                Effect::Handoff { kind, force, by } => {
-                    Box::pin(self.request_handoff(kind, force, None, Origin::Chat(by))).await;
-                }
-                Effect::CheckUpdate(conversation) => Box::pin(self.check_for_chat(conversation)).await,
-                Effect::Describe(conversation, what) => {
-                    let text = self.describe(what);
-                    queue.push_back(notice(&conversation, text));
-                }
-            }
+    /// Tells the gateway the stored sessions of conversations that it does not know.
+    pub(super) async fn learn(&mut self, conversations: Vec<Conversation>) {
+        if conversations.is_empty() {
+            return;
+        }
+        match self.store.sessions(conversations).await {
+            Ok(rows) => rows.into_iter().for_each(|row| self.gateway.learn(row)),
+            Err(error) => tracing::error!(error = %Chain(&error), "cannot look up sessions; new ones are made"),
         }
     }
 
-    fn show(&mut self, outbound: Outbound, queue: &mut std::collections::VecDeque<Effect>) {
-        if outbound.conversation.platform.as_str() == LOCAL {
-            let ended = match &outbound.content {
-                OutboundContent::Reply { turn, step: ReplyStep::End(_) } => Some(*turn),
-                _ => None,
-            };
-            let told = self.local.deliver(outbound);
-            self.notify_clients(told);
-            if let Some(turn) = ended {
-                let mut effects = Vec::new();
-                self.gateway.reply_delivered(turn, &mut effects);
-                queue.extend(effects);
+    pub(super) async fn carry_out(&mut self, effects: Vec<Effect>) {
+        let (mut effects, mut handoffs) = (effects, Vec::new());
+        while !effects.is_empty() {
+            let recorded = self.record_changes(&effects).await;
+            let mut brought_about = Vec::new();
+            for (effect, recorded) in effects.into_iter().zip(recorded) {
+                self.carry_out_one(effect, recorded, &mut brought_about, &mut handoffs).await;
             }
-            return;
+            effects = brought_about;
+        }
+        for Asked { kind, force, by } in handoffs {
+            let turn = by.turn;
+            Box::pin(self.request_handoff(kind, force, None, Origin::Chat(by))).await;
+            self.record_changes(&[Effect::Close(turn)]).await;
+        }
+    }
+
+    /// Records what is to be recorded of these effects.
+    async fn record_changes(&self, effects: &[Effect]) -> Vec<Recorded> {
+        let mut recorded = vec![Recorded::default(); effects.len()];
+        let changes = effects.iter().enumerate().filter_map(|(at, effect)| Some((at, self.change_of(effect)?)));
+        let (places, changes): (Vec<usize>, Vec<Change>) = changes.unzip();
+        if changes.is_empty() {
+            return recorded;
+        }
+        match self.store.change(changes).await {
+            Ok(entries) => {
+                for (at, entry) in places.into_iter().zip(entries) {
+                    recorded[at] = Recorded { is_durable: true, entry };
+                }
+            }
+            Err(error) => {
+                tracing::error!(error = %Chain(&error), "what was decided cannot be recorded: a kill may repeat it or cost it");
+            }
+        }
+        recorded
+    }
+
+    fn change_of(&self, effect: &Effect) -> Option<Change> {
+        Some(match effect {
+            Effect::Notice(conversation, text) => {
+                return self.has_outbox(conversation).then(|| Change::Notice(conversation.clone(), text.clone()));
+            }
+            Effect::Start(turn, conversation) => {
+                Change::Start(*turn, self.has_outbox(conversation).then(|| conversation.clone()))
+            }
+            Effect::Finish { turn, conversation, text, end } => Change::Finish {
+                turn: *turn,
+                conversation: self.has_outbox(conversation).then(|| conversation.clone()),
+                text: text.clone(),
+                end: end.clone(),
+            },
+            Effect::Close(turn) => Change::Close(*turn),
+            Effect::Requeue(turn, text) => Change::Requeue(*turn, text.clone()),
+            Effect::Session(row) => Change::Session(row.clone()),
+            Effect::Show(_)
+            | Effect::Agent(..)
+            | Effect::Handoff { .. }
+            | Effect::CheckUpdate(_)
+            | Effect::Describe(..) => return None,
+        })
+    }
+
+    /// Whether what is to be shown there is kept until it is. A terminal shows it at once or has a backlog, and a platform
+    /// that is not configured never would.
+    fn has_outbox(&self, conversation: &Conversation) -> bool {
+        self.platforms.contains_key(&conversation.platform)
+    }
+
+    async fn carry_out_one(
+        &mut self,
+        effect: Effect,
+        recorded: Recorded,
+        brought_about: &mut Vec<Effect>,
+        handoffs: &mut Vec<Asked>,
+    ) {
+        match effect {
+            Effect::Show(outbound) => self.show(outbound, None),
+            Effect::Notice(conversation, text) => {
+                self.show(Outbound { conversation, content: OutboundContent::Notice { text } }, recorded.entry);
+            }
+            Effect::Start(turn, conversation) => {
+                self.show(Outbound::reply(conversation, turn, ReplyStep::Begin), recorded.entry);
+            }
+            Effect::Finish { turn, conversation, end, .. } => {
+                if recorded.is_durable {
+                    fault::at(Point::Done);
+                    self.settle(turn);
+                }
+                self.show(Outbound::reply(conversation, turn, ReplyStep::End(end)), recorded.entry);
+            }
+            Effect::Agent(agent, command) => match self.agents.get_mut(&agent) {
+                Some(outlet) => {
+                    if let AgentCommand::Prompt { turn, .. } = &command {
+                        self.turn_agents.insert(*turn, agent);
+                    }
+                    outlet.put(command);
+                }
+                // An agent that was removed has ended its turns, and there is nothing left to ask of it.
+                None => tracing::debug!(%agent, "a command for an agent that is gone is dropped"),
+            },
+            Effect::Close(_) | Effect::Requeue(..) | Effect::Session(_) => {}
+            Effect::Handoff { kind, force, by } => handoffs.push(Asked { kind, force, by }),
+            Effect::CheckUpdate(conversation) => Box::pin(self.check_for_chat(conversation)).await,
+            Effect::Describe(conversation, what) => brought_about.push(notice(&conversation, self.describe(what))),
+        }
+    }
+
+    fn show(&mut self, outbound: Outbound, entry: Option<EntryId>) {
+        if outbound.conversation.platform.as_str() == LOCAL {
+            let told = self.local.deliver(outbound);
+            return self.notify_clients(told);
         }
         match self.platforms.get_mut(&outbound.conversation.platform) {
-            Some(outlet) => outlet.put(PlatformCommand::Deliver(outbound)),
+            Some(outlet) => outlet.put(PlatformCommand::Deliver { outbound: Box::new(outbound), entry }),
             None => {
-                let platform: &PlatformName = &outbound.conversation.platform;
+                let platform = &outbound.conversation.platform;
                 tracing::warn!(%platform, "something to show on a platform that is not configured was dropped");
-                if let OutboundContent::Reply { turn, step: ReplyStep::End(_) } = outbound.content {
-                    // Nobody else would ever end it.
-                    queue.push_back(Effect::TurnState(turn, TurnState::Done));
-                }
             }
         }
     }

@@ -61,11 +61,6 @@ impl Keeper {
         self.keep(name, fd);
     }
 
-    /// The recovery logs of the platforms, which the next image goes on with.
-    pub(super) fn platform_logs(&self) -> impl Iterator<Item = (&FdName, &OwnedFd)> {
-        self.fds.iter().filter(|(name, _)| name.as_str().starts_with("platform."))
-    }
-
     /// Nobody needs these any more.
     pub(super) fn forget(&mut self, names: impl IntoIterator<Item = FdName>) {
         for name in names {

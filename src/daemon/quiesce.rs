@@ -262,12 +262,13 @@ impl Daemon {
     }
 
     /// Handles what is stashed, unless everything is held. What is handled may itself ask for a handoff, which holds
-    /// everything for a moment and comes here again: so each thing is taken out by itself, and what comes meanwhile goes
+    /// everything for a moment and comes here again: so what is handled is taken out first, and what comes meanwhile goes
     /// behind what is there.
     pub(super) async fn replay(&mut self) {
         while !self.held {
-            if let Some((turn, inbound)) = self.stash.messages.pop_front() {
-                Box::pin(self.message(turn, inbound)).await;
+            if !self.stash.messages.is_empty() {
+                let messages = self.stash.messages.drain(..).collect();
+                Box::pin(self.messages(messages)).await;
             } else if let Some(request) = self.stash.requests.pop_front() {
                 Box::pin(self.control_request(request)).await;
             } else {
@@ -314,10 +315,6 @@ impl Daemon {
         if let Some(proven) = proven {
             let proven = proven.map_err(|source| SealError::Duplicate { name: proven_fd(), source })?;
             registry.put_fd(proven_fd(), proven.into());
-        }
-        for (name, log) in self.keeper.platform_logs() {
-            let log = log.try_clone().map_err(|source| SealError::Duplicate { name: name.clone(), source })?;
-            registry.put_fd(name.clone(), log);
         }
         let lock = self.lock.as_fd().try_clone_to_owned();
         registry.put_fd(lock_fd(), lock.map_err(|source| SealError::Duplicate { name: lock_fd(), source })?);

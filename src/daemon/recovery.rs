@@ -74,11 +74,12 @@ impl Daemon {
                 return;
             }
         };
+        let mut effects = Vec::new();
+        let mut conversations: Vec<_> = open.iter().map(|turn| turn.inbound.conversation.clone()).collect();
+        conversations.sort_unstable();
+        conversations.dedup();
+        self.learn(conversations).await;
         for turn in open {
-            if let Ok(Some(row)) = self.store.session(&turn.inbound.conversation).await {
-                self.gateway.learn(row);
-            }
-            let mut effects = Vec::new();
             match recovered.turns.remove(&turn.turn) {
                 Some((agent, said)) => self.gateway.take_up(turn, agent, said, &mut effects),
                 None => {
@@ -86,8 +87,8 @@ impl Daemon {
                     self.gateway.recover(open, &mut effects);
                 }
             }
-            self.carry_out(effects).await;
         }
+        self.carry_out(effects).await;
         // Their replies were delivered, but their agents did not hear of it.
         for (turn, (agent, _)) in recovered.turns {
             if let Some(outlet) = self.agents.get_mut(&agent) {
@@ -101,7 +102,7 @@ impl Daemon {
         self.gateway.agent_of(&turn.inbound.conversation).is_some_and(|agent| self.recovered_agents.contains(agent))
     }
 
-    /// The reply to a turn was delivered: its agent need not remember it.
+    /// The reply to a turn is in the store as a whole: its agent need not remember it.
     pub(super) fn settle(&mut self, turn: TurnId) {
         match self.turn_agents.remove(&turn) {
             Some(agent) => {

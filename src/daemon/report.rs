@@ -6,7 +6,7 @@ use super::DaemonError;
 use super::run::Daemon;
 use super::state::Origin;
 use super::swap::{Pending, Swap};
-use crate::chat::{LinkState, Outbound, OutboundContent, ReplyEnd, ReplyStep};
+use crate::chat::{LinkState, Outbound, ReplyEnd, ReplyStep};
 use crate::clock::UnixMillis;
 use crate::config::Home;
 use crate::control::ControlCommand;
@@ -305,8 +305,7 @@ fn is_live(by: &Requester, kind: &str) -> bool {
 
 /// A step of the message that shows an update to the chat that asked for it.
 fn step_of(by: &Requester, step: ReplyStep) -> Effect {
-    let content = OutboundContent::Reply { turn: by.turn, step };
-    Effect::Show(Outbound { conversation: by.conversation.clone(), content })
+    Effect::Show(Outbound::reply(by.conversation.clone(), by.turn, step))
 }
 
 /// Tells other programs of a gateway that does not serve yet, or never did. It holds the lock of the home.

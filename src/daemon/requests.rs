@@ -66,7 +66,7 @@ impl Daemon {
         let sent = serde_json::to_value(ChatSent { turn: turn.map(|turn| turn.0) }).expect("plain data serialises");
         self.respond(client, id, Ok(sent));
         if let Some(turn) = turn {
-            self.message(turn, inbound).await;
+            self.messages(vec![(turn, inbound)]).await;
         }
     }
 

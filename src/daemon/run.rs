@@ -24,7 +24,7 @@ use crate::clock::UnixMillis;
 use crate::config::{Config, Home};
 use crate::control::server::ControlHandle;
 use crate::control::{ControlCommand, ControlEvent, proto};
-use crate::gateway::Gateway;
+use crate::gateway::{Effect, Gateway};
 use crate::handoff::way_back;
 use crate::id::{AgentName, Generation, PlatformName, TurnId};
 use crate::platform::local::Local;
@@ -46,6 +46,9 @@ const STORE_STOP: Duration = Duration::from_secs(10);
 
 /// How long blocking calls that nobody waits for any more may hold up the end of the process.
 const LEFT_BEHIND: Duration = Duration::from_secs(1);
+
+/// Events that are handled together at the most, so that those of other kinds do not wait for long.
+const BATCH: usize = 128;
 
 /// Everything that runs.
 pub(super) struct Daemon {
@@ -188,9 +191,40 @@ fn start_and_serve(claimed: Claimed) -> Result<(), DaemonError> {
 impl Daemon {
     async fn serve(&mut self) {
         while self.stopping.is_none() {
-            let event = self.next_event().await;
-            self.handle(event).await;
+            match self.next_event().await {
+                Event::Agent(event) => self.agent_events(event).await,
+                Event::Platform(event) => self.platform_events(event).await,
+                event => self.handle(event).await,
+            }
         }
+    }
+
+    /// What is there together is recorded together.
+    async fn agent_events(&mut self, first: AgentEvent) {
+        let mut effects = Vec::new();
+        self.hear_agent(first, &mut effects);
+        for _ in 1..BATCH {
+            let Ok(event) = self.events.agents.try_recv() else { break };
+            self.hear_agent(event, &mut effects);
+        }
+        self.carry_out(effects).await;
+    }
+
+    async fn platform_events(&mut self, first: PlatformEvent) {
+        let mut links = Vec::new();
+        let mut hear = |stash: &mut Stash, event| match event {
+            PlatformEvent::Inbound { turn, inbound } => stash.messages.push_back((turn, inbound)),
+            event => links.push(event),
+        };
+        hear(&mut self.stash, first);
+        for _ in 1..BATCH {
+            let Ok(event) = self.events.platforms.try_recv() else { break };
+            hear(&mut self.stash, event);
+        }
+        for event in links {
+            self.platform_event(event).await;
+        }
+        self.replay().await;
     }
 
     /// Waits for the next event. Cancel-safe: an event is returned or stays where it is.
@@ -238,6 +272,12 @@ impl Daemon {
     }
 
     pub(super) async fn agent_event(&mut self, event: AgentEvent) {
+        let mut effects = Vec::new();
+        self.hear_agent(event, &mut effects);
+        self.carry_out(effects).await;
+    }
+
+    fn hear_agent(&mut self, event: AgentEvent, effects: &mut Vec<Effect>) {
         log_agent(&event);
         match &event {
             // One that was dismissed has stopped.
@@ -252,9 +292,7 @@ impl Daemon {
             AgentEvent::Died { agent, .. } | AgentEvent::StartFailed { agent, .. } => self.keeper.forget_agent(agent),
             _ => {}
         }
-        let mut effects = Vec::new();
-        self.gateway.agent_event(event, &mut effects);
-        self.carry_out(effects).await;
+        self.gateway.agent_event(event, effects);
     }
 
     pub(super) async fn control_event(&mut self, event: ControlEvent) {
@@ -284,11 +322,6 @@ impl Daemon {
                 tracing::info!(%platform, ?state, "link changed");
                 self.links.insert(platform, (state, UnixMillis::now()));
                 self.write_state_file();
-            }
-            PlatformEvent::ReplyDelivered { turn } => {
-                let mut effects = Vec::new();
-                self.gateway.reply_delivered(turn, &mut effects);
-                self.carry_out(effects).await;
             }
             PlatformEvent::Drained { .. } | PlatformEvent::Frozen { .. } | PlatformEvent::Stopped { .. } => {}
         }

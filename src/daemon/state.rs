@@ -256,11 +256,6 @@ pub(super) fn agent_log_fd(agent: &AgentName) -> FdName {
     FdName::new(&format!("agent.{agent}.log"))
 }
 
-/// The recovery log of a platform.
-pub(super) fn platform_log_fd(platform: &PlatformName) -> FdName {
-    FdName::new(&format!("platform.{platform}.log"))
-}
-
 /// The stdin, stdout and pidfd of an agent.
 pub(super) fn agent_fds(agent: &AgentName) -> [FdName; 3] {
     ["stdin", "stdout", "pidfd"].map(|end| FdName::new(&format!("agent.{agent}.{end}")))

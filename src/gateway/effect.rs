@@ -1,27 +1,44 @@
-//! What the gateway wants done. The daemon carries effects out in the order in which they were pushed.
+//! What the gateway wants done. Of the effects that come together the daemon records first all that is to be recorded,
+//! in one transaction; then it carries them out in the order in which they were pushed.
 
 use serde::{Deserialize, Serialize};
 
 use crate::agent::AgentCommand;
-use crate::chat::{Conversation, Outbound, Sender};
+use crate::chat::{Conversation, Outbound, ReplyEnd, Sender};
 use crate::control::proto::HandoffKind;
 use crate::id::{AgentName, TurnId};
-use crate::store::{SessionRow, TurnState};
+use crate::store::SessionRow;
 
 /// One thing to do.
 #[derive(Debug)]
 pub enum Effect {
-    /// Show something in a chat.
+    /// Show something in a chat that a kill may cost: a piece of a reply, which comes again with the whole.
     Show(Outbound),
+    /// Show a message of its own, which no kill may cost.
+    Notice(Conversation, String),
+    /// Record that a turn is given to an agent, and begin the reply to it.
+    Start(TurnId, Conversation),
+    /// Record that a turn is over, and end the reply to it.
+    Finish {
+        /// The turn.
+        turn: TurnId,
+        /// Where its reply is.
+        conversation: Conversation,
+        /// All that was said in it; none if nobody knows.
+        text: Option<String>,
+        /// How it ended.
+        end: ReplyEnd,
+    },
+    /// Record that a message is dealt with and gets no reply.
+    Close(TurnId),
     /// Ask something of an agent.
     Agent(AgentName, AgentCommand),
-    /// Record how far a turn has come.
-    TurnState(TurnId, TurnState),
     /// Record that a message is to be asked as if it had this text, and waits.
     Requeue(TurnId, String),
     /// Record the session of a conversation.
     Session(SessionRow),
-    /// Replace the image.
+    /// Replace the image. The message that asked for it is dealt with once that is noted: after a kill between the two
+    /// nobody would tell how it ended.
     Handoff {
         /// By what.
         kind: HandoffKind,

@@ -5,7 +5,7 @@
 //!
 //! **Invariants**
 //! - A conversation has at most one turn in flight; the others wait in their order of arrival.
-//! - A turn is recorded as running before its prompt goes to the agent, and as done when its reply was delivered.
+//! - A turn is recorded as running before its prompt goes to the agent, and as over together with all of its reply.
 //! - Every path to an admin command passes [`Access::is_admin`].
 //! - While [`Gateway::hold`] is on, nothing is asked of an agent.
 //! - Every turn ends: one whose agent is no longer configured is ended or given to the default agent.
@@ -27,11 +27,11 @@ use conversation::{Ask, Running, Talk, Waiting};
 pub use effect::{Describe, Effect, Requester};
 
 use crate::agent::{AgentCommand, AgentEvent, RecoveredPermission, RecoveredTurn, TurnOutcome, TurnUpdate};
-use crate::chat::{Conversation, Inbound, Outbound, OutboundContent, ReplyEnd, ReplyStep};
+use crate::chat::{Conversation, Inbound, Outbound, ReplyEnd, ReplyStep};
 use crate::clock::UnixMillis;
 use crate::config::DEFAULT_AGENT;
 use crate::id::{AgentName, TurnId};
-use crate::store::{OpenTurn, SessionRow, TurnState};
+use crate::store::{OpenTurn, SessionRow};
 
 /// Messages that may wait behind the running turn of one conversation.
 const QUEUE_LIMIT: usize = 32;
@@ -178,7 +178,7 @@ impl Gateway {
     pub fn inbound(&mut self, turn: TurnId, inbound: Inbound, effects: &mut Vec<Effect>) {
         let conversation = inbound.conversation.clone();
         if !self.access.may_talk(&inbound) {
-            effects.push(Effect::TurnState(turn, TurnState::Done));
+            effects.push(Effect::Close(turn));
             if self.strangers.len() < STRANGERS_LIMIT && self.strangers.insert(conversation.clone()) {
                 effects.push(notice(&conversation, text::stranger(&inbound.sender.id)));
             }
@@ -188,12 +188,9 @@ impl Gateway {
             Some(command) => {
                 let at = effects.len();
                 self.command(command, turn, &inbound, effects);
-                let done = Effect::TurnState(turn, TurnState::Done);
-                // Done before it is carried out: it must not run again. But a handoff is noted first, and begins later:
-                // after a kill between the two nobody would tell how it ended.
-                match effects.last() {
-                    Some(Effect::Handoff { .. }) => effects.push(done),
-                    _ => effects.insert(at, done),
+                if !matches!(effects.last(), Some(Effect::Handoff { .. })) {
+                    // Before what is to be done: `/retry` makes it wait again.
+                    effects.insert(at, Effect::Close(turn));
                 }
             }
             None => self.enqueue(turn, &conversation, inbound.text, effects),
@@ -211,13 +208,11 @@ impl Gateway {
         let conversation = open.inbound.conversation.clone();
         let stale = UnixMillis::now().since(open.received_at) > STALE;
         let told = if !self.access.may_talk(&open.inbound) {
-            return effects.push(Effect::TurnState(open.turn, TurnState::Done));
+            return effects.push(Effect::Close(open.turn));
         } else if open.running {
-            // Done when it was delivered, so that another kill before that does not keep it from being told.
             let end = ReplyEnd::Failed(text::interrupted().to_owned());
-            effects.push(reply(&conversation, open.turn, ReplyStep::End(end)));
             self.talk(&conversation).last_text = Some(open.inbound.text);
-            return;
+            return effects.push(Effect::Finish { turn: open.turn, conversation, text: None, end });
         } else if ChatCommand::parse(&open.inbound.text).is_some() {
             text::command_lost(&open.inbound.text)
         } else if stale {
@@ -225,7 +220,7 @@ impl Gateway {
         } else {
             return self.inbound(open.turn, open.inbound, effects);
         };
-        effects.push(Effect::TurnState(open.turn, TurnState::Done));
+        effects.push(Effect::Close(open.turn));
         effects.push(notice(&conversation, told));
         if ChatCommand::parse(&open.inbound.text).is_none() {
             self.talk(&conversation).last_text = Some(open.inbound.text);
@@ -241,31 +236,26 @@ impl Gateway {
         let answer_bytes = said.text.len() as u64;
         talk.running = Some(Running { turn: open.turn, started_at: open.received_at, answer_bytes });
         talk.last_text = Some(open.inbound.text);
-        effects.push(Effect::TurnState(open.turn, TurnState::Running));
+        effects.push(Effect::Start(open.turn, conversation.clone()));
         // Once a turn has ended, its chat may have gone on to another session.
         if said.outcome.is_none() && said.session.is_some() && said.session != talk.session {
             talk.session = said.session;
             effects.push(Effect::Session(talk.row()));
         }
-        effects.push(reply(&conversation, open.turn, ReplyStep::SoFar(said.text)));
+        effects.push(reply(&conversation, open.turn, ReplyStep::SoFar(said.text.clone())));
         for RecoveredPermission { request, title, options } in said.permissions {
             effects.push(notice(&conversation, text::permission_open(&title, &options)));
             talk.asks.push_back(Ask { request, title, options });
         }
         self.turns.insert(open.turn, conversation);
         if let Some(outcome) = said.outcome {
-            self.turn_ended(open.turn, outcome, effects);
+            self.turn_ended(open.turn, outcome, said.text, effects);
         }
     }
 
     /// The agent that serves a conversation, if the conversation is known.
     pub fn agent_of(&self, conversation: &Conversation) -> Option<&AgentName> {
         self.talks.get(conversation).map(|talk| &talk.agent)
-    }
-
-    /// Everything of a turn's reply was delivered.
-    pub fn reply_delivered(&mut self, turn: TurnId, effects: &mut Vec<Effect>) {
-        effects.push(Effect::TurnState(turn, TurnState::Done));
     }
 
     /// Something an agent did. `Frozen`, `FreezeFailed` and `Stopped` are the daemon's and ignored here, and so is the coming and going
@@ -291,7 +281,7 @@ impl Gateway {
                 effects.push(notice(&talk.conversation, text::permission(&title, &options)));
                 talk.asks.push_back(Ask { request, title, options });
             }
-            AgentEvent::TurnEnded { turn, outcome, .. } => self.turn_ended(turn, outcome, effects),
+            AgentEvent::TurnEnded { turn, outcome, text } => self.turn_ended(turn, outcome, text, effects),
             AgentEvent::Died { agent, how, restart_in }
             | AgentEvent::StartFailed { agent, reason: how, restart_in } => {
                 self.agent_down(agent, how, restart_in, effects);
@@ -309,7 +299,8 @@ impl Gateway {
             let Some(talk) = self.talks.values_mut().find(|talk| talk.runs(turn)) else { continue };
             talk.running = None;
             talk.asks.clear();
-            effects.push(reply(&talk.conversation, turn, ReplyStep::End(ReplyEnd::Failed(text::stopping()))));
+            let (conversation, end) = (talk.conversation.clone(), ReplyEnd::Failed(text::stopping()));
+            effects.push(Effect::Finish { turn, conversation, text: None, end });
         }
     }
 
@@ -329,7 +320,7 @@ impl Gateway {
         }
     }
 
-    fn turn_ended(&mut self, turn: TurnId, outcome: TurnOutcome, effects: &mut Vec<Effect>) {
+    fn turn_ended(&mut self, turn: TurnId, outcome: TurnOutcome, text: String, effects: &mut Vec<Effect>) {
         let Some(conversation) = self.turns.remove(&turn) else { return };
         let talk = self.talk(&conversation);
         talk.running = None;
@@ -340,7 +331,7 @@ impl Gateway {
             TurnOutcome::Cancelled => ReplyEnd::Stopped,
             TurnOutcome::Failed { reason } => ReplyEnd::Failed(reason),
         };
-        effects.push(reply(&conversation, turn, ReplyStep::End(end)));
+        effects.push(Effect::Finish { turn, conversation: conversation.clone(), text: Some(text), end });
         self.start(&conversation, effects);
     }
 
@@ -359,7 +350,7 @@ impl Gateway {
     fn enqueue(&mut self, turn: TurnId, conversation: &Conversation, text: String, effects: &mut Vec<Effect>) {
         let talk = self.talk(conversation);
         if talk.queue.len() >= QUEUE_LIMIT {
-            effects.push(Effect::TurnState(turn, TurnState::Done));
+            effects.push(Effect::Close(turn));
             effects.push(notice(conversation, text::queue_full(QUEUE_LIMIT)));
             return;
         }
@@ -407,8 +398,7 @@ impl Gateway {
         talk.running = Some(Running { turn, started_at: UnixMillis::now(), answer_bytes: 0 });
         talk.last_text = Some(text.clone());
         self.turns.insert(turn, conversation.clone());
-        effects.push(Effect::TurnState(turn, TurnState::Running));
-        effects.push(reply(conversation, turn, ReplyStep::Begin));
+        effects.push(Effect::Start(turn, conversation.clone()));
         let prompt = AgentCommand::Prompt { turn, session: talk.session.clone(), text };
         effects.push(Effect::Agent(talk.agent.clone(), prompt));
     }
@@ -440,12 +430,11 @@ pub struct RunningTurn<'a> {
 }
 
 pub(crate) fn notice(conversation: &Conversation, text: impl Into<String>) -> Effect {
-    let content = OutboundContent::Notice { text: text.into() };
-    Effect::Show(Outbound { conversation: conversation.clone(), content })
+    Effect::Notice(conversation.clone(), text.into())
 }
 
 fn reply(conversation: &Conversation, turn: TurnId, step: ReplyStep) -> Effect {
-    Effect::Show(Outbound { conversation: conversation.clone(), content: OutboundContent::Reply { turn, step } })
+    Effect::Show(Outbound::reply(conversation.clone(), turn, step))
 }
 
 #[cfg(test)]

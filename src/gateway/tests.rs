@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::agent::PermissionOption;
-use crate::chat::Sender;
+use crate::chat::{OutboundContent, Sender};
 use crate::id::SessionId;
 
 const ADMIN: &str = "1";
@@ -58,16 +58,19 @@ fn short(effects: &[Effect]) -> Vec<String> {
     effects
         .iter()
         .map(|effect| match effect {
-            Effect::Show(Outbound { content: OutboundContent::Notice { text }, .. }) => {
-                format!("notice {}", text.lines().next().unwrap_or(""))
-            }
-            Effect::Show(Outbound { content: OutboundContent::Reply { turn, step }, .. }) => format!("{turn} {step:?}"),
+            Effect::Show(Outbound { content, .. }) => match content {
+                OutboundContent::Reply { turn, step } => format!("{turn} {step:?}"),
+                OutboundContent::Notice { .. } => unreachable!("a notice is an effect of its own"),
+            },
+            Effect::Notice(_, text) => format!("notice {}", text.lines().next().unwrap_or("")),
+            Effect::Start(turn, _) => format!("{turn} starts"),
+            Effect::Finish { turn, text, end, .. } => format!("{turn} ends {end:?} {text:?}"),
+            Effect::Close(turn) => format!("{turn} is closed"),
             Effect::Agent(agent, AgentCommand::Prompt { turn, session, text }) => {
                 format!("{agent} <- {turn} {:?} {text}", session.as_ref().map(SessionId::as_str))
             }
             Effect::Agent(agent, command) => format!("{agent} <- {command:?}"),
-            Effect::TurnState(turn, state) => format!("{turn} is {state:?}"),
-            Effect::Requeue(turn, text) => format!("{turn} is Queued as {text}"),
+            Effect::Requeue(turn, text) => format!("{turn} is queued as {text}"),
             Effect::Session(row) => format!("session {:?}", row.session.as_ref().map(SessionId::as_str)),
             Effect::Handoff { kind, force, by } => format!("handoff {kind:?} {force} by {}", by.sender.id),
             Effect::CheckUpdate(_) => "check".into(),
@@ -80,7 +83,7 @@ fn short(effects: &[Effect]) -> Vec<String> {
 fn a_message_becomes_a_turn_and_its_answer_is_shown() {
     let mut gateway = gateway();
     assert!(say(&mut gateway, 1, USER, "hello").is_empty(), "waits for the agent to be ready");
-    assert_eq!(short(&ready(&mut gateway)), ["1 is Running", "1 Begin", "default <- 1 None hello"]);
+    assert_eq!(short(&ready(&mut gateway)), ["1 starts", "default <- 1 None hello"]);
     let opened = AgentEvent::Session { turn: TurnId(1), session: "s".into(), kept: true };
     assert_eq!(short(&event(&mut gateway, opened)), [r#"session Some("s")"#]);
     let text = AgentEvent::Update { turn: TurnId(1), update: TurnUpdate::Text("hi".into()) };
@@ -88,11 +91,8 @@ fn a_message_becomes_a_turn_and_its_answer_is_shown() {
     assert!(say(&mut gateway, 2, USER, "more").is_empty(), "one turn at a time");
     assert_eq!(
         short(&event(&mut gateway, ended(1, end_turn()))),
-        ["1 End(Complete)", "2 is Running", "2 Begin", r#"default <- 2 Some("s") more"#]
+        [r#"1 ends Complete Some("")"#, "2 starts", r#"default <- 2 Some("s") more"#]
     );
-    let mut effects = Vec::new();
-    gateway.reply_delivered(TurnId(1), &mut effects);
-    assert_eq!(short(&effects), ["1 is Done"]);
 }
 
 #[test]
@@ -100,15 +100,15 @@ fn the_gate_is_the_same_for_every_way() {
     let mut gateway = gateway();
     ready(&mut gateway);
     let refused = short(&say(&mut gateway, 1, "3", "/restart"));
-    assert_eq!(refused, ["1 is Done", "notice You may not talk to this bot. Your id here is 3."]);
-    assert_eq!(short(&say(&mut gateway, 2, "3", "again")), ["2 is Done"], "told once");
+    assert_eq!(refused, ["1 is closed", "notice You may not talk to this bot. Your id here is 3."]);
+    assert_eq!(short(&say(&mut gateway, 2, "3", "again")), ["2 is closed"], "told once");
     for (turn, command) in
         ["/restart", "/update", "/update 2.0.0", "/update check", "/update revert", "/reload"].iter().enumerate()
     {
         let refused = short(&say(&mut gateway, 10, USER, command));
-        assert_eq!(refused, ["10 is Done", "notice This command is for admins."], "{turn}");
+        assert_eq!(refused, ["10 is closed", "notice This command is for admins."], "{turn}");
     }
-    assert_eq!(short(&say(&mut gateway, 20, ADMIN, "/restart force")), ["handoff Restart true by 1", "20 is Done"]);
+    assert_eq!(short(&say(&mut gateway, 20, ADMIN, "/restart force")), ["handoff Restart true by 1"]);
 }
 
 #[test]
@@ -116,11 +116,11 @@ fn commands_run_in_the_middle_of_a_turn() {
     let mut gateway = gateway();
     ready(&mut gateway);
     say(&mut gateway, 1, USER, "hello");
-    assert_eq!(short(&say(&mut gateway, 2, USER, "/stop")), ["2 is Done", "default <- Cancel { turn: TurnId(1) }"]);
-    assert_eq!(short(&event(&mut gateway, ended(1, TurnOutcome::Cancelled))), ["1 End(Stopped)"]);
+    assert_eq!(short(&say(&mut gateway, 2, USER, "/stop")), ["2 is closed", "default <- Cancel { turn: TurnId(1) }"]);
+    assert_eq!(short(&event(&mut gateway, ended(1, TurnOutcome::Cancelled))), [r#"1 ends Stopped Some("")"#]);
     assert_eq!(
         short(&say(&mut gateway, 3, USER, "/retry")),
-        ["3 is Done", "3 is Queued as hello", "3 is Running", "3 Begin", "default <- 3 None hello"]
+        ["3 is closed", "3 is queued as hello", "3 starts", "default <- 3 None hello"]
     );
 }
 
@@ -168,15 +168,16 @@ fn after_a_kill_what_waited_is_asked_and_what_ran_is_told() {
         short(&effects)
     };
     let ran = recover(1, USER, "ran", true, now);
-    assert!(ran.len() == 1 && ran[0].starts_with("1 End(Failed(") && ran[0].contains("answer is lost"), "{ran:?}");
+    assert!(ran.len() == 1 && ran[0].starts_with("1 ends Failed(") && ran[0].ends_with(" None"), "{ran:?}");
+    assert!(ran[0].contains("answer is lost"), "{ran:?}");
     let command = recover(2, ADMIN, "/restart", false, now);
-    assert!(command[0] == "2 is Done" && command[1].contains("came to your /restart"), "{command:?}");
+    assert!(command[0] == "2 is closed" && command[1].contains("came to your /restart"), "{command:?}");
     let stale = recover(3, USER, "long ago", false, UnixMillis(now.0 - 25 * 3_600_000));
-    assert!(stale[0] == "3 is Done" && stale[1].contains("more than a day ago"), "{stale:?}");
-    assert_eq!(recover(4, "3", "no longer allowed", true, now), ["4 is Done"]);
-    assert_eq!(recover(5, USER, "waited", false, now), ["5 is Running", "5 Begin", "default <- 5 None waited"]);
+    assert!(stale[0] == "3 is closed" && stale[1].contains("more than a day ago"), "{stale:?}");
+    assert_eq!(recover(4, "3", "no longer allowed", true, now), ["4 is closed"]);
+    assert_eq!(recover(5, USER, "waited", false, now), ["5 starts", "default <- 5 None waited"]);
     event(&mut gateway, ended(5, end_turn()));
-    assert_eq!(short(&say(&mut gateway, 6, USER, "/retry"))[1], "6 is Queued as waited");
+    assert_eq!(short(&say(&mut gateway, 6, USER, "/retry"))[1], "6 is queued as waited");
 }
 
 #[test]
@@ -196,13 +197,13 @@ fn a_turn_that_outlived_the_gateway_goes_on_with_its_session_and_what_the_agent_
     };
     assert_eq!(
         take_up(&mut gateway, 1, "old", Some(end_turn())),
-        ["1 is Running", r#"1 SoFar("half")"#, "1 End(Complete)"],
+        ["1 starts", r#"1 SoFar("half")"#, r#"1 ends Complete Some("half")"#],
         "the chat may have begun another session since"
     );
     assert_eq!(
         take_up(&mut gateway, 2, "s", None),
         [
-            "2 is Running",
+            "2 starts",
             r#"session Some("s")"#,
             r#"2 SoFar("half")"#,
             "notice 🔐 The gateway was killed, and the agent still asks: rm"
@@ -210,7 +211,7 @@ fn a_turn_that_outlived_the_gateway_goes_on_with_its_session_and_what_the_agent_
     );
     let answered = short(&say(&mut gateway, 3, USER, "/approve"));
     assert!(answered.iter().any(|effect| effect.contains("Permission { request: 5")), "{answered:?}");
-    assert_eq!(short(&event(&mut gateway, ended(2, end_turn()))), ["2 End(Complete)"]);
+    assert_eq!(short(&event(&mut gateway, ended(2, end_turn()))), [r#"2 ends Complete Some("")"#]);
 }
 
 /// As a reload does: the state of one gateway in one with other agents.
@@ -237,7 +238,7 @@ fn a_conversation_whose_agent_was_removed_goes_on_with_the_default_one() {
     let effects = short(&event(&mut gateway, ended(2, failed)));
     assert_eq!(effects[1], "session None");
     assert!(effects[2].contains("'other' is no longer configured"), "{effects:?}");
-    assert_eq!(effects[3..], ["3 is Running", "3 Begin", "default <- 3 None more"]);
+    assert_eq!(effects[3..], ["3 starts", "default <- 3 None more"]);
     // The same for a conversation that comes out of the store.
     let conversation = Conversation::new("telegram", "c2");
     gateway.learn(SessionRow { conversation, agent: "other".into(), session: Some("s".into()) });

@@ -5,6 +5,8 @@
 //!
 //! **Invariants**
 //! - A message is confirmed to the platform only after [`crate::store::Store::accept`] returned.
+//! - What is to be shown is in the store's outbox, where the platform finds it when it starts, whatever became of the
+//!   process before. A handoff carries what is volatile besides.
 //! - *Marker rule.* After [`PlatformCommand::Freeze`] the task starts nothing new on the network, waits for the
 //!   sends in flight no longer than the deadline in it, and [`PlatformEvent::Frozen`] is the last event it sends
 //!   until [`PlatformCommand::Thaw`]. Commands queued before the marker are part of the snapshot.
@@ -21,12 +23,19 @@ use tokio::sync::mpsc::error::{SendError, TrySendError};
 
 use crate::chat::{Inbound, LinkState, Outbound};
 use crate::id::{PlatformName, TurnId};
+use crate::store::EntryId;
 
 /// What the gateway wants of a platform.
 #[derive(Debug)]
 pub enum PlatformCommand {
     /// Show something.
-    Deliver(Outbound),
+    Deliver {
+        /// What, and where.
+        outbound: Box<Outbound>,
+        /// Its entry in the outbox: of a notice, and with the first and the last step of a reply. Without one a kill
+        /// costs it.
+        entry: Option<EntryId>,
+    },
     /// Take in nothing more and start no send, finish the sends in flight no later than this, and send
     /// [`PlatformEvent::Drained`]. Commands are still taken. So a handoff waits for the network while everything else
     /// goes on.
@@ -65,11 +74,6 @@ pub enum PlatformEvent {
         platform: PlatformName,
         /// Its state now.
         state: LinkState,
-    },
-    /// Everything of the turn's reply has been delivered, or given up.
-    ReplyDelivered {
-        /// The turn.
-        turn: TurnId,
     },
     /// The answer to [`PlatformCommand::Drain`].
     Drained {

@@ -1,19 +1,12 @@
 //! Messages as they were accepted, and how far their turns have come.
 
-use rusqlite::{Connection, OptionalExtension, params};
-use serde::{Deserialize, Serialize};
+use rusqlite::{OptionalExtension, params};
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, retention};
 use crate::chat::Inbound;
 use crate::clock::UnixMillis;
 use crate::fault::{self, Point};
 use crate::id::TurnId;
-
-/// How long a message is kept once it is done, in milliseconds: for as long a platform may send it again and be told
-/// that it is a duplicate.
-const KEPT_MS: i64 = 7 * 24 * 3600 * 1000;
-/// Old messages are looked for each time that so many were stored.
-const PRUNE_EVERY: i64 = 256;
 
 /// What became of a message that was offered to the inbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,28 +15,6 @@ pub enum Accepted {
     New(TurnId),
     /// The (platform, account, message id) was stored before: to be confirmed to the platform and dropped.
     Duplicate,
-}
-
-/// How far the turn of a message has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TurnState {
-    /// Stored, and not yet given to an agent.
-    Queued,
-    /// Given to an agent.
-    Running,
-    /// Over: answered, refused, or a command that was carried out.
-    Done,
-}
-
-impl TurnState {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Queued => "queued",
-            Self::Running => "running",
-            Self::Done => "done",
-        }
-    }
 }
 
 /// A turn that was not over when the store was last written.
@@ -78,50 +49,13 @@ impl Store {
                 let id: Option<i64> = insert
                     .query_row(params![platform, inbound.account, inbound.message_id, body, now.0], |row| row.get(0))
                     .optional()?;
-                if id.is_some_and(|id| id % PRUNE_EVERY == 0) {
-                    prune(db, UnixMillis(now.0 - KEPT_MS))?;
+                if id.is_some_and(|id| id % retention::EVERY == 0) {
+                    retention::prune(db, now)?;
                 }
                 Ok(id.map_or(Accepted::Duplicate, |id| Accepted::New(TurnId(id))))
             })
             .await
             .inspect(|_| fault::at(Point::Stored))
-    }
-
-    /// Records how far a turn has come.
-    ///
-    /// # Errors
-    /// Any [`StoreError`].
-    pub async fn set_turn_state(&self, turn: TurnId, state: TurnState) -> Result<(), StoreError> {
-        let now = UnixMillis::now();
-        self.writer
-            .run("record a turn's state", move |db| {
-                db.prepare_cached("UPDATE inbox SET state = ?2, updated_ms = ?3 WHERE id = ?1")?.execute(params![
-                    turn.0,
-                    state.as_str(),
-                    now.0
-                ])?;
-                Ok(())
-            })
-            .await
-    }
-
-    /// Makes a message wait that was dealt with already, and gives it another text: `/retry` becomes the question that
-    /// it repeats.
-    ///
-    /// # Errors
-    /// Any [`StoreError`].
-    pub async fn requeue(&self, turn: TurnId, text: String) -> Result<(), StoreError> {
-        let now = UnixMillis::now();
-        self.writer
-            .run("record a turn's text", move |db| {
-                db.execute(
-                    "UPDATE inbox SET inbound = json_set(inbound, '$.text', ?2), state = 'queued', updated_ms = ?3
-                     WHERE id = ?1",
-                    params![turn.0, text, now.0],
-                )?;
-                Ok(())
-            })
-            .await
     }
 
     /// The turns that are not over, oldest first: what a gateway that was killed takes up again.
@@ -195,21 +129,11 @@ impl Store {
     }
 }
 
-/// Forgets messages that are done and were stored before `limit`, some of the oldest.
-fn prune(db: &Connection, limit: UnixMillis) -> rusqlite::Result<()> {
-    db.execute(
-        "DELETE FROM inbox WHERE id IN (
-             SELECT id FROM (SELECT id, state, received_ms FROM inbox ORDER BY id LIMIT ?1)
-             WHERE state = 'done' AND received_ms < ?2)",
-        params![4 * PRUNE_EVERY, limit.0],
-    )?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::chat::{Conversation, Sender};
+    use crate::store::Change;
 
     fn message(id: &str) -> Inbound {
         Inbound {
@@ -243,32 +167,14 @@ mod tests {
             let Accepted::New(turn) = store.accept(&message(id)).await.expect("accepts") else { panic!("new") };
             turns.push(turn);
         }
-        store.set_turn_state(turns[0], TurnState::Done).await.expect("records");
-        store.set_turn_state(turns[1], TurnState::Running).await.expect("records");
+        store.change(vec![Change::Close(turns[0]), Change::Start(turns[1], None)]).await.expect("records");
         let open: Vec<_> = store.open_turns().await.expect("lists").iter().map(|t| (t.turn, t.running)).collect();
         assert_eq!(open, [(turns[1], true), (turns[2], false)]);
         // `/retry` is a message of its own that becomes the question it repeats.
-        store.requeue(turns[0], "again, with \"quotes\"".into()).await.expect("records");
+        let retry = Change::Requeue(turns[0], "again, with \"quotes\"".into());
+        store.change(vec![retry]).await.expect("records");
         let open = store.open_turns().await.expect("lists");
         assert_eq!((open[0].turn, open[0].running), (turns[0], false));
         assert_eq!(open[0].inbound, Inbound { text: "again, with \"quotes\"".into(), ..message("a") });
-    }
-
-    #[tokio::test]
-    async fn old_messages_that_are_done_are_forgotten() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let store = Store::open(&dir.path().join("state.db")).expect("opens");
-        let mut turns = Vec::new();
-        for id in ["done", "open"] {
-            let Accepted::New(turn) = store.accept(&message(id)).await.expect("accepts") else { panic!("new") };
-            turns.push(turn);
-        }
-        store.set_turn_state(turns[0], TurnState::Done).await.expect("records");
-        for (limit, kept) in [(0, true), (UnixMillis::now().0 + 1, false)] {
-            store.writer.run("prune", move |db| prune(db, UnixMillis(limit))).await.expect("prunes");
-            assert_eq!(store.inbound(turns[0]).await.expect("reads").is_some(), kept);
-            assert!(store.inbound(turns[1]).await.expect("reads").is_some(), "what is open is kept");
-        }
-        assert_eq!(store.accept(&message("open")).await.expect("accepts"), Accepted::Duplicate);
     }
 }

@@ -9,9 +9,12 @@
 //!
 //! Deliberately absent: anything volatile. That is the handoff's memfd.
 
+mod change;
 mod history;
 mod inbox;
 mod meta;
+mod outbox;
+mod retention;
 mod schema;
 mod sessions;
 mod writer;
@@ -21,8 +24,10 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
+pub use change::Change;
 pub use history::HandoffRecord;
-pub use inbox::{Accepted, OpenTurn, TurnState};
+pub use inbox::{Accepted, OpenTurn};
+pub use outbox::{Attempt, Entry, EntryId, Finding, Outbox, Outcome, Part, Seen, Target};
 pub use schema::SCHEMA_VERSION;
 pub use sessions::SessionRow;
 use writer::Writer;

@@ -1,14 +1,17 @@
 //! The tables, and how a database of any earlier version comes to have them.
+//!
+//! **Invariant:** a step that only adds leaves SQLite's `user_version` as it is: that is the version that a reader must
+//! know, so the previous image still reads what this one wrote. How many steps were taken is in `meta`.
 
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::StoreError;
 
-/// The schema this image writes; kept in SQLite's `user_version`.
-pub const SCHEMA_VERSION: i64 = 1;
+/// The schema that this image writes.
+pub const SCHEMA_VERSION: i64 = 2;
 
 /// How long SQLite waits for another process's lock: the preflight child and the CLI read while the gateway writes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -16,6 +19,20 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pages in the write-ahead log after which they go into the database. Whoever opens the database first, and that is
 /// every new image, reads the whole log: a quarter of SQLite's default keeps that under a millisecond.
 const CHECKPOINT_PAGES: u32 = 250;
+
+/// The key in `meta` of the last step that was taken.
+const STEP_KEY: &str = "schema";
+
+/// One version's change to the one before.
+struct Step {
+    version: i64,
+    sql: &'static str,
+    /// What a reader must know after it.
+    read_by: i64,
+}
+
+/// All of them, in order. `tests/data` has a database of each.
+const STEPS: &[Step] = &[Step { version: 1, sql: V1, read_by: 1 }, Step { version: 2, sql: V2, read_by: 1 }];
 
 const V1: &str = "
 CREATE TABLE inbox (
@@ -53,6 +70,39 @@ CREATE TABLE handoffs (
 );
 ";
 
+const V2: &str = "
+CREATE TABLE outbox (
+    id           INTEGER PRIMARY KEY AUTOINCREMENT,
+    turn         INTEGER UNIQUE,
+    platform     TEXT NOT NULL,
+    conversation TEXT NOT NULL,
+    text         TEXT,
+    ending       TEXT,
+    state        TEXT NOT NULL,
+    attempts     INTEGER NOT NULL DEFAULT 0,
+    error        TEXT,
+    created_ms   INTEGER NOT NULL,
+    updated_ms   INTEGER NOT NULL
+);
+CREATE INDEX outbox_open ON outbox (platform) WHERE state IN ('pending', 'attempting');
+CREATE TABLE parts (
+    entry      INTEGER NOT NULL REFERENCES outbox (id) ON DELETE CASCADE,
+    number     INTEGER NOT NULL,
+    start      INTEGER NOT NULL,
+    marked     INTEGER NOT NULL,
+    message_id TEXT,
+    PRIMARY KEY (entry, number)
+) WITHOUT ROWID;
+CREATE TABLE targets (
+    platform TEXT NOT NULL,
+    chat     TEXT NOT NULL,
+    moved_to TEXT,
+    error    TEXT,
+    since_ms INTEGER NOT NULL,
+    PRIMARY KEY (platform, chat)
+) WITHOUT ROWID;
+";
+
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     let failed = |source| StoreError::Open { path: path.to_owned(), source };
     let mut connection = Connection::open(path).map_err(failed)?;
@@ -63,17 +113,22 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
              PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES};"
         ))
         .map_err(failed)?;
-    let found = version(&connection).map_err(failed)?;
-    refuse_newer(path, found)?;
-    if found < SCHEMA_VERSION {
-        let migration = connection.transaction().map_err(failed)?;
-        if found < 1 {
-            migration.execute_batch(V1).map_err(failed)?;
-        }
-        migration.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(failed)?;
-        migration.commit().map_err(failed)?;
-    }
+    refuse_newer(path, read_by(&connection).map_err(failed)?)?;
+    migrate(&mut connection).map_err(failed)?;
     Ok(connection)
+}
+
+/// Takes the steps that were not taken yet, all or none. What a later image has added stays.
+fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
+    let taken = step(connection)?;
+    let missing = STEPS.iter().filter(|step| step.version > taken);
+    let Some(last) = missing.clone().next_back() else { return Ok(()) };
+    let migration = connection.transaction()?;
+    missing.into_iter().try_for_each(|step| migration.execute_batch(step.sql))?;
+    migration
+        .execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", (STEP_KEY, last.version.to_string()))?;
+    migration.pragma_update(None, "user_version", last.read_by)?;
+    migration.commit()
 }
 
 pub(super) fn inspect(path: &Path) -> Result<i64, StoreError> {
@@ -83,13 +138,26 @@ pub(super) fn inspect(path: &Path) -> Result<i64, StoreError> {
     let failed = |source| StoreError::Open { path: path.to_owned(), source };
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(failed)?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
-    let found = version(&connection).map_err(failed)?;
+    let found = read_by(&connection).map_err(failed)?;
     refuse_newer(path, found)?;
     Ok(found)
 }
 
-fn version(connection: &Connection) -> rusqlite::Result<i64> {
+/// What a reader must know.
+fn read_by(connection: &Connection) -> rusqlite::Result<i64> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+/// The last step that was taken; 0 for a new database.
+fn step(connection: &Connection) -> rusqlite::Result<i64> {
+    let read_by = read_by(connection)?;
+    if read_by == 0 {
+        return Ok(0);
+    }
+    let query = "SELECT value FROM meta WHERE key = ?1";
+    let kept: Option<String> = connection.query_row(query, [STEP_KEY], |row| row.get(0)).optional()?;
+    // The first version did not write it down.
+    Ok(kept.and_then(|value| value.parse().ok()).unwrap_or(1))
 }
 
 fn refuse_newer(path: &Path, found: i64) -> Result<(), StoreError> {
@@ -113,6 +181,33 @@ mod tests {
         drop(later);
         assert!(matches!(open(&path), Err(StoreError::TooNew { found, .. }) if found == SCHEMA_VERSION + 1));
         assert!(matches!(inspect(&path), Err(StoreError::TooNew { .. })));
+    }
+
+    #[test]
+    fn what_a_later_version_has_only_added_is_read_and_stays() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("state.db");
+        let later = open(&path).expect("a new database");
+        later.execute_batch("CREATE TABLE addition (n INTEGER); INSERT INTO addition VALUES (7);").expect("adds");
+        let next = (SCHEMA_VERSION + 1).to_string();
+        later.execute("UPDATE meta SET value = ?2 WHERE key = ?1", (STEP_KEY, &next)).expect("writes");
+        drop(later);
+        inspect(&path).expect("it can be read");
+        let again = open(&path).expect("it can be opened");
+        assert_eq!(step(&again), Ok(SCHEMA_VERSION + 1));
+        assert_eq!(again.query_row("SELECT n FROM addition", [], |row| row.get::<_, i64>(0)), Ok(7));
+    }
+
+    #[test]
+    fn the_first_version_becomes_this_one_and_its_readers_still_read_it() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("state.db");
+        let first = Connection::open(&path).expect("opens");
+        first.execute_batch(V1).expect("creates");
+        first.pragma_update(None, "user_version", 1).expect("writes");
+        drop(first);
+        let now = open(&path).expect("it is brought to this version");
+        assert_eq!((step(&now), read_by(&now)), (Ok(SCHEMA_VERSION), Ok(1)));
     }
 
     #[test]

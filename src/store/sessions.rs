@@ -1,10 +1,9 @@
 //! Which agent and which ACP session a conversation talks to.
 
-use rusqlite::params;
+use rusqlite::OptionalExtension;
 
 use super::{Store, StoreError};
 use crate::chat::Conversation;
-use crate::clock::UnixMillis;
 use crate::id::{AgentName, SessionId};
 
 /// The agent of a conversation, and its session once the agent has made one.
@@ -19,65 +18,46 @@ pub struct SessionRow {
 }
 
 impl Store {
-    /// Records the agent and session of a conversation.
+    /// The sessions of these conversations, where there are any.
     ///
     /// # Errors
     /// Any [`StoreError`].
-    pub async fn put_session(&self, row: SessionRow) -> Result<(), StoreError> {
-        let now = UnixMillis::now();
+    pub async fn sessions(&self, conversations: Vec<Conversation>) -> Result<Vec<SessionRow>, StoreError> {
         self.writer
-            .run("record a session", move |db| {
-                let key = serde_json::to_string(&row.conversation).expect("plain data serialises");
-                let session = row.session.as_ref().map(SessionId::as_str);
-                db.prepare_cached(
-                    "INSERT OR REPLACE INTO sessions (conversation, agent, session_id, updated_ms)
-                     VALUES (?1, ?2, ?3, ?4)",
-                )?
-                .execute(params![key, row.agent.as_str(), session, now.0])?;
-                Ok(())
+            .run("read sessions", move |db| {
+                let mut query = db.prepare_cached("SELECT agent, session_id FROM sessions WHERE conversation = ?1")?;
+                let mut rows = Vec::new();
+                for conversation in conversations {
+                    let key = serde_json::to_string(&conversation).expect("plain data serialises");
+                    let found =
+                        query.query_row([key], |row| Ok((row.get::<_, String>(0)?, row.get::<_, Option<String>>(1)?)));
+                    if let Some((agent, session)) = found.optional()? {
+                        let (agent, session) = (AgentName::new(agent), session.map(SessionId::new));
+                        rows.push(SessionRow { conversation, agent, session });
+                    }
+                }
+                Ok(rows)
             })
             .await
-    }
-
-    /// The session of one conversation.
-    ///
-    /// # Errors
-    /// Any [`StoreError`].
-    pub async fn session(&self, conversation: &Conversation) -> Result<Option<SessionRow>, StoreError> {
-        use rusqlite::OptionalExtension;
-        let key = serde_json::to_string(conversation).expect("plain data serialises");
-        let row: Option<(String, Option<String>)> = self
-            .writer
-            .run("read a session", move |db| {
-                db.query_row("SELECT agent, session_id FROM sessions WHERE conversation = ?1", [key], |row| {
-                    Ok((row.get(0)?, row.get(1)?))
-                })
-                .optional()
-            })
-            .await?;
-        Ok(row.map(|(agent, session)| SessionRow {
-            conversation: conversation.clone(),
-            agent: AgentName::new(agent),
-            session: session.map(SessionId::new),
-        }))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Change;
 
     #[tokio::test]
     async fn the_last_session_of_a_conversation_is_kept() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let store = Store::open(&dir.path().join("state.db")).expect("opens");
         let conversation = Conversation { thread: Some("9".into()), ..Conversation::new("telegram", "7") };
-        assert_eq!(store.session(&conversation).await.expect("reads"), None);
+        let stored = || store.sessions(vec![conversation.clone(), Conversation::new("telegram", "7")]);
+        assert_eq!(stored().await.expect("reads"), []);
         for session in [Some(SessionId::from("one")), None, Some(SessionId::from("two"))] {
             let row = SessionRow { conversation: conversation.clone(), agent: "default".into(), session };
-            store.put_session(row.clone()).await.expect("records");
-            assert_eq!(store.session(&conversation).await.expect("reads"), Some(row));
+            store.change(vec![Change::Session(row.clone())]).await.expect("records");
+            assert_eq!(stored().await.expect("reads"), [row]);
         }
-        assert_eq!(store.session(&Conversation::new("telegram", "7")).await.expect("reads"), None);
     }
 }

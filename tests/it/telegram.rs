@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use hermes_gateway::chat::{LinkState, Outbound, OutboundContent, ReplyEnd, ReplyStep};
-use hermes_gateway::id::TurnId;
 use hermes_gateway::platform::telegram::spawn;
 use hermes_gateway::platform::{PlatformCommand, PlatformEvent};
 use serde_json::json;
@@ -31,7 +30,11 @@ async fn a_message_comes_in_is_confirmed_and_is_answered() {
     assert_eq!((inbound.text.as_str(), inbound.sender.id.as_str()), ("/status now", "7"));
     assert_eq!(inbound.conversation.thread.as_deref(), Some("3"));
     let content = OutboundContent::Notice { text: "all is well".into() };
-    bed.command(PlatformCommand::Deliver(Outbound { conversation: inbound.conversation, content })).await;
+    bed.command(PlatformCommand::Deliver {
+        outbound: Box::new(Outbound { conversation: inbound.conversation, content }),
+        entry: None,
+    })
+    .await;
     bed.until_shown(-1_000_000_000_009, &["all is well"]).await;
     bed.until_idle().await;
     assert_eq!(bed.server.look(|state| state.messages[0].thread), Some(3));
@@ -88,7 +91,7 @@ async fn whatever_goes_wrong_with_a_send_it_is_shown_once_and_in_order() {
         bed.notice(8, "elsewhere").await;
         bed.until_shown(8, &["elsewhere"]).await;
         bed.until_shown(7, &["first", "second", "third"]).await;
-        assert_eq!(bed.delivered().await, TurnId(1), "{fault:?}");
+        bed.delivered(1).await;
     };
     join_all(faults.map(case)).await;
 }
@@ -236,7 +239,7 @@ async fn a_streamed_reply_goes_on_over_handoffs_as_if_nothing_had_been() {
         bed.hand_off(DRAIN).await;
     }
     bed.reply(7, 1, ReplyStep::End(ReplyEnd::Complete)).await;
-    assert_eq!(bed.delivered().await, TurnId(1));
+    bed.delivered(1).await;
     let texts = bed.server.texts(7);
     assert_eq!(texts.len(), 2, "a text of {} units", wanted.encode_utf16().count());
     assert_eq!(texts.concat().trim_end(), wanted.trim_end());
@@ -255,7 +258,7 @@ async fn only_a_message_whose_fate_is_unknown_is_marked() {
     bed.until("the first message", |state| (!state.texts(7).is_empty()).then_some(())).await;
     bed.hand_off(Duration::from_millis(1)).await;
     bed.until_shown(7, &["the answer", &format!("{RECOVERED}the answer"), "a notice"]).await;
-    assert_eq!(bed.delivered().await, TurnId(1));
+    bed.delivered(1).await;
 }
 
 #[tokio::test]
@@ -269,7 +272,7 @@ async fn an_edit_whose_fate_is_unknown_is_repeated() {
     bed.reply(7, 1, ReplyStep::End(ReplyEnd::Complete)).await;
     bed.until_shown(7, &["one two"]).await;
     bed.hand_off(Duration::from_millis(1)).await;
-    assert_eq!(bed.delivered().await, TurnId(1));
+    bed.delivered(1).await;
     assert_eq!(bed.server.texts(7), ["one two"]);
 }
 
@@ -289,12 +292,12 @@ async fn after_a_kill_the_same_message_goes_on() {
     bed.reply(7, 1, ReplyStep::SoFar("one two three ".into())).await;
     bed.reply(7, 1, ReplyStep::Delta("four".into())).await;
     bed.reply(7, 1, ReplyStep::End(ReplyEnd::Complete)).await;
-    assert_eq!(bed.delivered().await, TurnId(1));
+    bed.delivered(1).await;
     assert_eq!(bed.server.texts(7), ["one two three four"]);
     // Whether the store got to know of it or not.
     bed.kill().await;
     bed.reply(7, 1, ReplyStep::SoFar("one two three four".into())).await;
-    assert_eq!(bed.delivered().await, TurnId(1));
+    bed.delivered(1).await;
     bed.notice(7, "after").await;
     bed.until_shown(7, &["one two three four", "after"]).await;
 }
@@ -307,7 +310,7 @@ async fn a_notice_survives_a_kill() {
     bed.until("the refusal", |state| state.calls.iter().any(|call| call.status == Some(429)).then_some(())).await;
     bed.reply(8, 2, ReplyStep::Delta("elsewhere".into())).await;
     bed.reply(8, 2, ReplyStep::End(ReplyEnd::Complete)).await;
-    assert_eq!(bed.delivered().await, TurnId(2));
+    bed.delivered(2).await;
     bed.kill().await;
     bed.until_shown(7, &["updated"]).await;
     assert_eq!(bed.server.texts(8), ["elsewhere"]);
@@ -345,7 +348,7 @@ async fn a_frozen_task_asks_nothing_of_telegram_and_a_thawed_one_goes_on() {
     assert_eq!(bed.server.look(|state| state.calls.len()), calls, "a frozen task called Telegram");
     assert!(bed.events.try_recv().is_err(), "an event after the marker");
     bed.command(PlatformCommand::Thaw).await;
-    assert_eq!(bed.delivered().await, TurnId(2));
+    bed.delivered(2).await;
     assert_eq!(bed.inbound().await.text, "meanwhile");
     bed.until_shown(7, &["before and after"]).await;
 }
@@ -393,9 +396,11 @@ async fn a_chat_out_of_reach_ends_its_turn() {
         bed.server.reach(7, reach);
         bed.reply(7, turn, ReplyStep::Delta("nobody reads this".into())).await;
         bed.reply(7, turn, ReplyStep::End(ReplyEnd::Complete)).await;
-        assert_eq!(bed.delivered().await, TurnId(turn));
+        bed.delivered(turn).await;
     }
     bed.server.reach(7, Reach::Moved(-1_000_000_000_007));
+    bed.server.say(7, 7, "somebody is here");
+    bed.inbound().await;
     bed.notice(7, "moved").await;
     bed.until_shown(-1_000_000_000_007, &["moved"]).await;
 }
@@ -451,7 +456,7 @@ async fn no_log_line_holds_the_token_or_what_was_said() {
     drop(bed.server);
     let dead = config(url.replace("127.0.0.1", "127.0.0.2"), token.clone());
     let (sender, mut events) = mpsc::channel(16);
-    let _handle = spawn(dead, None, bed.store.clone(), sender, None);
+    let _handle = spawn(dead, None, bed.store.clone(), sender);
     let told = async {
         loop {
             if let PlatformEvent::Link { state: LinkState::Retrying { error_message, .. }, .. } =

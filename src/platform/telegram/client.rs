@@ -7,6 +7,8 @@ use super::delivery::{Action, Request};
 use crate::clock::MonoNanos;
 use crate::config::TelegramConfig;
 use crate::fault::{self, Point};
+use crate::report::Chain;
+use crate::store::{Attempt, Seen, Store, StoreError};
 
 /// The client, or how far it is from being one.
 pub(super) enum Client {
@@ -40,16 +42,33 @@ impl Client {
     }
 }
 
-/// Makes a request. Returns the id of a new message.
-pub(super) async fn perform(api: &Api, request: &Request) -> Result<Option<i64>, TelegramError> {
+/// Makes a request, and records a new message before it is sent and after. Returns the id of it.
+///
+/// A store that cannot record does not keep anything from being sent: it would be without an answer for as long.
+pub(super) async fn perform(api: &Api, store: &Store, request: &Request) -> Result<Option<i64>, TelegramError> {
     let thread = request.thread.as_deref();
+    let untold = |error: StoreError| {
+        tracing::error!(error = %Chain(&error), "a delivery cannot be recorded: a kill may repeat it without a word");
+    };
     match &request.action {
         Action::Typing => api.send_typing(&request.chat, thread).await.map(|()| None),
         Action::Send { text } => {
+            if let Some(attempt) = request.attempt.clone() {
+                store.attempt(attempt).await.unwrap_or_else(untold);
+            }
             fault::at(Point::Sending);
-            let sent = api.send_message(&request.chat, thread, text).await?;
+            let outcome = api.send_message(&request.chat, thread, text).await;
             fault::at(Point::Acknowledged);
-            Ok(Some(sent.message_id))
+            let seen = match &outcome {
+                Ok(sent) => Some(Seen::Shown { message_id: sent.message_id.to_string() }),
+                Err(TelegramError::Refused { .. }) => Some(Seen::Refused),
+                // Nobody knows.
+                Err(_) => None,
+            };
+            if let (Some(Attempt { entry, number, .. }), Some(seen)) = (&request.attempt, seen) {
+                store.attempted(*entry, *number, seen).await.unwrap_or_else(untold);
+            }
+            outcome.map(|sent| Some(sent.message_id))
         }
         Action::Edit { message_id, text } => {
             api.edit_message_text(&request.chat, *message_id, text).await.map(|()| None)

@@ -5,15 +5,14 @@
 //! - At most one request is in flight for a chat, so the messages of a chat keep their order. A notice may overtake
 //!   the end of a reply that is still growing, never the end of one that is complete.
 //! - No chat waits for another, beyond the limits of the bot as a whole.
-//! - What it is told is shown, or given up with a line in the log; [`Delivery::done`] and [`Delivery::push`] name
-//!   each turn whose reply is over exactly once, and again to whoever goes on with a turn that is over.
-//! - The whole state is plain data. What was in flight when it was saved is *ambiguous*: a message is then sent
+//! - What it is told is shown, or given up with a line in the log, and found over, which is recorded in the outbox.
+//! - The whole state is plain data, and all of it that matters is in the outbox: [`Delivery::take_up`] goes on from
+//!   there, with or without what another image handed over. What was in flight then is *ambiguous*: a message is sent
 //!   again with [`RECOVERED`](super::item::RECOVERED) before it, an edit is just repeated.
-//! - After a kill a reply waits until its turn goes on, no longer than [`CLAIM_WAIT`].
+//! - A reply whose text is with its agent waits until that is told.
 //!
-//! Bounds: [`CHAT_ITEMS_MAX`] items in a chat and [`ITEMS_MAX`] in all (beyond, notices run together and at last are
-//! refused; replies never are, since the gateway runs one turn in a conversation at a time), 256 KiB of text in an
-//! item.
+//! Bounds: 256 KiB of text in an item. From [`ITEMS_MAX`] items on no messages are taken in, so what can still come
+//! is what was asked before: the gateway runs one turn in a conversation at a time, and 32 may wait.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -26,20 +25,19 @@ use super::item::{Item, Want};
 use super::limiter::{Haste, Limiter};
 use super::pace::{after, back_off};
 use crate::chat::{Outbound, OutboundContent, ReplyStep};
-use crate::clock::MonoNanos;
+use crate::clock::{MonoNanos, UnixMillis};
 use crate::id::TurnId;
 use crate::report::Chain;
+use crate::store::{Attempt, Entry, EntryId, Finding, Outbox, Target};
 
-/// Items that may wait in one chat.
-pub(super) const CHAT_ITEMS_MAX: usize = 64;
-/// Items that may wait in all chats.
+/// Items that may wait before no more messages are taken in; their texts are up to 256 KiB each.
 const ITEMS_MAX: usize = 1024;
+/// Chats among which idle ones are not looked for.
+const CHATS_KEPT: usize = 64;
 /// Groups that became supergroups and are remembered.
 const MIGRATIONS_MAX: usize = 256;
-/// Turns that are remembered as over: more than can be under way when the process is killed.
-const OVER_MAX: usize = 256;
-/// How long after a kill a reply waits for its turn to go on, which it does as soon as the gateway serves again.
-const CLAIM_WAIT: Duration = Duration::from_secs(60);
+/// Why what waits for a chat is given up.
+const NOBODY_THERE: &str = "nobody can be reached there";
 /// What could not be delivered for so long is given up.
 const AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 
@@ -52,6 +50,8 @@ pub(super) struct Request {
     pub(super) thread: Option<String>,
     /// What to do there.
     pub(super) action: Action,
+    /// What to record before.
+    pub(super) attempt: Option<Attempt>,
 }
 
 /// The kinds of [`Request`].
@@ -129,6 +129,11 @@ struct Chat {
 }
 
 impl Chat {
+    /// Whether something about it matters although nothing waits for it.
+    fn is_remembered(&self, now: MonoNanos) -> bool {
+        self.unreachable || self.retry_at > now || self.edit_at > now
+    }
+
     /// Takes the last place in line, unless it waits already.
     fn line_up(&mut self, place: u64) {
         if self.items.is_empty() {
@@ -149,16 +154,19 @@ pub(super) struct Delivery {
     /// Groups by the id that they had before.
     #[serde(default)]
     migrated: BTreeMap<String, String>,
-    /// The last turns whose replies are over, oldest first. The store may not know it of them.
-    #[serde(default)]
-    over: VecDeque<TurnId>,
-    /// After a kill: when replies whose turns have not gone on end where they are.
-    #[serde(default)]
-    claim_until: Option<MonoNanos>,
+    /// The last entry that the outbox had when it was taken up.
+    #[serde(skip)]
+    known: Option<EntryId>,
+    /// What was found out and is not recorded.
+    #[serde(skip)]
+    findings: Vec<Finding>,
+    /// How many chats there must be before idle ones are looked for.
+    #[serde(skip)]
+    forget_at: usize,
 }
 
 impl Delivery {
-    /// Takes up what another image left: whatever was in flight is ambiguous.
+    /// Goes on with what another image handed over: what was in flight is ambiguous until the outbox is known.
     pub(super) fn adopt(mut self) -> Self {
         for chat in self.chats.values_mut() {
             let Some(ambiguous) = chat.in_flight.take() else { continue };
@@ -170,81 +178,126 @@ impl Delivery {
         self
     }
 
-    /// Takes up what a process that was killed left. Replies wait until their turns go on.
-    pub(super) fn recover(self, now: MonoNanos) -> Self {
-        let mut this = self.adopt();
-        this.chats.values_mut().flat_map(|chat| &mut chat.items).for_each(Item::unclaim);
-        this.claim_until = Some(after(now, CLAIM_WAIT));
-        this
+    /// Takes in what the outbox has, which is all that was to be shown, whatever became of those who were to show it.
+    /// What is here already goes on as it is, unless the outbox knows that it is over.
+    pub(super) fn take_up(&mut self, outbox: Outbox, now: MonoNanos) {
+        self.known = outbox.last;
+        for target in outbox.targets {
+            match target {
+                Target::Unreachable(chat) => self.chats.entry(chat).or_default().unreachable = true,
+                Target::Moved(chat, to) => drop(self.migrated.insert(chat, to)),
+            }
+        }
+        let mut left: BTreeMap<EntryId, Entry> = outbox.entries.into_iter().map(|entry| (entry.id, entry)).collect();
+        for chat in self.chats.values_mut() {
+            let busy = chat.in_flight.as_ref().map(|in_flight| in_flight.item);
+            chat.items.retain_mut(|item| match item.entry.map(|id| (id, left.remove(&id))) {
+                Some((_, Some(entry))) if Some(item.id) != busy => {
+                    item.reconcile(&entry);
+                    true
+                }
+                Some((id, None)) => Some(item.id) == busy || Some(id) > outbox.last,
+                Some((_, Some(_))) | None => true,
+            });
+        }
+        left.into_values().for_each(|entry| self.restore(entry, now));
+        let keys: Vec<String> = self.chats.keys().cloned().collect();
+        keys.iter().for_each(|key| self.settle(key, now));
     }
 
-    /// Takes something to show. Returns the turn whose reply is over with it, if there is nothing left to show.
-    pub(super) fn push(&mut self, outbound: Outbound, now: MonoNanos) -> Option<TurnId> {
+    fn restore(&mut self, entry: Entry, now: MonoNanos) {
+        let age = UnixMillis::now().since(entry.created_at);
+        let made_at = MonoNanos(now.0.saturating_sub(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX)));
+        let id = self.new_id();
+        let key = self.current(&entry.conversation.chat);
+        let chat = self.chats.entry(key).or_default();
+        chat.line_up(id);
+        let at = chat.items.iter().position(|item| item.entry > Some(entry.id)).unwrap_or(chat.items.len());
+        let mut item = Item::restore(id, entry, made_at);
+        if chat.unreachable && item.turn.is_none() {
+            item.give_up(NOBODY_THERE);
+        }
+        chat.items.insert(at, item);
+    }
+
+    /// The id that a chat has now.
+    fn current(&self, chat: &str) -> String {
+        self.migrated.get(chat).cloned().unwrap_or_else(|| chat.to_owned())
+    }
+
+    /// Takes something to show. What the outbox has had when it was taken up is no news.
+    pub(super) fn push(&mut self, outbound: Outbound, entry: Option<EntryId>, now: MonoNanos) {
+        let is_news = entry.is_none() || entry > self.known;
         let thread = outbound.conversation.thread;
-        let key = self.migrated.get(&outbound.conversation.chat).cloned().unwrap_or(outbound.conversation.chat);
+        let key = self.current(&outbound.conversation.chat);
         match outbound.content {
-            OutboundContent::Notice { text } => {
-                self.push_notice(key, thread, &text, now);
-                None
+            OutboundContent::Notice { text } if is_news => self.push_notice(&key, thread, &text, entry, now),
+            OutboundContent::Notice { .. } => {}
+            OutboundContent::Reply { turn, step: ReplyStep::Begin } if is_news => {
+                self.begin(&key, thread, turn, entry, now);
             }
-            OutboundContent::Reply { turn, step } => self.push_step(key, thread, turn, &step, now),
+            OutboundContent::Reply { turn, step } => {
+                if entry.is_some() && is_news && matches!(step, ReplyStep::End(_)) {
+                    // Its begin could not be recorded.
+                    self.begin(&key, thread, turn, entry, now);
+                }
+                self.push_step(&key, turn, &step, now);
+            }
+        }
+        self.settle(&key, now);
+    }
+
+    fn push_notice(&mut self, key: &str, thread: Option<String>, text: &str, entry: Option<EntryId>, now: MonoNanos) {
+        let id = self.new_id();
+        let chat = self.chats.entry(key.to_owned()).or_default();
+        chat.line_up(id);
+        let mut item = Item::notice(id, text, thread, now).of(entry);
+        if chat.unreachable {
+            item.give_up(NOBODY_THERE);
+        }
+        chat.items.push_back(item);
+    }
+
+    fn begin(&mut self, key: &str, thread: Option<String>, turn: TurnId, entry: Option<EntryId>, now: MonoNanos) {
+        let id = self.new_id();
+        let chat = self.chats.entry(key.to_owned()).or_default();
+        chat.line_up(id);
+        match chat.items.iter_mut().find(|item| item.turn == Some(turn)) {
+            Some(item) => item.entry = item.entry.or(entry),
+            None => chat.items.push_back(Item::reply(id, turn, thread, now).of(entry)),
         }
     }
 
-    fn push_notice(&mut self, key: String, thread: Option<String>, text: &str, now: MonoNanos) {
-        let in_all: usize = self.chats.values().map(|chat| chat.items.len()).sum();
-        let id = self.new_id();
-        let chat = self.chats.entry(key).or_default();
-        chat.line_up(id);
-        if chat.items.len() < CHAT_ITEMS_MAX && in_all < ITEMS_MAX {
-            let item = Item::notice(id, text, thread, now);
-            if !item.is_done() {
-                chat.items.push_back(item);
-            }
-            return;
-        }
-        let busy = chat.in_flight.as_ref().map(|in_flight| in_flight.item);
-        let last = chat.items.back_mut().filter(|item| item.thread == thread && Some(item.id) != busy);
-        if !last.is_some_and(|item| item.merge(text)) {
-            tracing::error!("too much waits to be shown in a chat: a notice was dropped");
-        }
-    }
-
-    fn push_step(
-        &mut self,
-        key: String,
-        thread: Option<String>,
-        turn: TurnId,
-        step: &ReplyStep,
-        now: MonoNanos,
-    ) -> Option<TurnId> {
-        if let Some(at) = self.over.iter().position(|over| *over == turn) {
-            match step {
-                ReplyStep::Begin => drop(self.over.remove(at)),
-                ReplyStep::Delta(_) | ReplyStep::Activity(_) => return None,
-                ReplyStep::SoFar(_) | ReplyStep::End(_) => return Some(turn),
-            }
-        }
-        let id = self.new_id();
-        let chat = self.chats.entry(key).or_default();
-        chat.line_up(id);
-        let at = chat.items.iter().position(|item| item.turn == Some(turn)).unwrap_or_else(|| {
-            chat.items.push_back(Item::reply(id, turn, thread, now));
-            chat.items.len() - 1
-        });
-        let item = &mut chat.items[at];
-        item.claim();
+    /// A reply that is over already takes no more steps.
+    fn push_step(&mut self, key: &str, turn: TurnId, step: &ReplyStep, now: MonoNanos) {
+        let items = self.chats.get_mut(key).into_iter().flat_map(|chat| &mut chat.items);
+        let Some(item) = items.into_iter().find(|item| item.turn == Some(turn)) else { return };
         match step {
             ReplyStep::Begin => {}
             ReplyStep::Delta(text) => item.push(text, now),
             ReplyStep::SoFar(text) => item.so_far(text, now),
             ReplyStep::Activity(title) => item.set_activity(title),
-            ReplyStep::End(end) => {
-                item.end(end, now);
-                return self.sweep(now).pop();
-            }
+            ReplyStep::End(end) => item.end(end, now),
         }
-        None
+    }
+
+    /// Somebody wrote in a chat, so somebody can be reached there.
+    pub(super) fn heard(&mut self, chat: &str) {
+        let key = self.current(chat);
+        if let Some(chat) = self.chats.get_mut(&key).filter(|chat| chat.unreachable) {
+            chat.unreachable = false;
+            self.findings.push(Finding::Reachable { chat: key });
+        }
+    }
+
+    /// Whether so much waits that no more should be taken in.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.chats.values().map(|chat| chat.items.len()).sum::<usize>() >= ITEMS_MAX
+    }
+
+    /// What was found out and is to be recorded.
+    pub(super) fn take_findings(&mut self) -> Vec<Finding> {
+        std::mem::take(&mut self.findings)
     }
 
     fn new_id(&mut self) -> u64 {
@@ -255,13 +308,7 @@ impl Delivery {
     /// The next request, which then counts as in flight. Of the chats that may send now it is the first in
     /// line: under the bot's overall limit no chat waits behind those that began to talk later, or were served since.
     pub(super) fn next(&mut self, now: MonoNanos, pace: Pace) -> Next {
-        if self.claim_until.is_some_and(|until| until <= now || pace == Pace::Flushing) {
-            self.claim_until = None;
-            self.chats.values_mut().flat_map(|chat| &mut chat.items).for_each(Item::expire);
-            // Nobody waits for these turns.
-            self.sweep(now);
-        }
-        let mut at: Option<MonoNanos> = self.claim_until;
+        let mut at: Option<MonoNanos> = None;
         let mut found: Option<(u64, &String, InFlight)> = None;
         for (key, chat) in self.chats.iter().filter(|(_, chat)| chat.in_flight.is_none()) {
             match self.next_of(key, chat, now, pace) {
@@ -333,35 +380,42 @@ impl Delivery {
         } else {
             self.limiter.sent(&key, now);
         }
-        let request = Request { chat: key.clone(), thread: item.thread.clone(), action: in_flight.action.clone() };
+        let attempt = match in_flight.action {
+            Action::Send { .. } => item.attempt(),
+            Action::Typing | Action::Edit { .. } => None,
+        };
+        let action = in_flight.action.clone();
+        let request = Request { chat: key.clone(), thread: item.thread.clone(), action, attempt };
         chat.in_flight = Some(in_flight);
         request
     }
 
-    /// Takes how the request in flight for `key` ended: the message's id if it was a new one. Returns the turns whose
-    /// replies are over with it.
-    pub(super) fn done(
-        &mut self,
-        key: &str,
-        outcome: Result<Option<i64>, &TelegramError>,
-        now: MonoNanos,
-    ) -> Vec<TurnId> {
-        let Some(chat) = self.chats.get_mut(key) else { return Vec::new() };
-        let Some(in_flight) = chat.in_flight.take() else { return Vec::new() };
+    /// Takes how the request in flight for `key` ended: the message's id if it was a new one.
+    pub(super) fn done(&mut self, key: &str, outcome: Result<Option<i64>, &TelegramError>, now: MonoNanos) {
+        let Some(chat) = self.chats.get_mut(key) else { return };
+        let Some(in_flight) = chat.in_flight.take() else { return };
         match outcome {
             Ok(sent) => {
                 chat.failures = 0;
-                chat.unreachable = false;
+                if std::mem::take(&mut chat.unreachable) {
+                    self.findings.push(Finding::Reachable { chat: key.to_owned() });
+                }
                 chat.edit_at = after(now, Limiter::period(key));
                 chat.showed(in_flight, sent);
             }
-            Err(error) => {
-                if let Some(new) = chat.failed(key, in_flight, error, now) {
-                    self.migrate(key, new);
+            Err(error) => match chat.failed(key, in_flight, error, now) {
+                Some(Discovery::Moved(new)) => {
+                    self.migrate(key, new.clone());
+                    return self.settle(&new, now);
                 }
-            }
+                Some(Discovery::Unreachable) => {
+                    let error = Chain(error).to_string();
+                    self.findings.push(Finding::Unreachable { chat: key.to_owned(), error });
+                }
+                None => {}
+            },
         }
-        self.sweep(now)
+        self.settle(key, now);
     }
 
     /// The group `key` has become the supergroup `new`.
@@ -376,28 +430,43 @@ impl Delivery {
         if self.migrated.len() >= MIGRATIONS_MAX {
             self.migrated.pop_first();
         }
+        self.findings.push(Finding::Moved { chat: key.to_owned(), to: new.clone() });
         self.migrated.insert(key.to_owned(), new);
     }
 
-    /// Forgets what is done, and names the turns among it.
-    fn sweep(&mut self, now: MonoNanos) -> Vec<TurnId> {
-        let mut over = Vec::new();
-        let crowded = self.chats.len() > ITEMS_MAX;
-        self.chats.retain(|_, chat| {
-            chat.items.retain(|item| {
-                if item.is_done() {
-                    over.extend(item.turn);
-                }
-                !item.is_done()
-            });
-            let rests = chat.items.is_empty() && chat.in_flight.is_none();
-            let remembered = chat.unreachable || chat.retry_at > now || chat.edit_at > now;
-            !rests || (remembered && !crowded)
-        });
-        self.over.extend(&over);
-        self.over.drain(..self.over.len().saturating_sub(OVER_MAX));
-        over
+    /// Forgets what is done in a chat, and finds its entries over.
+    fn settle(&mut self, key: &str, now: MonoNanos) {
+        if let Some(chat) = self.chats.get_mut(key) {
+            let (done, open) = chat.items.drain(..).partition(Item::is_done);
+            chat.items = open;
+            self.findings.extend(done.into_iter().filter_map(|item: Item| {
+                let entry = item.entry?;
+                let (outcome, error) = item.fate();
+                Some(Finding::Over { entry, outcome, error })
+            }));
+        }
+        self.forget_idle(now);
     }
+
+    /// Forgets chats of which nothing is to be remembered, once there are many more than were left the last time.
+    fn forget_idle(&mut self, now: MonoNanos) {
+        if self.chats.len() < self.forget_at.max(CHATS_KEPT) {
+            return;
+        }
+        self.chats.retain(|_, chat| !chat.items.is_empty() || chat.in_flight.is_some() || chat.is_remembered(now));
+        if self.chats.len() > ITEMS_MAX {
+            self.chats.retain(|_, chat| !chat.items.is_empty() || chat.in_flight.is_some());
+        }
+        self.forget_at = 2 * self.chats.len();
+    }
+}
+
+/// What a failure says of a chat.
+enum Discovery {
+    /// It has this id now.
+    Moved(String),
+    /// Nobody can be reached there.
+    Unreachable,
 }
 
 impl Chat {
@@ -412,17 +481,20 @@ impl Chat {
             (Action::Edit { message_id, text }, _) | (Action::Send { text }, Some(message_id)) => {
                 item.showed(message_id, text);
             }
-            (Action::Send { .. }, None) => item.skip(in_flight.body),
+            (Action::Send { .. }, None) => item.skip(in_flight.body, "Telegram did not say which message it is"),
         }
     }
 
-    /// Takes a failure. Returns the new id of a chat that has moved.
-    fn failed(&mut self, key: &str, in_flight: InFlight, error: &TelegramError, now: MonoNanos) -> Option<String> {
+    /// Takes a failure.
+    fn failed(&mut self, key: &str, in_flight: InFlight, error: &TelegramError, now: MonoNanos) -> Option<Discovery> {
         match Failure::of(error) {
             Failure::Again { asked } => self.again(key, &in_flight, error, asked, now),
             Failure::Unchanged => self.showed(in_flight, None),
-            Failure::Moved(new) => return Some(new),
-            Failure::Unreachable => self.unreachable(key, error),
+            Failure::Moved(new) => return Some(Discovery::Moved(new)),
+            Failure::Unreachable => {
+                self.unreachable(key, error);
+                return Some(Discovery::Unreachable);
+            }
             Failure::NoMessage if matches!(in_flight.action, Action::Edit { .. }) => {
                 if let Some(item) = self.item(in_flight.item) {
                     item.lost_message();
@@ -463,7 +535,7 @@ impl Chat {
             && now.since(item.queued_at) > AGE_MAX
         {
             tracing::error!(chat = key, "a message was not delivered for a day and is given up");
-            item.give_up();
+            item.give_up("it could not be delivered for a day");
         }
     }
 
@@ -472,7 +544,7 @@ impl Chat {
             tracing::warn!(chat = key, error = %Chain(error), "a chat is out of reach: what waits for it is given up");
         }
         self.unreachable = true;
-        self.items.iter_mut().for_each(Item::give_up);
+        self.items.iter_mut().for_each(|item| item.give_up(NOBODY_THERE));
     }
 
     fn refused(&mut self, key: &str, in_flight: InFlight, error: &TelegramError) {
@@ -484,7 +556,7 @@ impl Chat {
         match in_flight.action {
             // What is shown stays; it counts as the wanted text, so that what follows goes on.
             Action::Edit { message_id, text } => item.showed(message_id, text),
-            _ => item.skip(in_flight.body),
+            _ => item.skip(in_flight.body, &Chain(error).to_string()),
         }
     }
 }

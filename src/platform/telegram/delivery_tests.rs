@@ -1,10 +1,10 @@
 //! Delivery against a chat service that fails in every way, and across images.
 
 use super::super::item::RECOVERED;
-use super::super::keep::must_be_kept;
 use super::super::split::{MESSAGE_UNITS_MAX, units};
 use super::*;
 use crate::chat::{Conversation, ReplyEnd};
+use crate::store::{Outcome, Part};
 
 #[path = "delivery_props.rs"]
 mod props;
@@ -37,6 +37,50 @@ fn carried(delivery: &Delivery) -> Delivery {
     serde_json::from_value(state).expect("reads back")
 }
 
+/// The outbox as the store has it.
+#[derive(Default)]
+struct Ledger {
+    entries: BTreeMap<EntryId, Entry>,
+    over: BTreeMap<EntryId, Outcome>,
+    targets: Vec<Target>,
+}
+
+impl Ledger {
+    fn last(&self) -> Option<EntryId> {
+        self.entries.last_key_value().map(|(id, _)| *id)
+    }
+
+    fn of(&mut self, turn: TurnId) -> Option<&mut Entry> {
+        self.entries.values_mut().find(|entry| entry.turn == Some(turn))
+    }
+
+    fn add(&mut self, turn: Option<TurnId>, conversation: Conversation, text: Option<String>) -> EntryId {
+        let id = EntryId(self.last().map_or(1, |last| last.0 + 1));
+        let created_at = UnixMillis::now();
+        let entry = Entry { id, turn, conversation, text, end: None, created_at, parts: Vec::new() };
+        self.entries.insert(id, entry);
+        id
+    }
+
+    fn attempt(&mut self, attempt: &Attempt) {
+        let entry = self.entries.get_mut(&attempt.entry).expect("an entry");
+        entry.parts.retain(|part| part.number != attempt.number);
+        let Attempt { number, start, is_marked, .. } = *attempt;
+        entry.parts.push(Part { number, start, is_marked, message_id: None });
+    }
+
+    fn shown(&mut self, attempt: &Attempt, message_id: i64) {
+        let parts = &mut self.entries.get_mut(&attempt.entry).expect("an entry").parts;
+        let part = parts.iter_mut().find(|part| part.number == attempt.number).expect("it was tried");
+        part.message_id = Some(message_id.to_string());
+    }
+
+    fn open(&self) -> Outbox {
+        let open = self.entries.values().filter(|entry| !self.over.contains_key(&entry.id));
+        Outbox { entries: open.cloned().collect(), last: self.last(), targets: self.targets.clone() }
+    }
+}
+
 /// A delivery, its clock, and the chats as their members see them.
 #[derive(Default)]
 struct World {
@@ -45,10 +89,13 @@ struct World {
     in_flight: Vec<Request>,
     /// By chat: message id and text.
     chats: BTreeMap<String, Vec<(i64, String)>>,
+    /// What was said in each turn.
+    said: BTreeMap<TurnId, String>,
     over: Vec<TurnId>,
     doubted: bool,
-    /// What the recovery log has.
-    kept: Delivery,
+    ledger: Ledger,
+    /// What was found out and is not in the ledger.
+    findings: Vec<Finding>,
 }
 
 impl World {
@@ -56,15 +103,57 @@ impl World {
         Self { now: MonoNanos(3_600_000_000_000), ..Self::default() }
     }
 
-    fn keep(&mut self) {
-        self.kept.clone_from(&self.delivery);
+    /// Records what is due and hands it to the delivery, as the daemon does.
+    fn push(&mut self, outbound: Outbound) {
+        let conversation = outbound.conversation.clone();
+        let entry = match &outbound.content {
+            OutboundContent::Notice { text } => Some(self.ledger.add(None, conversation, Some(text.clone()))),
+            OutboundContent::Reply { turn, step } => {
+                let (turn, step) = (*turn, step.clone());
+                let begun = self.ledger.of(turn).map(|entry| entry.id);
+                let id = begun.unwrap_or_else(|| self.ledger.add(Some(turn), conversation.clone(), None));
+                if begun.is_none() && step != ReplyStep::Begin {
+                    self.delivery.push(Outbound::reply(conversation, turn, ReplyStep::Begin), Some(id), self.now);
+                }
+                let said = self.said.entry(turn).or_default();
+                match step {
+                    ReplyStep::Delta(text) => said.push_str(&text),
+                    ReplyStep::SoFar(text) => *said = text,
+                    ReplyStep::End(end) => {
+                        let text = said.clone();
+                        let entry = self.ledger.of(turn).expect("begun");
+                        (entry.text, entry.end) = (Some(text), Some(end));
+                    }
+                    ReplyStep::Begin | ReplyStep::Activity(_) => {}
+                }
+                Some(id)
+            }
+        };
+        self.delivery.push(outbound, entry, self.now);
+        self.find();
     }
 
-    fn push(&mut self, outbound: Outbound) {
-        let keep = must_be_kept(&outbound);
-        self.over.extend(self.delivery.push(outbound, self.now));
-        if keep {
-            self.keep();
+    /// Takes what the delivery has found out, and records what it had found before.
+    fn find(&mut self) {
+        let found = self.delivery.take_findings();
+        for finding in std::mem::replace(&mut self.findings, found) {
+            match finding {
+                Finding::Over { entry, outcome, .. } => {
+                    self.ledger.over.insert(entry, outcome);
+                }
+                Finding::Unreachable { chat, .. } => self.ledger.targets.push(Target::Unreachable(chat)),
+                Finding::Reachable { chat } => {
+                    self.ledger.targets.retain(|target| *target != Target::Unreachable(chat.clone()));
+                }
+                Finding::Moved { chat, to } => self.ledger.targets.push(Target::Moved(chat, to)),
+            }
+        }
+        for finding in &self.findings {
+            if let Finding::Over { entry, .. } = finding
+                && let Some(turn) = self.ledger.entries[entry].turn
+            {
+                self.over.push(turn);
+            }
         }
     }
 
@@ -81,8 +170,8 @@ impl World {
                         assert!(!text.trim().is_empty() && units(text) <= MESSAGE_UNITS_MAX);
                     }
                     assert!(self.in_flight.iter().all(|other| other.chat != request.chat), "two at once in a chat");
-                    if request.action != Action::Typing {
-                        self.keep();
+                    if let Some(attempt) = &request.attempt {
+                        self.ledger.attempt(attempt);
                     }
                     self.in_flight.push(request);
                 }
@@ -119,9 +208,12 @@ impl World {
             Some(error) => Err(error),
             None => self.perform(&request),
         };
+        if let (Some(attempt), Ok(Some(message_id))) = (&request.attempt, &outcome) {
+            self.ledger.shown(attempt, *message_id);
+        }
         let outcome = outcome.as_ref().map(|id| *id);
-        self.over.extend(self.delivery.done(&request.chat, outcome, self.now));
-        self.keep();
+        self.delivery.done(&request.chat, outcome, self.now);
+        self.find();
     }
 
     /// Replaces the image. What is in flight may have been carried out, or not.
@@ -129,21 +221,34 @@ impl World {
         let saved = carried(&self.delivery);
         self.cut_off(carried_out);
         self.delivery = saved.adopt();
-        self.keep();
+        self.take_up();
     }
 
-    /// Kills the process, and begins another with what was kept.
+    /// Kills the process, and begins another with what was recorded.
     fn kill(&mut self, carried_out: bool) {
         self.cut_off(carried_out);
-        self.delivery = carried(&self.kept).recover(self.now);
-        self.keep();
+        self.delivery = Delivery::default();
+        self.take_up();
+    }
+
+    fn take_up(&mut self) {
+        self.findings.clear();
+        self.delivery.take_up(self.ledger.open(), self.now);
+        self.find();
     }
 
     fn cut_off(&mut self, carried_out: bool) {
         for request in std::mem::take(&mut self.in_flight) {
             self.doubted |= matches!(request.action, Action::Send { .. });
             if carried_out {
-                drop(self.perform(&request));
+                let outcome = self.perform(&request);
+                // The last of them was recorded before the end came.
+                if let (Some(attempt), Ok(Some(message_id))) = (&request.attempt, outcome)
+                    && self.in_flight.is_empty()
+                    && message_id % 2 == 0
+                {
+                    self.ledger.shown(attempt, message_id);
+                }
             }
         }
     }
@@ -237,9 +342,20 @@ fn a_chat_out_of_reach_gives_up_and_the_turn_is_still_over_once() {
     world.push(step("1", 7, ReplyStep::End(ReplyEnd::Complete)));
     assert_eq!(world.over, [TurnId(7)]);
     assert!(world.shown("1").is_empty());
+    world.push(notice("1", "to nobody"));
+    world.kill(false);
+    world.push(notice("1", "to nobody after a kill"));
+    world.settle();
+    assert!(world.shown("1").is_empty(), "nothing is sent where nobody can be reached");
+    world.find();
+    assert!(world.ledger.over.values().all(|outcome| *outcome == Outcome::Abandoned));
+    world.delivery.heard("1");
     world.push(notice("1", "again"));
     world.settle();
-    assert_eq!(world.shown("1"), ["again"], "a chat that comes back is served");
+    world.kill(false);
+    world.push(notice("1", "and again"));
+    world.settle();
+    assert_eq!(world.shown("1"), ["again", "and again"], "a chat that comes back is served");
 }
 
 #[test]
@@ -293,14 +409,14 @@ fn a_wait_that_telegram_asks_for_holds_that_chat_only() {
 }
 
 #[test]
-fn notices_beyond_the_bound_run_together_in_order() {
+fn a_crowd_is_told_so_that_no_more_is_taken_in_and_all_of_it_is_shown_in_order() {
     let mut world = World::new();
-    let texts: Vec<String> = (0..200).map(|n| format!("notice {n}")).collect();
+    let texts: Vec<String> = (0..ITEMS_MAX + 10).map(|n| format!("notice {n}")).collect();
     texts.iter().for_each(|text| world.push(notice("1", text)));
-    assert_eq!(world.delivery.chats["1"].items.len(), CHAT_ITEMS_MAX);
+    assert!(world.delivery.is_crowded());
     world.settle();
-    let lines: Vec<&str> = world.shown("1").iter().flat_map(|text| text.split("\n\n")).collect();
-    assert_eq!(lines, texts);
+    assert_eq!(world.shown("1"), texts);
+    assert!(!world.delivery.is_crowded());
 }
 
 #[test]
@@ -369,23 +485,18 @@ fn a_reply_that_was_delivered_is_not_shown_again_to_who_does_not_know_it() {
     world.push(step("1", 7, ReplyStep::Delta("text".into())));
     world.push(step("1", 7, ReplyStep::End(ReplyEnd::Complete)));
     world.settle();
+    world.find();
     world.kill(false);
-    world.push(step("1", 7, ReplyStep::SoFar("te".into())));
-    assert_eq!(world.over, [TurnId(7), TurnId(7)]);
-    world.push(step("1", 7, ReplyStep::Delta("xt".into())));
+    for again in [ReplyStep::Begin, ReplyStep::SoFar("te".into()), ReplyStep::Delta("xt".into())] {
+        world.push(step("1", 7, again));
+    }
     world.push(step("1", 7, ReplyStep::End(ReplyEnd::Complete)));
     world.settle();
     assert_eq!(world.shown("1"), ["text"]);
-    // The same turn asked again is another reply.
-    world.push(step("1", 7, ReplyStep::Begin));
-    world.push(step("1", 7, ReplyStep::Delta("again".into())));
-    world.push(step("1", 7, ReplyStep::End(ReplyEnd::Complete)));
-    world.settle();
-    assert_eq!(world.shown("1"), ["text", "again"]);
 }
 
 #[test]
-fn after_a_kill_a_reply_waits_for_its_turn_and_not_for_ever() {
+fn after_a_kill_a_reply_waits_until_its_turn_goes_on() {
     let mut world = World::new();
     world.push(step("1", 7, ReplyStep::Delta("text".repeat(60))));
     world.push(step("2", 8, ReplyStep::Begin));
@@ -398,13 +509,12 @@ fn after_a_kill_a_reply_waits_for_its_turn_and_not_for_ever() {
     world.start(Pace::Streaming);
     world.finish(0, None);
     world.kill(false);
-    let until = after(world.now, CLAIM_WAIT);
-    assert_eq!(world.start(Pace::Streaming), Some(until));
+    assert_eq!(world.start(Pace::Streaming), None);
     assert!(world.in_flight.is_empty(), "neither typing nor an edit");
+    world.push(step("1", 7, ReplyStep::SoFar("text".repeat(61))));
+    world.push(step("1", 7, ReplyStep::End(ReplyEnd::Complete)));
     world.settle();
-    assert!(world.now >= until);
-    assert_eq!(world.shown("1"), ["text".repeat(60)]);
-    assert!(world.delivery.chats.values().all(|chat| chat.items.is_empty()));
+    assert_eq!(world.shown("1"), ["text".repeat(61)]);
 }
 
 #[test]
@@ -416,13 +526,21 @@ fn a_stop_does_not_wait_for_turns_to_go_on() {
 }
 
 #[test]
-fn the_turns_that_are_over_are_remembered_to_a_bound() {
+fn what_is_pushed_and_was_in_the_outbox_already_is_shown_once() {
     let mut world = World::new();
-    for turn in 0..300 {
-        world.push(step("1", turn, ReplyStep::Begin));
-        world.push(step("1", turn, ReplyStep::End(ReplyEnd::Complete)));
+    let id = world.ledger.add(None, Conversation::new("telegram", "1"), Some("once".into()));
+    world.take_up();
+    world.delivery.push(notice("1", "once"), Some(id), world.now);
+    world.settle();
+    assert_eq!(world.shown("1"), ["once"]);
+}
+
+#[test]
+fn idle_chats_are_forgotten() {
+    let mut world = World::new();
+    for chat in 0..2000 {
+        world.push(notice(&chat.to_string(), "a"));
         world.settle();
     }
-    assert_eq!(world.delivery.over.len(), OVER_MAX);
-    assert_eq!(world.delivery.over.back(), Some(&TurnId(299)));
+    assert!(world.delivery.chats.len() < 200, "{} chats", world.delivery.chats.len());
 }

@@ -6,6 +6,8 @@
 //! **Invariants**
 //! - The final messages of an item, joined, are its text (but for messages of white space only, which Telegram
 //!   refuses, and for what was cut off at [`TEXT_BYTES_MAX`]).
+//! - Pages are counted as the parts of the item's entry in the outbox, and a page begins where its part says: so an
+//!   item that is made of its entry anew ([`Item::restore`]) goes on with the same messages.
 //! - An item that is done has shown everything, or was given up.
 
 use std::time::Duration;
@@ -17,6 +19,7 @@ use super::split::{MESSAGE_UNITS_MAX, head, units};
 use crate::chat::ReplyEnd;
 use crate::clock::MonoNanos;
 use crate::id::TurnId;
+use crate::store::{Attempt, Entry, EntryId, Outcome, Part};
 
 /// Goes before a message that may have been delivered already.
 pub(super) const RECOVERED: &str =
@@ -34,6 +37,8 @@ const FIRST_WAIT: Duration = Duration::from_millis(300);
 /// A client shows "typing" for 5 s.
 const TYPING_PERIOD: Duration = Duration::from_secs(4);
 const ACTIVITY_CHARS_MAX: usize = 200;
+/// Where the page begins that ends a reply whose text is lost: beyond any text.
+const AFTER_LOST_TEXT: usize = 2 * TEXT_BYTES_MAX;
 
 /// A message that is shown and may still be edited.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -73,6 +78,9 @@ pub(super) enum Want {
 pub(super) struct Item {
     /// Names the item in its [`super::delivery::Delivery`].
     pub(super) id: u64,
+    /// Its entry in the outbox, where it has one.
+    #[serde(default)]
+    pub(super) entry: Option<EntryId>,
     /// The turn that is answered; none for a notice.
     #[serde(default)]
     pub(super) turn: Option<TurnId>,
@@ -82,6 +90,12 @@ pub(super) struct Item {
     /// When it was queued.
     #[serde(default)]
     pub(super) queued_at: MonoNanos,
+    /// The number of the page, from 0.
+    #[serde(default)]
+    page: u32,
+    /// Where in the text the page begins, in bytes.
+    #[serde(default)]
+    start: usize,
     /// The text from the start of the page on.
     #[serde(default)]
     tail: String,
@@ -111,10 +125,13 @@ pub(super) struct Item {
     /// No more text comes.
     #[serde(default)]
     ended: bool,
-    /// Its text is dropped, because the chat is gone.
+    /// Its text is dropped.
     #[serde(default)]
     given_up: bool,
-    /// The process that streamed it was killed, and nobody has gone on with it yet.
+    /// Why it counts as not delivered, and how.
+    #[serde(default)]
+    fate: Option<(Outcome, String)>,
+    /// The process that streamed it was killed, and nobody has said yet how its text goes on.
     #[serde(default)]
     unclaimed: bool,
 }
@@ -131,9 +148,12 @@ impl Item {
     pub(super) fn reply(id: u64, turn: TurnId, thread: Option<String>, now: MonoNanos) -> Self {
         Self {
             id,
+            entry: None,
             turn: Some(turn),
             thread,
             queued_at: now,
+            page: 0,
+            start: 0,
             tail: String::new(),
             shown: None,
             doubtful: false,
@@ -145,8 +165,78 @@ impl Item {
             seen: false,
             ended: false,
             given_up: false,
+            fate: None,
             unclaimed: false,
         }
+    }
+
+    /// Names its entry in the outbox.
+    pub(super) fn of(mut self, entry: Option<EntryId>) -> Self {
+        self.entry = entry;
+        self
+    }
+
+    /// What an entry of the outbox says is to be shown, as far as it was not. `queued_at` is when the entry was made.
+    pub(super) fn restore(id: u64, entry: Entry, queued_at: MonoNanos) -> Self {
+        let thread = entry.conversation.thread;
+        let mut item = Self { turn: entry.turn, ..Self::reply(id, TurnId(0), thread, queued_at) };
+        item.entry = Some(entry.id);
+        let is_lost = entry.text.is_none() && entry.end.is_some() && !entry.parts.is_empty();
+        if let Some(text) = &entry.text {
+            item.push(text, queued_at);
+        }
+        item.said |= !entry.parts.is_empty();
+        match (&entry.end, entry.turn) {
+            (Some(end), _) => item.end(end, queued_at),
+            (None, None) => item.ended = true,
+            (None, Some(_)) => item.unclaimed = true,
+        }
+        match entry.parts.last() {
+            Some(last) if is_lost && last.start < AFTER_LOST_TEXT => {
+                (item.page, item.start) = (last.number + 1, AFTER_LOST_TEXT);
+            }
+            Some(last) => item.go_on(last, is_lost),
+            None => {}
+        }
+        item.seen = !entry.parts.is_empty();
+        item.advance();
+        item
+    }
+
+    /// Makes `part` the page.
+    fn go_on(&mut self, part: &Part, is_lost: bool) {
+        let cut = if is_lost { 0 } else { part.start.saturating_sub(self.start) };
+        self.tail.drain(..self.tail.floor_char_boundary(cut));
+        (self.page, self.start) = (part.number, part.start);
+        if self.unclaimed {
+            self.taken = part.start;
+        }
+        self.learn(part);
+    }
+
+    /// Takes in what is known of the message of the page.
+    fn learn(&mut self, part: &Part) {
+        let message_id = part.message_id.as_ref().and_then(|id| id.parse().ok());
+        self.shown = message_id.map(|message_id| Shown { message_id, text: String::new() });
+        self.doubtful = part.is_marked || self.shown.is_none();
+    }
+
+    /// Takes in what the outbox knows of the page that another image was sending.
+    pub(super) fn reconcile(&mut self, entry: &Entry) {
+        if let Some(part) = entry.parts.last()
+            && part.number == self.page
+            && part.message_id.is_some()
+            && self.shown.is_none()
+        {
+            self.learn(part);
+            self.seen = true;
+        }
+    }
+
+    /// What to record before the page is sent as a new message.
+    pub(super) fn attempt(&self) -> Option<Attempt> {
+        let is_marked = self.doubtful;
+        self.entry.map(|entry| Attempt { entry, number: self.page, start: self.start, is_marked })
     }
 
     /// A complete text.
@@ -163,6 +253,7 @@ impl Item {
         if self.ended || self.given_up || self.taken > TEXT_BYTES_MAX {
             return;
         }
+        self.unclaimed = false;
         let room = TEXT_BYTES_MAX - self.taken;
         self.taken += text.len();
         self.said |= !text.trim().is_empty();
@@ -184,6 +275,7 @@ impl Item {
     pub(super) fn so_far(&mut self, text: &str, now: MonoNanos) {
         // Earlier text is not held any more, so its length alone says how far it is the same.
         let taken = text.ceil_char_boundary(self.taken);
+        self.unclaimed = false;
         self.push(&text[taken..], now);
     }
 
@@ -197,6 +289,11 @@ impl Item {
     pub(super) fn end(&mut self, end: &ReplyEnd, now: MonoNanos) {
         if self.ended {
             return;
+        }
+        if std::mem::take(&mut self.unclaimed) && self.seen {
+            // What is shown was said by a process that is gone, and nobody knows it any more: it stays.
+            (self.page, self.start) = (self.page + 1, AFTER_LOST_TEXT);
+            (self.shown, self.doubtful) = (None, false);
         }
         let trailer = match end {
             ReplyEnd::Complete if self.said => String::new(),
@@ -219,46 +316,17 @@ impl Item {
         self.advance();
     }
 
-    /// Appends another notice to this one, unless that made it too long or it is shown already.
-    pub(super) fn merge(&mut self, text: &str) -> bool {
-        let fits = self.taken + text.len() + 2 <= TEXT_BYTES_MAX;
-        if self.turn.is_some() || self.seen || self.given_up || !fits {
-            return false;
-        }
-        self.taken += text.len() + 2;
-        self.tail.push_str("\n\n");
-        self.tail.push_str(text);
-        true
-    }
-
     /// Drops its text. It is done as soon as it has ended.
-    pub(super) fn give_up(&mut self) {
+    pub(super) fn give_up(&mut self, why: &str) {
         self.given_up = true;
+        self.fate = Some((Outcome::Abandoned, why.to_owned()));
         self.tail.clear();
         self.shown = None;
     }
 
-    /// Waits for a reply's next step, because nobody knows whether its turn goes on.
-    pub(super) fn unclaim(&mut self) {
-        self.unclaimed = !self.ended;
-    }
-
-    /// Its turn goes on.
-    pub(super) fn claim(&mut self) {
-        self.unclaimed = false;
-    }
-
-    /// Ends a reply whose turn did not go on where it is.
-    pub(super) fn expire(&mut self) {
-        if !std::mem::take(&mut self.unclaimed) {
-            return;
-        }
-        self.activity = None;
-        self.ended = true;
-        if !self.said {
-            self.give_up();
-        }
-        self.advance();
+    /// How it ended once it is done, and why, if it was not delivered.
+    pub(super) fn fate(self) -> (Outcome, Option<String>) {
+        self.fate.map_or((Outcome::Delivered, None), |(outcome, why)| (outcome, Some(why)))
     }
 
     /// Whether everything was shown or given up.
@@ -331,6 +399,7 @@ impl Item {
 
     fn next_page(&mut self, body: usize) {
         self.tail.drain(..body);
+        (self.page, self.start) = (self.page + 1, self.start + body);
         self.shown = None;
         self.doubtful = false;
     }
@@ -351,7 +420,8 @@ impl Item {
     }
 
     /// Telegram refuses this part of the text: it goes on behind it.
-    pub(super) fn skip(&mut self, body: usize) {
+    pub(super) fn skip(&mut self, body: usize, why: &str) {
+        self.fate = Some((Outcome::Failed, why.to_owned()));
         self.next_page(body.min(self.tail.len()));
         self.advance();
     }

@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::chat::Conversation;
+use crate::clock::UnixMillis;
 
 const NOW: MonoNanos = MonoNanos(1_000_000_000);
 
@@ -93,24 +95,80 @@ fn an_endless_text_is_cut_off_and_its_end_still_told() {
     assert!(item.tail.contains("cut off") && item.tail.ends_with("⚡ Stopped."));
 }
 
+/// An entry of a reply that runs, or has ended with `text`.
+fn entry(text: Option<&str>, end: Option<ReplyEnd>, parts: Vec<Part>) -> Entry {
+    Entry {
+        id: EntryId(1),
+        turn: Some(TurnId(7)),
+        conversation: Conversation::new("telegram", "1"),
+        text: text.map(str::to_owned),
+        end,
+        created_at: UnixMillis(0),
+        parts,
+    }
+}
+
+fn part(number: u32, start: usize, message_id: Option<i64>) -> Part {
+    Part { number, start, is_marked: false, message_id: message_id.map(|id| id.to_string()) }
+}
+
 #[test]
-fn a_reply_whose_turn_does_not_go_on_ends_where_it_is() {
-    let mut item = reply();
-    item.push("So far", NOW);
-    item.set_activity("Read");
-    item.unclaim();
+fn a_reply_that_runs_waits_for_its_text_and_goes_on_where_it_was() {
+    let mut item = Item::restore(1, entry(None, None, vec![part(0, 0, Some(5)), part(1, 4000, Some(6))]), NOW);
     assert_eq!(item.want(), Want::Nothing);
-    item.expire();
-    assert_eq!(text_of(&item), "So far");
-    let mut silent = reply();
-    silent.unclaim();
-    silent.expire();
-    assert!(silent.is_done());
-    let mut claimed = reply();
-    claimed.unclaim();
-    claimed.claim();
-    claimed.expire();
-    assert!(!claimed.is_done());
+    item.so_far(&format!("{}tail", "x".repeat(4000)), NOW);
+    let Want::Show { edit, text, .. } = item.want() else { panic!("something to show") };
+    assert_eq!((edit, text.as_str()), (Some(6), "tail"));
+}
+
+#[test]
+fn an_ended_reply_is_told_from_its_last_part_on() {
+    let text = "word ".repeat(1000);
+    let whole = Item::restore(1, entry(Some(&text), Some(ReplyEnd::Stopped), Vec::new()), NOW);
+    let Want::Show { edit: None, body, .. } = whole.want() else { panic!("something to show") };
+    let parts = vec![part(0, 0, Some(5)), part(1, body, None)];
+    let item = Item::restore(1, entry(Some(&text), Some(ReplyEnd::Stopped), parts), NOW);
+    let Want::Show { edit: None, text: shown, .. } = item.want() else { panic!("something to show") };
+    assert_eq!(shown, format!("{RECOVERED}{}\n\n⚡ Stopped.", &text[body..]), "it may have been shown");
+}
+
+#[test]
+fn what_is_shown_of_a_lost_text_stays_and_its_end_is_a_message_of_its_own() {
+    let end = || Some(ReplyEnd::Failed("killed".into()));
+    let shown = part(0, 0, Some(5));
+    let mut item = Item::restore(1, entry(None, None, vec![shown.clone()]), NOW);
+    item.end(&end().expect("an end"), NOW);
+    let restored = Item::restore(1, entry(None, end(), vec![shown.clone()]), NOW);
+    for item in [item, restored] {
+        let attempt = item.attempt().expect("it has an entry");
+        let Want::Show { edit: None, text, .. } = item.want() else { panic!("a message of its own") };
+        assert_eq!(text.trim(), "❌ killed");
+        // That it was sent is known to whoever finds the entry next.
+        let parts = vec![shown.clone(), part(attempt.number, attempt.start, Some(6))];
+        let again = Item::restore(1, entry(None, end(), parts), NOW);
+        assert!(matches!(again.want(), Want::Show { edit: Some(6), .. }));
+    }
+}
+
+proptest! {
+    #[test]
+    fn an_item_made_of_its_entry_anew_goes_on_with_the_same_messages(
+        text in "[a-c \n😀]{0,300}", blank in 0..9000usize, cuts in 0..6usize
+    ) {
+        let text = format!("{}{text}{}", " ".repeat(blank % 5000), "word\n".repeat(blank / 3));
+        let end = ReplyEnd::Failed("x".into());
+        let mut item = Item::restore(1, entry(Some(&text), Some(end.clone()), Vec::new()), NOW);
+        let mut parts = Vec::new();
+        for message_id in 0..i64::try_from(cuts).expect("few") {
+            let Want::Show { text: page, .. } = item.want() else { break };
+            let attempt = item.attempt().expect("it has an entry");
+            parts.push(part(attempt.number, attempt.start, Some(message_id)));
+            let restored = Item::restore(1, entry(Some(&text), Some(end.clone()), parts.clone()), NOW);
+            let Want::Show { edit, text: again, .. } = restored.want() else { panic!("the same page") };
+            prop_assert_eq!((edit, &again), (Some(message_id), &page));
+            item.showed(message_id, page);
+        }
+    }
 }
 
 proptest! {

@@ -9,7 +9,7 @@
 //!
 //! `api` speaks HTTP, `intake` reads updates, `item` is one reply and how it is split over messages, `delivery` the
 //! queues of all chats, `failure` what an error means to them, `limiter` how often anything may be sent; `task` drives
-//! them, `saved` is what it hands over, and `keep` has the same for the case of a kill.
+//! them, `ledger` has what they found out recorded, and `saved` is what is handed over besides.
 //!
 //! **Invariants**
 //! - An update is confirmed only after the store has it; a poll may be dropped at any time, because dropping it
@@ -25,14 +25,12 @@ mod delivery;
 mod failure;
 mod intake;
 mod item;
-mod keep;
+mod ledger;
 mod limiter;
 mod pace;
 mod saved;
 mod split;
 mod task;
-
-use std::os::fd::OwnedFd;
 
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -49,11 +47,9 @@ pub const PLATFORM: &str = "telegram";
 /// Commands that may wait for the task. It always takes them promptly, so a full queue is a burst.
 const COMMANDS: usize = 256;
 
-/// Starts the task of the platform; `restored` is the state in an earlier [`PlatformEvent::Frozen`], and `log` the
-/// recovery log of the process before, whose state counts if none was handed over: the process was killed then, and
-/// replies wait up to a minute for their turns to go on ([`crate::chat::ReplyStep::SoFar`], or an end). Without one the
-/// task makes one. A duplicate of its fd is returned with the handle, to be kept where a kill does not reach; nothing
-/// if the kernel has none to give.
+/// Starts the task of the platform; `restored` is the state in an earlier [`PlatformEvent::Frozen`]. What is to be
+/// shown is taken from the store in any case. A reply of which neither has the text waits until its turn goes on
+/// ([`crate::chat::ReplyStep::SoFar`]) or ends.
 ///
 /// It returns at once: the task connects on its own and tells how that goes as
 /// [`PlatformEvent::Link`]. The task ends by [`super::PlatformCommand::Stop`], or when the handle or the receiver of
@@ -63,10 +59,9 @@ pub fn spawn(
     restored: Option<Value>,
     store: Store,
     events: mpsc::Sender<PlatformEvent>,
-    log: Option<OwnedFd>,
-) -> (PlatformHandle, Option<OwnedFd>) {
+) -> PlatformHandle {
     let (sender, commands) = mpsc::channel(COMMANDS);
-    let (task, log) = Task::new(config, restored, log, store, commands, events);
+    let task = Task::new(config, restored, store, commands, events);
     tokio::spawn(task.run());
-    (PlatformHandle::new(PLATFORM.into(), sender), log)
+    PlatformHandle::new(PLATFORM.into(), sender)
 }

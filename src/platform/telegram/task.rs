@@ -3,13 +3,11 @@
 //! **Invariants**
 //! - Whatever happens, a command is taken promptly: nothing in the loop waits but for the store, to make a batch of
 //!   messages durable.
-//! - Before a message is sent or edited it is kept that this is being done, and after it how it went, before anything
-//!   of that is told.
+//! - A message is recorded in the outbox before it is sent and when it was, by the request itself.
 //! - After a freeze no request is started, and [`PlatformEvent::Frozen`] is the last event until the thaw. Requests
 //!   that end later still change the state here, so a thaw goes on as if nothing had been.
 
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -21,9 +19,9 @@ use tokio::task::JoinSet;
 use super::PLATFORM;
 use super::api::{Api, Disposition, Me, TelegramError};
 use super::client::{Client, perform};
-use super::delivery::{Action, Delivery, Next, Pace};
+use super::delivery::{Delivery, Next, Pace};
 use super::intake::{self, Account};
-use super::keep::{Keep, must_be_kept};
+use super::ledger::{Booked, Ledger};
 use super::pace::{after, back_off};
 use super::saved::{Saved, VERSION};
 use crate::chat::LinkState;
@@ -99,6 +97,7 @@ enum Step {
     Built(Result<Api, TelegramError>),
     Polled(Polled),
     Sent(String, Result<Option<i64>, TelegramError>),
+    Booked(Booked),
     Woke,
 }
 
@@ -114,36 +113,29 @@ pub(super) struct Task {
     client: Client,
     poll: Poll,
     delivery: Delivery,
-    keep: Keep,
-    /// Something happened that must not be forgotten at a kill.
-    unkept: bool,
+    ledger: Ledger,
     sends: JoinSet<(String, Result<Option<i64>, TelegramError>)>,
     link: LinkState,
     phase: Phase,
 }
 
 impl Task {
-    /// A task that has not run yet. `restored` is what the image before handed over, `log` what it or a process that was
-    /// killed kept. Returns with it a duplicate of the log's fd.
+    /// A task that has not run yet. `restored` is what the image before handed over.
     pub(super) fn new(
         config: TelegramConfig,
         restored: Option<Value>,
-        log: Option<OwnedFd>,
         store: Store,
         commands: mpsc::Receiver<PlatformCommand>,
         events: mpsc::Sender<PlatformEvent>,
-    ) -> (Self, Option<OwnedFd>) {
+    ) -> Self {
         // A token without a colon is none; Telegram will say so.
         let id = config.token.expose().split_once(':').map_or("unknown", |(id, _)| id).to_owned();
-        let (keep, kept) = Keep::open(log);
-        let log = keep.fd();
-        let killed = restored.is_none() && kept.is_some();
-        let mut saved = Saved::restore(restored.or(kept), &id);
-        let delivery = std::mem::take(&mut saved.delivery);
-        let delivery = if killed { delivery.recover(MonoNanos::now()) } else { delivery.adopt() };
-        let task = Self {
+        let mut saved = Saved::restore(restored, &id);
+        let delivery = std::mem::take(&mut saved.delivery).adopt();
+        Self {
             client: Client::build(&config),
             config,
+            ledger: Ledger::open(store.clone()),
             store,
             commands,
             events,
@@ -160,13 +152,10 @@ impl Task {
                 asked_until: saved.poll_asked_until,
             },
             delivery,
-            keep,
-            unkept: true,
             sends: JoinSet::new(),
             link: LinkState::Connecting,
             phase: Phase::Running,
-        };
-        (task, log)
+        }
     }
 
     /// Runs until it is told to stop.
@@ -185,6 +174,8 @@ impl Task {
                 Step::Built(outcome) => self.built(outcome),
                 Step::Polled(polled) => self.polled(polled).await,
                 Step::Sent(chat, outcome) => self.sent(&chat, &outcome),
+                Step::Booked(Booked::Read(outbox)) => self.delivery.take_up(*outbox, MonoNanos::now()),
+                Step::Booked(Booked::Other) => {}
             }
         }
     }
@@ -213,7 +204,8 @@ impl Task {
                 permit.send(self.outbox.pop_front().expect("the branch is open only with an event"));
                 Step::EventTaken
             }
-            command = self.commands.recv() => Step::Command(command),
+            // What goes on with a reply must find it.
+            command = self.commands.recv(), if self.ledger.is_open() => Step::Command(command),
             outcome = self.client.built() => Step::Built(outcome),
             polled = next_poll(&mut self.poll.future) => {
                 self.poll.future = None;
@@ -223,6 +215,7 @@ impl Task {
                 Ok((chat, outcome)) => Step::Sent(chat, outcome),
                 Err(error) => std::panic::resume_unwind(error.into_panic()),
             },
+            booked = self.ledger.booked() => Step::Booked(booked),
             () = tokio::time::sleep(wake) => Step::Woke,
         }
     }
@@ -237,6 +230,8 @@ impl Task {
             }
             wake = wake.min(again_at.max(now));
         }
+        let found = self.delivery.take_findings();
+        wake = wake.min(self.ledger.advance(found, now).unwrap_or(wake));
         match self.phase {
             Phase::Running => {
                 wake = wake.min(self.start_sends(now, Pace::Streaming).unwrap_or(wake));
@@ -249,7 +244,7 @@ impl Task {
                 wake = wake.min(until);
             }
             Phase::Draining { until, told: false } => {
-                if self.sends.is_empty() || until <= now {
+                if (self.sends.is_empty() && self.ledger.is_settled()) || until <= now {
                     self.outbox.push_back(PlatformEvent::Drained { platform: PLATFORM.into() });
                     self.phase = Phase::Draining { until, told: true };
                 } else {
@@ -259,7 +254,8 @@ impl Task {
             Phase::Draining { told: true, .. } | Phase::Frozen => {}
             Phase::Stopping { until } => {
                 let due = self.start_sends(now, Pace::Flushing);
-                if until <= now || (due.is_none() && self.sends.is_empty()) {
+                let is_done = due.is_none() && self.sends.is_empty() && self.ledger.is_settled();
+                if until <= now || is_done {
                     self.outbox.push_back(PlatformEvent::Stopped { platform: PLATFORM.into() });
                     self.phase = Phase::Leaving { until: after(now, FAREWELL) };
                 }
@@ -267,16 +263,7 @@ impl Task {
             }
             Phase::Leaving { until } => wake = wake.min(until),
         }
-        self.remember();
         wake.since(now)
-    }
-
-    /// Keeps the state, if there is anything new to keep: what is told from here on is true also after a kill.
-    fn remember(&mut self) {
-        if std::mem::take(&mut self.unkept) {
-            let (state, keep) = (Self::state(&self.account, &self.poll, &self.delivery), &mut self.keep);
-            keep.put(&state);
-        }
     }
 
     fn state<'a>(account: &Account, poll: &Poll, delivery: &'a Delivery) -> Saved<&'a Delivery> {
@@ -297,6 +284,8 @@ impl Task {
     /// Starts the requests that may start now; says when the next may.
     fn start_sends(&mut self, now: MonoNanos, pace: Pace) -> Option<MonoNanos> {
         let api = match &self.client {
+            // Who waits for the outbox is woken by it.
+            _ if !self.ledger.is_open() => return Some(after(now, SLEEP_MAX)),
             Client::Ready(api) if !self.refused() => api.clone(),
             // Worth waiting for, also when stopping.
             Client::Building(_) => return Some(after(now, SLEEP_MAX)),
@@ -313,13 +302,10 @@ impl Task {
                 Next::Idle => break None,
             }
         };
-        // Whoever finds them kept knows that their fate is unknown, so that comes before they are made.
-        self.unkept |= requests.iter().any(|request| request.action != Action::Typing);
-        self.remember();
         for request in requests {
-            let api = api.clone();
+            let (api, store) = (api.clone(), self.store.clone());
             self.sends.spawn(async move {
-                let outcome = perform(&api, &request).await;
+                let outcome = perform(&api, &store, &request).await;
                 (request.chat, outcome)
             });
         }
@@ -329,7 +315,9 @@ impl Task {
     /// Opens a poll if none is open and it is time; says when it is.
     fn open_poll(&mut self, now: MonoNanos) -> Option<MonoNanos> {
         let Client::Ready(api) = &self.client else { return None };
-        if self.poll.future.is_some() || self.refused() || !self.outbox.is_empty() {
+        // What is not taken in waits at Telegram.
+        let has_room = self.outbox.is_empty() && !self.delivery.is_crowded();
+        if self.poll.future.is_some() || self.refused() || !has_room {
             return None;
         }
         if self.poll.not_before > now {
@@ -368,11 +356,7 @@ impl Task {
     fn obey(&mut self, command: PlatformCommand) {
         let now = MonoNanos::now();
         match command {
-            PlatformCommand::Deliver(outbound) => {
-                self.unkept |= must_be_kept(&outbound);
-                let over = self.delivery.push(outbound, now);
-                self.outbox.extend(over.map(|turn| PlatformEvent::ReplyDelivered { turn }));
-            }
+            PlatformCommand::Deliver { outbound, entry } => self.delivery.push(*outbound, entry, now),
             PlatformCommand::Stop { drain } => self.phase = Phase::Stopping { until: after(now, drain) },
             _ if matches!(self.phase, Phase::Stopping { .. } | Phase::Leaving { .. }) => {}
             PlatformCommand::Drain { drain } => self.phase = Phase::Draining { until: after(now, drain), told: false },
@@ -393,9 +377,7 @@ impl Task {
     }
 
     fn sent(&mut self, chat: &str, outcome: &Result<Option<i64>, TelegramError>) {
-        self.unkept = true;
-        let over = self.delivery.done(chat, outcome.as_ref().map(|id| *id), MonoNanos::now());
-        self.outbox.extend(over.into_iter().map(|turn| PlatformEvent::ReplyDelivered { turn }));
+        self.delivery.done(chat, outcome.as_ref().map(|id| *id), MonoNanos::now());
         if let Err(error) = outcome
             && error.disposition() == Disposition::Fatal
         {
@@ -407,7 +389,6 @@ impl Task {
         match polled {
             Polled::Me(Ok(me)) => {
                 self.account.username = Some(me.username.unwrap_or_default());
-                self.unkept = true;
                 self.poll_worked();
             }
             Polled::Updates(Ok(updates)) => {
@@ -456,6 +437,7 @@ impl Task {
                 self.poll.not_before = after(self.poll.opened_at, HOLD_MIN);
             }
         }
+        batch.new.iter().for_each(|(_, inbound)| self.delivery.heard(&inbound.conversation.chat));
         // What is stored is told, also beside a failure: it comes again as a duplicate only.
         self.outbox.extend(batch.new.into_iter().map(|(turn, inbound)| PlatformEvent::Inbound { turn, inbound }));
     }
@@ -471,7 +453,6 @@ impl Task {
         let wait = asked.unwrap_or_else(|| back_off(self.poll.failures));
         let now = MonoNanos::now();
         self.poll.not_before = after(now, wait);
-        self.unkept |= asked.is_some();
         self.poll.asked_until = if asked.is_some() { self.poll.not_before } else { MonoNanos::default() };
         let known = matches!(&self.link, LinkState::Retrying { error_code, .. } if error_code == code);
         if !known {

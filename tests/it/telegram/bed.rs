@@ -1,15 +1,17 @@
 //! The platform's task between a test and the test server.
 
-use std::os::fd::OwnedFd;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::time::Duration;
 
-use hermes_gateway::chat::{Conversation, Inbound, LinkState, Outbound, OutboundContent, ReplyStep};
+use hermes_gateway::chat::{Conversation, Inbound, LinkState, Outbound, OutboundContent, ReplyStep, Sender};
+use hermes_gateway::clock::UnixMillis;
 use hermes_gateway::config::{Secret, TelegramConfig};
 use hermes_gateway::id::TurnId;
 use hermes_gateway::platform::telegram::{PLATFORM, spawn};
 use hermes_gateway::platform::{PlatformCommand, PlatformEvent, PlatformHandle};
-use hermes_gateway::store::Store;
+use hermes_gateway::store::{Accepted, Change, EntryId, Store};
 use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
@@ -29,14 +31,23 @@ pub struct Bed {
     dir: tempfile::TempDir,
     pub handle: PlatformHandle,
     pub events: mpsc::Receiver<PlatformEvent>,
+    /// The turns of the tests' replies, by the tests' numbers.
+    turns: Mutex<BTreeMap<i64, Turn>>,
     /// What runs the task since the first kill.
     process: Option<Process>,
 }
 
-/// What ends with a kill: the task and all its requests; and the fd of the log, which does not.
+/// A turn that is answered.
+#[derive(Clone)]
+struct Turn {
+    id: TurnId,
+    entry: Option<EntryId>,
+    said: String,
+}
+
+/// What ends with a kill: the task and all its requests.
 struct Process {
     runtime: Option<Runtime>,
-    log: Option<OwnedFd>,
 }
 
 impl Drop for Process {
@@ -56,7 +67,7 @@ impl Bed {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let store = Store::open(&dir.path().join("state.db")).expect("opens");
         let (handle, events) = launch(&server, server.token(), &store, None);
-        Self { server, store, dir, handle, events, process: None }
+        Self { server, store, dir, handle, events, turns: Mutex::default(), process: None }
     }
 
     pub fn database(&self) -> PathBuf {
@@ -104,25 +115,74 @@ impl Bed {
         .await
     }
 
-    pub async fn delivered(&mut self) -> TurnId {
-        self.event("a delivered reply", |event| match event {
-            PlatformEvent::ReplyDelivered { turn } => Some(turn),
-            _ => None,
-        })
-        .await
+    /// Waits until the outbox has nothing of a reply any more.
+    pub async fn delivered(&self, turn: i64) {
+        let turn = self.turns.lock().expect("not poisoned")[&turn].id;
+        let over = async {
+            while self.store.outbox(PLATFORM).await.expect("reads").entries.iter().any(|e| e.turn == Some(turn)) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        timeout(DEADLINE, over).await.expect("it is delivered in time");
     }
 
-    pub async fn show(&self, chat: i64, content: OutboundContent) {
-        let conversation = Conversation::new(PLATFORM, chat.to_string());
-        self.command(PlatformCommand::Deliver(Outbound { conversation, content })).await;
-    }
-
+    /// Records it and then has it shown, as the daemon does.
     pub async fn notice(&self, chat: i64, text: &str) {
-        self.show(chat, OutboundContent::Notice { text: text.to_owned() }).await;
+        let conversation = Conversation::new(PLATFORM, chat.to_string());
+        let entry = self.change(Change::Notice(conversation.clone(), text.to_owned())).await;
+        let content = OutboundContent::Notice { text: text.to_owned() };
+        self.deliver(Outbound { conversation, content }, entry).await;
     }
 
+    /// The same for a step of a reply; its first step begins it.
     pub async fn reply(&self, chat: i64, turn: i64, step: ReplyStep) {
-        self.show(chat, OutboundContent::Reply { turn: TurnId(turn), step }).await;
+        let conversation = Conversation::new(PLATFORM, chat.to_string());
+        let known = self.turns.lock().expect("not poisoned").get(&turn).cloned();
+        let mut of = match known {
+            Some(of) => of,
+            None => {
+                let id = self.asked(&conversation, turn).await;
+                let entry = self.change(Change::Start(id, Some(conversation.clone()))).await;
+                self.deliver(Outbound::reply(conversation.clone(), id, ReplyStep::Begin), entry).await;
+                Turn { id, entry, said: String::new() }
+            }
+        };
+        match &step {
+            ReplyStep::Delta(text) => of.said.push_str(text),
+            ReplyStep::SoFar(text) => of.said.clone_from(text),
+            ReplyStep::End(end) => {
+                let (text, end) = (Some(of.said.clone()), end.clone());
+                self.change(Change::Finish { turn: of.id, conversation: Some(conversation.clone()), text, end }).await;
+            }
+            ReplyStep::Begin | ReplyStep::Activity(_) => {}
+        }
+        self.deliver(Outbound::reply(conversation, of.id, step), of.entry).await;
+        self.turns.lock().expect("not poisoned").insert(turn, of);
+    }
+
+    /// The message that a turn answers.
+    async fn asked(&self, conversation: &Conversation, turn: i64) -> TurnId {
+        let inbound = Inbound {
+            conversation: conversation.clone(),
+            account: "bed".to_owned(),
+            message_id: turn.to_string(),
+            sender: Sender { id: "1".to_owned(), name: "Ann".to_owned() },
+            sent_at: UnixMillis(0),
+            text: "asked".to_owned(),
+        };
+        match self.store.accept(&inbound).await.expect("accepts") {
+            Accepted::New(turn) => turn,
+            Accepted::Duplicate => panic!("asked twice"),
+        }
+    }
+
+    /// A store that fails for a moment is a part of some tests.
+    async fn change(&self, change: Change) -> Option<EntryId> {
+        self.store.change(vec![change]).await.ok()?.pop()?
+    }
+
+    async fn deliver(&self, outbound: Outbound, entry: Option<EntryId>) {
+        self.command(PlatformCommand::Deliver { outbound: Box::new(outbound), entry }).await;
     }
 
     pub async fn command(&self, command: PlatformCommand) {
@@ -156,25 +216,18 @@ impl Bed {
         bed
     }
 
-    /// Kills the process of the task, and begins another with the recovery log alone.
+    /// Kills the process of the task, and begins another with what the store has.
     pub async fn kill(&mut self) {
-        let log = match self.process.take() {
-            Some(mut process) => {
-                let runtime = process.runtime.take().expect("it runs until it is killed");
-                let ended = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(DEADLINE));
-                ended.await.expect("ends");
-                Some(process.log.take().expect("the kernel gives one"))
-            }
-            None => None,
-        };
+        if let Some(mut process) = self.process.take() {
+            let runtime = process.runtime.take().expect("it runs until it is killed");
+            let ended = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(DEADLINE));
+            ended.await.expect("ends");
+        }
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-        let config = config(self.server.url(), self.server.token());
-        let (sender, events) = mpsc::channel(16);
         let entered = runtime.enter();
-        let (handle, log) = spawn(config, None, self.store.clone(), sender, log);
+        (self.handle, self.events) = launch(&self.server, self.server.token(), &self.store, None);
         drop(entered);
-        (self.handle, self.events) = (handle, events);
-        self.process = Some(Process { runtime: Some(runtime), log });
+        self.process = Some(Process { runtime: Some(runtime) });
     }
 
     pub async fn until<R>(&self, what: &str, look: impl FnMut(&State) -> Option<R>) -> R {
@@ -204,7 +257,7 @@ pub fn launch(
 ) -> (PlatformHandle, mpsc::Receiver<PlatformEvent>) {
     let config = config(server.url(), token);
     let (sender, events) = mpsc::channel(16);
-    (spawn(config, restored, store.clone(), sender, None).0, events)
+    (spawn(config, restored, store.clone(), sender), events)
 }
 
 pub fn config(api_url: String, token: String) -> TelegramConfig {

@@ -1,0 +1,367 @@
+//! What is to be shown in chats, and how far that has come: the outbox and its ledger.
+//!
+//! An *entry* is one reply or notice, made in the transaction that makes it due ([`super::Change`]). A *part* is one
+//! message of a platform in which a piece of it is shown. An entry is `pending` until its first part is tried,
+//! `attempting` until the last one is shown, and then over: `delivered`, `failed` (its platform refuses it) or
+//! `abandoned` (nobody can be reached, or it is too old).
+//!
+//! **Invariants**
+//! - A part is recorded before it is sent, and with the id of its message after its platform has confirmed it. So
+//!   whoever finds one without an id knows that it may have been shown, and only of such a one it is unknown.
+//! - The text of an entry that is over is not kept.
+
+use rusqlite::{Connection, OptionalExtension, params};
+use serde::{Deserialize, Serialize};
+
+use super::{Store, StoreError};
+use crate::chat::{Conversation, ReplyEnd};
+use crate::clock::UnixMillis;
+use crate::id::TurnId;
+
+/// Names an entry; later ones are higher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct EntryId(pub i64);
+
+/// How an entry ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Everything was shown.
+    Delivered,
+    /// The platform refuses it, or a part of it.
+    Failed,
+    /// Nobody can be reached, or it could not be delivered for too long.
+    Abandoned,
+}
+
+impl Outcome {
+    /// As the ledger has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Failed => "failed",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
+/// An entry that is not over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its id.
+    pub id: EntryId,
+    /// The turn that is answered; none for a notice.
+    pub turn: Option<TurnId>,
+    /// Where it is to be shown.
+    pub conversation: Conversation,
+    /// All of its text; none while the turn runs, and of a turn whose answer was lost.
+    pub text: Option<String>,
+    /// How the reply ended; none while the turn runs, and for a notice, which is complete from the start.
+    pub end: Option<ReplyEnd>,
+    /// When it was made.
+    pub created_at: UnixMillis,
+    /// Its parts so far, in order.
+    pub parts: Vec<Part>,
+}
+
+/// One message of an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Counted from 0.
+    pub number: u32,
+    /// Where in the entry's text it begins, in bytes.
+    pub start: usize,
+    /// It begins with the word that it may be a repeat.
+    pub is_marked: bool,
+    /// The platform's id of the message; none while nobody knows whether it is shown.
+    pub message_id: Option<String>,
+}
+
+/// A part that is about to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// Its entry.
+    pub entry: EntryId,
+    /// As in [`Part`].
+    pub number: u32,
+    /// As in [`Part`].
+    pub start: usize,
+    /// As in [`Part`].
+    pub is_marked: bool,
+}
+
+/// What became of an attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// The part is shown.
+    Shown {
+        /// The platform's id of the message.
+        message_id: String,
+    },
+    /// The platform did not take it, so nobody has seen it.
+    Refused,
+}
+
+/// What a platform has found out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// An entry is over.
+    Over {
+        /// Which.
+        entry: EntryId,
+        /// How.
+        outcome: Outcome,
+        /// Why, if it was not delivered; without secrets.
+        error: Option<String>,
+    },
+    /// Nobody can be reached in a chat.
+    Unreachable {
+        /// Which.
+        chat: String,
+        /// The platform's word; without secrets.
+        error: String,
+    },
+    /// Somebody can be reached there again.
+    Reachable {
+        /// Which.
+        chat: String,
+    },
+    /// A chat has another id.
+    Moved {
+        /// The id it had.
+        chat: String,
+        /// The id it has.
+        to: String,
+    },
+}
+
+/// A chat of which something is remembered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Nobody could be reached there.
+    Unreachable(String),
+    /// It has another id, the second.
+    Moved(String, String),
+}
+
+/// What a platform has to go on with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outbox {
+    /// What is not over, oldest first.
+    pub entries: Vec<Entry>,
+    /// The last entry that was made by then, for any platform: none up to it is new.
+    pub last: Option<EntryId>,
+    /// What is remembered of chats.
+    pub targets: Vec<Target>,
+}
+
+impl Store {
+    /// All that a platform has to deliver, and what is remembered of its chats. A reply that stopped growing without
+    /// an end, because its turn is not one that runs, is ended here.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn outbox(&self, platform: &str) -> Result<Outbox, StoreError> {
+        let platform = platform.to_owned();
+        let (rows, last, targets) = self
+            .writer
+            .run("list what is to be delivered", move |db| {
+                Ok((open_rows(db, &platform)?, last_entry(db)?, targets(db, &platform)?))
+            })
+            .await?;
+        let entries = rows.into_iter().map(Row::read).collect::<Result<_, _>>()?;
+        Ok(Outbox { entries, last, targets })
+    }
+
+    /// Records that a part is about to be sent.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn attempt(&self, attempt: Attempt) -> Result<(), StoreError> {
+        let now = UnixMillis::now();
+        self.writer
+            .run("record an attempt to deliver", move |db| {
+                let Attempt { entry, number, start, is_marked } = attempt;
+                let start = i64::try_from(start).unwrap_or(i64::MAX);
+                db.prepare_cached(
+                    "INSERT INTO parts (entry, number, start, marked) VALUES (?1, ?2, ?3, ?4)
+                     ON CONFLICT DO UPDATE SET start = ?3, marked = ?4, message_id = NULL",
+                )?
+                .execute(params![entry.0, number, start, is_marked])?;
+                db.prepare_cached(
+                    "UPDATE outbox SET state = 'attempting', attempts = attempts + 1, updated_ms = ?2
+                     WHERE id = ?1 AND state IN ('pending', 'attempting')",
+                )?
+                .execute(params![entry.0, now.0])?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// Records what became of an attempt, once that is known.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn attempted(&self, entry: EntryId, number: u32, seen: Seen) -> Result<(), StoreError> {
+        self.writer
+            .run("record a delivery", move |db| {
+                match seen {
+                    Seen::Shown { message_id } => {
+                        db.prepare_cached("UPDATE parts SET message_id = ?3 WHERE entry = ?1 AND number = ?2")?
+                            .execute(params![entry.0, number, message_id])?;
+                    }
+                    Seen::Refused => {
+                        db.prepare_cached("DELETE FROM parts WHERE entry = ?1 AND number = ?2 AND marked = 0")?
+                            .execute(params![entry.0, number])?;
+                    }
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    /// Records what a platform has found out.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn found(&self, platform: &str, findings: Vec<Finding>) -> Result<(), StoreError> {
+        let (platform, now) = (platform.to_owned(), UnixMillis::now());
+        self.writer
+            .run("record how deliveries ended", move |db| {
+                findings.iter().try_for_each(|finding| record(db, &platform, finding, now))
+            })
+            .await
+    }
+
+    /// How many entries are in each state of the ledger, by its name.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn ledger(&self) -> Result<Vec<(String, i64)>, StoreError> {
+        self.writer
+            .run("count the deliveries", |db| {
+                db.prepare("SELECT state, count(*) FROM outbox GROUP BY state ORDER BY state")?
+                    .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+                    .collect()
+            })
+            .await
+    }
+}
+
+/// An entry as it is stored.
+struct Row {
+    id: i64,
+    turn: Option<i64>,
+    conversation: String,
+    text: Option<String>,
+    end: Option<String>,
+    created_ms: i64,
+    parts: Vec<Part>,
+}
+
+impl Row {
+    fn read(self) -> Result<Entry, StoreError> {
+        let corrupt = |source| StoreError::Corrupt { what: "an entry of the outbox", source };
+        Ok(Entry {
+            id: EntryId(self.id),
+            turn: self.turn.map(TurnId),
+            conversation: serde_json::from_str(&self.conversation).map_err(corrupt)?,
+            text: self.text,
+            end: self.end.map(|end| serde_json::from_str(&end)).transpose().map_err(corrupt)?,
+            created_at: UnixMillis(self.created_ms),
+            parts: self.parts,
+        })
+    }
+}
+
+fn open_rows(db: &Connection, platform: &str) -> rusqlite::Result<Vec<Row>> {
+    // The gateway ends every turn that was running. What else has no end is of a turn that is over without its word.
+    db.prepare_cached(
+        "UPDATE outbox SET ending = '\"complete\"' WHERE state IN ('pending', 'attempting') AND platform = ?1
+         AND turn IS NOT NULL AND ending IS NULL
+         AND NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.id = outbox.turn AND inbox.state = 'running')",
+    )?
+    .execute([platform])?;
+    let mut rows: Vec<Row> = db
+        .prepare_cached(
+            "SELECT id, turn, conversation, text, ending, created_ms FROM outbox
+             WHERE state IN ('pending', 'attempting') AND platform = ?1 ORDER BY id",
+        )?
+        .query_map([platform], |row| {
+            Ok(Row {
+                id: row.get(0)?,
+                turn: row.get(1)?,
+                conversation: row.get(2)?,
+                text: row.get(3)?,
+                end: row.get(4)?,
+                created_ms: row.get(5)?,
+                parts: Vec::new(),
+            })
+        })?
+        .collect::<Result<_, _>>()?;
+    let mut parts =
+        db.prepare_cached("SELECT number, start, marked, message_id FROM parts WHERE entry = ?1 ORDER BY number")?;
+    for row in &mut rows {
+        row.parts = parts
+            .query_map([row.id], |part| {
+                Ok(Part {
+                    number: part.get(0)?,
+                    start: usize::try_from(part.get::<_, i64>(1)?).unwrap_or(0),
+                    is_marked: part.get(2)?,
+                    message_id: part.get(3)?,
+                })
+            })?
+            .collect::<Result<_, _>>()?;
+    }
+    Ok(rows)
+}
+
+fn last_entry(db: &Connection) -> rusqlite::Result<Option<EntryId>> {
+    // Not max(id): the newest may be gone already, and its number is not given again.
+    db.prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'")?
+        .query_row([], |row| Ok(EntryId(row.get(0)?)))
+        .optional()
+}
+
+fn targets(db: &Connection, platform: &str) -> rusqlite::Result<Vec<Target>> {
+    db.prepare_cached("SELECT chat, moved_to FROM targets WHERE platform = ?1 ORDER BY since_ms")?
+        .query_map([platform], |row| {
+            let chat: String = row.get(0)?;
+            Ok(match row.get(1)? {
+                Some(to) => Target::Moved(chat, to),
+                None => Target::Unreachable(chat),
+            })
+        })?
+        .collect()
+}
+
+fn record(db: &Connection, platform: &str, finding: &Finding, now: UnixMillis) -> rusqlite::Result<()> {
+    match finding {
+        Finding::Over { entry, outcome, error } => {
+            db.prepare_cached(
+                "UPDATE outbox SET state = ?2, error = ?3, text = NULL, updated_ms = ?4
+                 WHERE id = ?1 AND state IN ('pending', 'attempting')",
+            )?
+            .execute(params![entry.0, outcome.as_str(), error, now.0])?;
+            db.prepare_cached("DELETE FROM parts WHERE entry = ?1")?.execute([entry.0])?;
+        }
+        Finding::Unreachable { chat, error } => {
+            db.prepare_cached(
+                "INSERT OR REPLACE INTO targets (platform, chat, moved_to, error, since_ms) VALUES (?1, ?2, NULL, ?3, ?4)",
+            )?
+            .execute(params![platform, chat, error, now.0])?;
+        }
+        Finding::Reachable { chat } => {
+            db.prepare_cached("DELETE FROM targets WHERE platform = ?1 AND chat = ?2 AND moved_to IS NULL")?
+                .execute([platform, chat])?;
+        }
+        Finding::Moved { chat, to } => {
+            db.prepare_cached(
+                "INSERT OR REPLACE INTO targets (platform, chat, moved_to, error, since_ms) VALUES (?1, ?2, ?3, NULL, ?4)",
+            )?
+            .execute(params![platform, chat, to, now.0])?;
+        }
+    }
+    Ok(())
+}
