@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -176,7 +176,7 @@ pub(super) fn ground(claimed: Claimed) -> Result<Ground, DaemonError> {
         }
     };
     // The first thread.
-    let (store, opening) = Store::open_beside(&home.state_db());
+    let (store, opening) = Store::open_beside(&home.state_db(), !matches!(inherited, Left::Everything(..)));
     Ok(Ground { options, home, config, lock, store, opening, notifier, unit, fd_store, activated, inherited, way_back })
 }
 
@@ -216,7 +216,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     let (mut inherited, passport) = ground.inherited.open();
     // Nothing is started, or taken over, without a database. From here to the first word to the service manager
     // nothing is awaited, so no part runs and nothing is consumed: until then the way back leads to the same state.
-    let early = opened(ground.opening, &mut signals, inherited.is_some()).await?;
+    let (early, aside) = opened(ground.opening, &mut signals, inherited.is_some()).await?;
     fault::at(Point::Adopting);
     let (ports, events) = queues();
     let mut keeper = Keeper::new(ground.fd_store, passport.as_ref(), inherited.as_ref());
@@ -279,16 +279,21 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     removed.into_iter().for_each(|outlet| daemon.dismiss(outlet));
     daemon.keeper.keep(lock_fd(), daemon.lock.as_fd());
     daemon.begin(passport, came_back, ground.way_back, recovered).await;
-    daemon.heed(early).await;
+    daemon.heed(early, aside).await;
     Ok(daemon)
 }
 
-/// Waits for the database. Returns what signals asked for meanwhile: a stop, else the latest.
+/// Waits for the database. Returns what signals asked for meanwhile: a stop, else the latest; and where a damaged
+/// database is that was set aside.
 ///
 /// # Errors
 /// [`DaemonError::Store`]; [`DaemonError::Stopped`] if the database does not open within a grace of a stop, because it
 /// may hang for as long as its disk does.
-async fn opened(opening: Opening, signals: &mut Signals, something_runs: bool) -> Result<Option<Request>, DaemonError> {
+async fn opened(
+    opening: Opening,
+    signals: &mut Signals,
+    something_runs: bool,
+) -> Result<(Option<Request>, Option<PathBuf>), DaemonError> {
     // What runs already is stopped in order, and that takes a database.
     let grace = if something_runs { STOP_GRACE } else { Duration::ZERO };
     let done = opening.done();
@@ -296,7 +301,7 @@ async fn opened(opening: Opening, signals: &mut Signals, something_runs: bool) -
     let mut asked = None;
     let signal = loop {
         tokio::select! {
-            opened = &mut done => return opened.map(|()| asked).map_err(DaemonError::Store),
+            opened = &mut done => return opened.map(|aside| (asked, aside)).map_err(DaemonError::Store),
             request = signals.next() => match request {
                 Request::Stop(name) => break name,
                 Request::Restart | Request::Reload => asked = Some(request),
@@ -305,14 +310,17 @@ async fn opened(opening: Opening, signals: &mut Signals, something_runs: bool) -
     };
     tracing::info!(signal, "asked to stop before the database is open");
     match tokio::time::timeout(grace, done).await {
-        Ok(opened) => opened.map(|()| Some(Request::Stop(signal))).map_err(DaemonError::Store),
+        Ok(opened) => opened.map(|aside| (Some(Request::Stop(signal)), aside)).map_err(DaemonError::Store),
         Err(_) => Err(DaemonError::Stopped { signal }),
     }
 }
 
 impl Daemon {
-    /// What a signal asked for while nothing could be done about it.
-    async fn heed(&mut self, early: Option<Request>) {
+    /// What a signal asked for, and what came of the database, while nothing could be done about it.
+    async fn heed(&mut self, early: Option<Request>, aside: Option<PathBuf>) {
+        if let Some(aside) = aside {
+            self.tell_damage(&aside).await;
+        }
         if let Some(request) = early {
             self.handle(Event::Signal(request)).await;
         }

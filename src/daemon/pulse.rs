@@ -150,7 +150,7 @@ mod tests {
     #[tokio::test]
     async fn a_writer_that_is_gone_is_no_sign_of_life() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let (store, opening) = Store::open_beside(dir.path());
+        let (store, opening) = Store::open_beside(dir.path(), false);
         opening.done().await.expect_err("a directory is no database");
         let mut pulse = Pulse::default();
         pulse.beat(&store);

@@ -1,12 +1,14 @@
 //! What is told: to chats, to control clients, to systemd, in `gateway_state.json`.
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use super::DaemonError;
 use super::run::Daemon;
 use super::state::Origin;
 use super::swap::{Pending, Swap};
-use crate::chat::{LinkState, Outbound, ReplyEnd, ReplyStep};
+use crate::chat::{Conversation, LinkState, Outbound, ReplyEnd, ReplyStep};
 use crate::clock::UnixMillis;
 use crate::config::Home;
 use crate::control::ControlCommand;
@@ -14,7 +16,7 @@ use crate::control::proto::{self, AgentStatus, HandoffReport, PlatformStatus, Pr
 use crate::gateway::{AgentView, Describe, Effect, Requester, notice, text};
 use crate::handoff::Phase;
 use crate::jsonrpc::ErrorObject;
-use crate::platform::local;
+use crate::platform::{local, telegram};
 use crate::report::Chain;
 use crate::service::state_file::{self, GatewayState, HandoffState, LinkPhase, PlatformState, ProcessRecord};
 
@@ -61,6 +63,14 @@ impl Daemon {
             effects.push(step_of(by, ReplyStep::End(ReplyEnd::Complete)));
         }
         self.carry_out(effects).await;
+    }
+
+    /// Tells the admins that a damaged database was set aside, where a direct chat has the id of its user.
+    pub(super) async fn tell_damage(&mut self, aside: &Path) {
+        let admins = self.config.telegram.iter().flat_map(|telegram| &telegram.allow_admin_from);
+        let told = text::database_damaged(aside);
+        let tell = |admin: &String| notice(&Conversation::new(telegram::PLATFORM, admin.clone()), told.clone());
+        self.carry_out(admins.map(tell).collect()).await;
     }
 
     pub(super) async fn tell_done(&mut self, origin: &Origin, report: &HandoffReport) {

@@ -334,6 +334,9 @@ impl Daemon {
             self.write_state_file();
         }
         self.watch_probation().await;
+        let mut effects = Vec::new();
+        self.gateway.expire(UnixMillis::now(), &mut effects);
+        self.carry_out(effects).await;
     }
 
     /// Tells systemd that the gateway is alive, if it is.

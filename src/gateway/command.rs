@@ -217,7 +217,7 @@ impl Gateway {
 
 impl super::Ask {
     /// The first option of the earliest kind that there is; the order of options says nothing.
-    fn first_of(&self, kinds: &[&str]) -> Option<&crate::agent::PermissionOption> {
+    pub(super) fn first_of(&self, kinds: &[&str]) -> Option<&crate::agent::PermissionOption> {
         kinds.iter().find_map(|kind| self.options.iter().find(|option| option.kind == *kind))
     }
 }

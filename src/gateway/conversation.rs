@@ -48,6 +48,15 @@ pub(super) struct Ask {
     pub(super) request: u64,
     pub(super) title: String,
     pub(super) options: Vec<PermissionOption>,
+    /// When the chat was told.
+    #[serde(default = "UnixMillis::now")]
+    pub(super) asked_at: UnixMillis,
+}
+
+impl Ask {
+    pub(super) fn new(request: u64, title: String, options: Vec<PermissionOption>) -> Self {
+        Self { request, title, options, asked_at: UnixMillis::now() }
+    }
 }
 
 impl Talk {

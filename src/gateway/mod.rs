@@ -25,6 +25,7 @@ pub use access::{Access, Allowed};
 pub use command::ChatCommand;
 use conversation::{Ask, Running, Talk, Waiting};
 pub use effect::{Describe, Effect, Requester};
+use text::Expired;
 
 use crate::agent::{AgentCommand, AgentEvent, RecoveredPermission, RecoveredTurn, TurnOutcome, TurnUpdate};
 use crate::chat::{Conversation, Inbound, Outbound, ReplyEnd, ReplyStep};
@@ -40,6 +41,8 @@ const TALKS_LIMIT: usize = 10_000;
 /// How old a message may be that is asked only after the gateway was killed or stopped. Nobody expects an answer to
 /// last week's question.
 const STALE: Duration = Duration::from_secs(24 * 3600);
+/// How long the agent waits for an answer to a permission request, and its chat's other messages with it.
+const ASK_MAX: Duration = Duration::from_secs(3600);
 /// Strangers who were told that they may not talk; beyond that they are ignored.
 const STRANGERS_LIMIT: usize = 1_000;
 
@@ -245,7 +248,7 @@ impl Gateway {
         effects.push(reply(&conversation, open.turn, ReplyStep::SoFar(said.text.clone())));
         for RecoveredPermission { request, title, options } in said.permissions {
             effects.push(notice(&conversation, text::permission_open(&title, &options)));
-            talk.asks.push_back(Ask { request, title, options });
+            talk.asks.push_back(Ask::new(request, title, options));
         }
         self.turns.insert(open.turn, conversation);
         if let Some(outcome) = said.outcome {
@@ -279,7 +282,7 @@ impl Gateway {
             AgentEvent::Permission { turn, request, title, options } => {
                 let Some(talk) = self.talk_of(turn) else { return };
                 effects.push(notice(&talk.conversation, text::permission(&title, &options)));
-                talk.asks.push_back(Ask { request, title, options });
+                talk.asks.push_back(Ask::new(request, title, options));
             }
             AgentEvent::TurnEnded { turn, outcome, text } => self.turn_ended(turn, outcome, text, effects),
             AgentEvent::Died { agent, how, restart_in }
@@ -290,6 +293,19 @@ impl Gateway {
             | AgentEvent::Frozen { .. }
             | AgentEvent::FreezeFailed { .. }
             | AgentEvent::Stopped { .. } => {}
+        }
+    }
+
+    /// Denies what the agents have asked and nobody has answered for too long, with a word to the chats.
+    pub fn expire(&mut self, now: UnixMillis, effects: &mut Vec<Effect>) {
+        for talk in self.talks.values_mut() {
+            while let Some(ask) = talk.asks.pop_front_if(|ask| now.since(ask.asked_at) >= ASK_MAX) {
+                let option = ask.first_of(&["reject_once", "reject_always"]).map(|option| option.id.clone());
+                let answer = AgentCommand::Permission { request: ask.request, option };
+                let told = text::permission_expired(&ask.title, Expired::Unanswered(ASK_MAX));
+                effects.push(Effect::Agent(talk.agent.clone(), answer));
+                effects.push(notice(&talk.conversation, told));
+            }
         }
     }
 
@@ -324,7 +340,9 @@ impl Gateway {
         let Some(conversation) = self.turns.remove(&turn) else { return };
         let talk = self.talk(&conversation);
         talk.running = None;
-        talk.asks.clear();
+        for ask in std::mem::take(&mut talk.asks) {
+            effects.push(notice(&conversation, text::permission_expired(&ask.title, Expired::TurnOver)));
+        }
         let end = match outcome {
             TurnOutcome::Ended { stop_reason } if stop_reason == "end_turn" => ReplyEnd::Complete,
             TurnOutcome::Ended { stop_reason } => ReplyEnd::Failed(text::stop_reason(&stop_reason)),

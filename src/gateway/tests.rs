@@ -181,6 +181,33 @@ fn after_a_kill_what_waited_is_asked_and_what_ran_is_told() {
 }
 
 #[test]
+fn a_permission_request_that_can_no_longer_be_answered_is_told_as_such() {
+    let mut gateway = gateway();
+    ready(&mut gateway);
+    say(&mut gateway, 1, USER, "go");
+    let ask = |request| {
+        let options = ["allow_once", "reject_once"].map(|kind| PermissionOption {
+            id: kind.into(),
+            name: kind.into(),
+            kind: kind.into(),
+        });
+        AgentEvent::Permission { turn: TurnId(1), request, title: format!("rm {request}"), options: options.into() }
+    };
+    event(&mut gateway, ask(5));
+    let mut effects = Vec::new();
+    gateway.expire(UnixMillis::now(), &mut effects);
+    assert_eq!(short(&effects), [""; 0]);
+    let hour_ms = i64::try_from(ASK_MAX.as_millis()).expect("small");
+    gateway.expire(UnixMillis(UnixMillis::now().0 + hour_ms + 1000), &mut effects);
+    let denied = r#"default <- Permission { request: 5, option: Some("reject_once") }"#;
+    assert_eq!(short(&effects), [denied, "notice ⌛ Denied, because nobody answered within 60 min: rm 5"]);
+    event(&mut gateway, ask(6));
+    let ended = short(&event(&mut gateway, ended(1, end_turn())));
+    let told = "notice ⌛ No longer to be answered: rm 6. The turn that asked is over.";
+    assert_eq!(ended, [told, r#"1 ends Complete Some("")"#]);
+}
+
+#[test]
 fn a_turn_that_outlived_the_gateway_goes_on_with_its_session_and_what_the_agent_asks() {
     let mut gateway = gateway();
     let take_up = |gateway: &mut Gateway, turn, session: &str, outcome: Option<TurnOutcome>| {

@@ -1,6 +1,7 @@
 //! What the gateway says in chats, all in one place. Plain text, for every platform.
 
 use std::fmt::Write;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::agent::PermissionOption;
@@ -46,6 +47,32 @@ pub(super) fn whoami(inbound: &Inbound, admin: bool) -> String {
 
 pub(super) fn interrupted() -> &'static str {
     "the gateway was killed while your message was being answered, and the rest of the answer is lost; /retry asks again"
+}
+
+/// Why a permission request can no longer be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expired {
+    /// The turn that asked is over.
+    TurnOver,
+    /// Nobody has answered for so long.
+    Unanswered(Duration),
+}
+
+pub(super) fn permission_expired(title: &str, why: Expired) -> String {
+    match why {
+        Expired::TurnOver => format!("⌛ No longer to be answered: {title}. The turn that asked is over."),
+        Expired::Unanswered(after) => {
+            format!("⌛ Denied, because nobody answered within {} min: {title}", after.as_secs() / 60)
+        }
+    }
+}
+
+pub(crate) fn database_damaged(aside: &Path) -> String {
+    format!(
+        "⚠ The database was damaged. It is kept as {}, and a new one is in its place: messages that waited in it are \
+         lost, and agents begin new sessions.",
+        aside.display()
+    )
 }
 
 pub(super) fn command_lost(command: &str) -> String {

@@ -10,6 +10,7 @@
 //! Deliberately absent: anything volatile. That is the handoff's memfd.
 
 mod change;
+mod damage;
 mod history;
 mod inbox;
 mod meta;
@@ -54,6 +55,23 @@ pub enum StoreError {
         /// The newest schema version known here.
         known: i64,
     },
+    /// The database is damaged.
+    #[error("{path} is damaged: {problem}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// SQLite's finding.
+        problem: String,
+    },
+    /// A damaged database cannot be set aside.
+    #[error("{path} is damaged and cannot be renamed; move it away by hand")]
+    SetAside {
+        /// The file.
+        path: PathBuf,
+        /// The kernel's reason.
+        #[source]
+        source: std::io::Error,
+    },
     /// A statement failed.
     #[error("the database refused to {what}")]
     Sql {
@@ -92,15 +110,15 @@ pub struct Store {
 /// A database that is being opened.
 #[derive(Debug)]
 pub struct Opening {
-    opened: oneshot::Receiver<Result<(), StoreError>>,
+    opened: oneshot::Receiver<Result<Option<PathBuf>, StoreError>>,
 }
 
 impl Opening {
-    /// Waits until the database is open.
+    /// Waits until the database is open. Returns where a damaged one is that was set aside.
     ///
     /// # Errors
     /// As [`Store::open`].
-    pub async fn done(self) -> Result<(), StoreError> {
+    pub async fn done(self) -> Result<Option<PathBuf>, StoreError> {
         self.opened.await.unwrap_or(Err(StoreError::Stopped))
     }
 }
@@ -112,14 +130,16 @@ impl Store {
     /// [`StoreError::Open`], [`StoreError::TooNew`].
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let connection = schema::open(path)?;
-        Ok(Self { writer: Writer::start(|| Ok(connection)).0 })
+        Ok(Self { writer: Writer::start(|| Ok((connection, None))).0 })
     }
 
     /// As [`Store::open`], but beside the caller, who must not count on the store until [`Opening::done`] says that it
-    /// is open. What is asked of it before waits.
-    pub fn open_beside(path: &Path) -> (Self, Opening) {
+    /// is open. What is asked of it before waits. If it is to be checked, a database that is damaged is set aside and a
+    /// new one takes its place; an image that takes over while people wait does not check what the one before used.
+    pub fn open_beside(path: &Path, check: bool) -> (Self, Opening) {
         let path = path.to_owned();
-        let (writer, opened) = Writer::start(move || schema::open(&path));
+        let open = move || if check { damage::open(&path) } else { schema::open(&path).map(|db| (db, None)) };
+        let (writer, opened) = Writer::start(open);
         (Self { writer }, Opening { opened })
     }
 
@@ -171,7 +191,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_asked_while_the_database_is_being_opened_is_answered() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let (store, opening) = Store::open_beside(&dir.path().join("state.db"));
+        let (store, opening) = Store::open_beside(&dir.path().join("state.db"), true);
         store.set_meta("k", "v".into()).await.expect("writes");
         opening.done().await.expect("it is open");
         assert_eq!(store.meta("k").await.expect("reads").as_deref(), Some("v"));
@@ -180,7 +200,7 @@ mod tests {
     #[tokio::test]
     async fn a_database_that_cannot_be_opened_says_why_and_does_nothing() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let (store, opening) = Store::open_beside(dir.path());
+        let (store, opening) = Store::open_beside(dir.path(), true);
         assert!(matches!(opening.done().await, Err(StoreError::Open { .. })));
         assert!(matches!(store.meta("k").await, Err(StoreError::Stopped)));
     }

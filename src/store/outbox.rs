@@ -365,3 +365,124 @@ fn record(db: &Connection, platform: &str, finding: &Finding, now: UnixMillis) -
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chat::{Inbound, Sender};
+    use crate::store::{Accepted, Change};
+
+    const CHAT: &str = "7";
+
+    fn conversation() -> Conversation {
+        Conversation::new("telegram", CHAT)
+    }
+
+    fn open() -> (tempfile::TempDir, Store) {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let store = Store::open(&dir.path().join("state.db")).expect("opens");
+        (dir, store)
+    }
+
+    async fn asked(store: &Store, id: &str) -> TurnId {
+        let inbound = Inbound {
+            conversation: conversation(),
+            account: "bot".into(),
+            message_id: id.into(),
+            sender: Sender { id: "1".into(), name: "Ann".into() },
+            sent_at: UnixMillis(5),
+            text: "hello".into(),
+        };
+        let Accepted::New(turn) = store.accept(&inbound).await.expect("accepts") else { panic!("a new message") };
+        turn
+    }
+
+    async fn entries(store: &Store) -> Vec<Entry> {
+        store.outbox("telegram").await.expect("reads").entries
+    }
+
+    fn attempt(entry: EntryId, number: u32, start: usize) -> Attempt {
+        Attempt { entry, number, start, is_marked: false }
+    }
+
+    fn over(entry: EntryId, outcome: Outcome) -> Vec<Finding> {
+        vec![Finding::Over { entry, outcome, error: None }]
+    }
+
+    #[tokio::test]
+    async fn a_reply_goes_from_its_start_over_its_parts_to_its_end() {
+        let (_dir, store) = open();
+        let turn = asked(&store, "1").await;
+        let begun = store.change(vec![Change::Start(turn, Some(conversation()))]).await.expect("records");
+        let id = begun[0].expect("an entry");
+        let again = store.change(vec![Change::Start(turn, Some(conversation()))]).await.expect("records");
+        assert_eq!(again, begun, "a turn has one reply");
+        store.attempt(attempt(id, 0, 0)).await.expect("records");
+        store.attempted(id, 0, Seen::Shown { message_id: "90".into() }).await.expect("records");
+        store.attempt(attempt(id, 1, 4000)).await.expect("records");
+        let [entry] = entries(&store).await.try_into().expect("one");
+        assert_eq!((entry.turn, &entry.text, &entry.end), (Some(turn), &None, &None));
+        let parts: Vec<_> = entry.parts.iter().map(|part| (part.start, part.message_id.as_deref())).collect();
+        assert_eq!(parts, [(0, Some("90")), (4000, None)]);
+        let end = ReplyEnd::Complete;
+        let finish = Change::Finish { turn, conversation: None, text: Some("all".into()), end: end.clone() };
+        store.change(vec![finish]).await.expect("records");
+        let [entry] = entries(&store).await.try_into().expect("one");
+        assert_eq!((entry.text.as_deref(), entry.end), (Some("all"), Some(end)));
+        assert!(store.open_turns().await.expect("lists").is_empty());
+        store.found("telegram", over(id, Outcome::Delivered)).await.expect("records");
+        assert_eq!(entries(&store).await, []);
+        assert_eq!(store.ledger().await.expect("counts"), [("delivered".to_owned(), 1)]);
+        assert!(store.outbox("telegram").await.expect("reads").last >= Some(id), "what is over counts");
+    }
+
+    #[tokio::test]
+    async fn what_was_refused_was_not_shown_and_what_is_over_stays_over() {
+        let (_dir, store) = open();
+        let notice = Change::Notice(conversation(), "word".into());
+        let id = store.change(vec![notice]).await.expect("records")[0].expect("an entry");
+        store.attempt(attempt(id, 0, 0)).await.expect("records");
+        store.attempted(id, 0, Seen::Refused).await.expect("records");
+        assert_eq!(entries(&store).await[0].parts, []);
+        store.attempt(Attempt { is_marked: true, ..attempt(id, 0, 0) }).await.expect("records");
+        store.attempted(id, 0, Seen::Refused).await.expect("records");
+        assert!(entries(&store).await[0].parts[0].is_marked, "what may have been shown before still may");
+        store.found("telegram", over(id, Outcome::Abandoned)).await.expect("records");
+        store.found("telegram", over(id, Outcome::Delivered)).await.expect("records");
+        assert_eq!(store.ledger().await.expect("counts"), [("abandoned".to_owned(), 1)]);
+    }
+
+    #[tokio::test]
+    async fn a_reply_whose_turn_is_over_without_a_word_is_ended() {
+        let (_dir, store) = open();
+        let turn = asked(&store, "1").await;
+        let start = Change::Start(turn, Some(conversation()));
+        store.change(vec![start, Change::Close(turn)]).await.expect("records");
+        assert_eq!(entries(&store).await[0].end, Some(ReplyEnd::Complete));
+    }
+
+    #[tokio::test]
+    async fn all_changes_are_recorded_or_none() {
+        let (_dir, store) = open();
+        let turn = asked(&store, "1").await;
+        store.attempt(attempt(EntryId(99), 0, 0)).await.expect_err("there is no such entry");
+        store.writer.run("break", |db| db.execute_batch("DROP TABLE parts; DROP TABLE outbox")).await.expect("drops");
+        let changes = vec![Change::Close(turn), Change::Notice(conversation(), "word".into())];
+        store.change(changes).await.expect_err("there is no outbox");
+        assert_eq!(store.open_turns().await.expect("lists").len(), 1, "the message is not dealt with");
+    }
+
+    #[tokio::test]
+    async fn what_is_known_of_a_chat_is_kept_until_it_is_healed() {
+        let (_dir, store) = open();
+        let unreachable = Finding::Unreachable { chat: CHAT.into(), error: "blocked".into() };
+        let moved = Finding::Moved { chat: "-1".into(), to: "-100".into() };
+        store.found("telegram", vec![unreachable, moved]).await.expect("records");
+        let moved = Target::Moved("-1".into(), "-100".into());
+        let targets = store.outbox("telegram").await.expect("reads").targets;
+        assert!(targets.len() == 2 && targets.contains(&moved) && targets.contains(&Target::Unreachable(CHAT.into())));
+        let healed = ["-1", CHAT].map(|chat| Finding::Reachable { chat: chat.into() });
+        store.found("telegram", healed.into()).await.expect("records");
+        assert_eq!(store.outbox("telegram").await.expect("reads").targets, [moved], "where it moved stays known");
+    }
+}

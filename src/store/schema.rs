@@ -34,6 +34,9 @@ struct Step {
 /// All of them, in order. `tests/data` has a database of each.
 const STEPS: &[Step] = &[Step { version: 1, sql: V1, read_by: 1 }, Step { version: 2, sql: V2, read_by: 1 }];
 
+/// What there is after all steps.
+const TABLES: &[&str] = &["inbox", "sessions", "cursors", "meta", "handoffs", "outbox", "parts", "targets"];
+
 const V1: &str = "
 CREATE TABLE inbox (
     id           INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -143,6 +146,17 @@ pub(super) fn inspect(path: &Path) -> Result<i64, StoreError> {
     Ok(found)
 }
 
+/// A table that should be there and is not.
+pub(super) fn missing_table(connection: &Connection) -> rusqlite::Result<Option<&'static str>> {
+    let mut query = connection.prepare("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?1")?;
+    for table in TABLES.iter().copied() {
+        if query.query_row([table], |row| row.get::<_, i64>(0))? == 0 {
+            return Ok(Some(table));
+        }
+    }
+    Ok(None)
+}
+
 /// What a reader must know.
 fn read_by(connection: &Connection) -> rusqlite::Result<i64> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
@@ -208,6 +222,9 @@ mod tests {
         drop(first);
         let now = open(&path).expect("it is brought to this version");
         assert_eq!((step(&now), read_by(&now)), (Ok(SCHEMA_VERSION), Ok(1)));
+        assert_eq!(missing_table(&now), Ok(None));
+        let count = |name: &str| STEPS.iter().map(|step| step.sql.matches(name).count()).sum::<usize>();
+        assert_eq!(count("CREATE TABLE"), TABLES.len());
     }
 
     #[test]

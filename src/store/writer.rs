@@ -1,6 +1,8 @@
 //! The thread that owns the connection. Jobs that are queued together are committed together, so that durability
 //! costs one fsync for many messages.
 
+use std::path::PathBuf;
+
 use rusqlite::{Connection, Transaction};
 use tokio::sync::{mpsc, oneshot};
 
@@ -16,6 +18,9 @@ const BATCH: usize = 256;
 type Job = Box<dyn FnOnce(&Transaction<'_>, bool) -> Answer + Send>;
 type Answer = Box<dyn FnOnce(Result<(), String>) + Send>;
 
+/// A database, and where a damaged one is whose place it takes.
+type Opened = (Connection, Option<PathBuf>);
+
 #[derive(Clone, Debug)]
 pub(super) struct Writer {
     jobs: mpsc::Sender<Job>,
@@ -24,15 +29,15 @@ pub(super) struct Writer {
 impl Writer {
     /// Starts the thread, which first of all opens the database; the receiver is told how that went.
     pub(super) fn start(
-        open: impl FnOnce() -> Result<Connection, StoreError> + Send + 'static,
-    ) -> (Self, oneshot::Receiver<Result<(), StoreError>>) {
+        open: impl FnOnce() -> Result<Opened, StoreError> + Send + 'static,
+    ) -> (Self, oneshot::Receiver<Result<Option<PathBuf>, StoreError>>) {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let (tell, opened) = oneshot::channel();
         std::thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || {
                 let (outcome, connection) = match open() {
-                    Ok(connection) => (Ok(()), Some(connection)),
+                    Ok((connection, aside)) => (Ok(aside), Some(connection)),
                     Err(error) => (Err(error), None),
                 };
                 drop(tell.send(outcome));
@@ -140,7 +145,7 @@ mod tests {
     async fn a_transaction_that_sqlite_undid_writes_nothing_and_all_its_jobs_are_told() {
         let connection = Connection::open_in_memory().expect("opens");
         connection.execute_batch("CREATE TABLE t (n INTEGER)").expect("creates");
-        let (writer, _opened) = Writer::start(move || Ok(connection));
+        let (writer, _opened) = Writer::start(move || Ok((connection, None)));
         let insert = |n: i64| writer.run("insert", move |db| db.execute("INSERT INTO t VALUES (?1)", [n]));
         // As SQLite does it by itself when the disk is full.
         let undo = writer.run("undo", |db| -> rusqlite::Result<()> {

@@ -97,6 +97,36 @@ async fn draining_does_not_outlive_the_process_that_drained() {
     assert_no_panic(&gateway);
 }
 
+/// What waited in it is lost, and said so; the gateway serves.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_database_is_set_aside_and_the_admins_are_told() {
+    let telegram = TelegramServer::start().await;
+    let mut gateway = start(&telegram_config(&telegram)).await;
+    telegram.say(USER, USER, "before");
+    telegram.until("an answer", |state| (!state.texts(USER).is_empty()).then_some(())).await;
+    gateway.signal(Signal::SIGKILL);
+    gateway.wait();
+    let path = gateway.home().join("state.db");
+    // It has the header once more.
+    fs::remove_file(gateway.home().join("state.db-wal")).expect("a kill leaves it");
+    let mut bytes = fs::read(&path).expect("reads");
+    bytes[..100].fill(0xa5);
+    fs::write(&path, bytes).expect("writes");
+    gateway.start_again().await;
+    telegram
+        .until("the word of it", |state| {
+            state.texts(USER).iter().any(|text| text.contains("state.db.damaged-")).then_some(())
+        })
+        .await;
+    let names = fs::read_dir(gateway.home()).expect("lists").map(|entry| entry.expect("reads").file_name());
+    let aside: Vec<_> = names.filter(|name| name.to_string_lossy().contains(".db.damaged-")).collect();
+    assert!(!aside.is_empty(), "it is kept");
+    telegram.say(USER, USER, "after");
+    telegram.until("an answer", |state| state.texts(USER).iter().any(|text| text == "after").then_some(())).await;
+    assert!(gateway.log().contains("the database is damaged and was set aside"), "{}", gateway.log());
+    assert_no_panic(&gateway);
+}
+
 /// Who holds the database's lock stands for a disk that does not answer: the start waits for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_while_the_database_is_being_opened_is_an_orderly_stop() {
