@@ -27,6 +27,9 @@ use crate::jsonrpc::ErrorObject;
 /// So much of the end of a prompt is remembered, in bytes, to find it in the history.
 const PROMPT_BYTES_MAX: usize = 4096;
 
+/// What to do once the agent has the message: its model sees it before whatever comes next.
+const GO_ON: &str = "Say `continue`, or /retry to ask again";
+
 /// A prompt, to be known again. White space does not count: agents trim what they keep. Empty if it was given by an
 /// image that did not note it; then any message is taken for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +47,7 @@ impl Prompt {
     }
 
     /// Whether it is the end of these pieces, and begins where one of them does.
-    fn ends<'a>(&self, pieces: impl Iterator<Item = &'a String> + DoubleEndedIterator) -> bool {
+    fn ends<'a>(&self, pieces: impl DoubleEndedIterator<Item = &'a String>) -> bool {
         let mut missing = self.text.as_str();
         for piece in pieces.rev().map(|piece| without_space(piece)) {
             match missing.strip_suffix(&piece) {
@@ -142,26 +145,32 @@ impl Resume {
             return (None, self.lost("its history does not have your message"));
         }
         if history.answer.trim().is_empty() {
-            return (None, self.lost("its history has your message, but nothing of the answer"));
+            let lost = loss(how, !self.said.is_empty());
+            let reason = format!("{lost}: its history has your message, but nothing of the answer. {GO_ON}");
+            return (None, TurnOutcome::Failed { reason });
         }
         let whole = join(&self.said, &history.answer);
         let found = match whole {
             Some(_) => "while it answered; this is what it has kept of its answer",
             None => "before it had answered in full; your message is in its history",
         };
-        let reason = format!("the agent ended ({how}) {found}. Say `continue`, or /retry to ask again");
+        let reason = format!("the agent ended ({how}) {found}. {GO_ON}");
         (whole, TurnOutcome::Failed { reason })
     }
 }
 
 /// How a turn ends of which nothing more is to be had. `begun`: something was said in it.
-pub(super) fn lost(how: &str, begun: bool, why: &str) -> TurnOutcome {
+fn lost(how: &str, begun: bool, why: &str) -> TurnOutcome {
+    TurnOutcome::Failed { reason: format!("{}: {why}; /retry asks again", loss(how, begun)) }
+}
+
+fn loss(how: &str, begun: bool) -> String {
     let what = if begun {
         "before it had answered in full, and the rest of the answer is lost"
     } else {
         "before it answered, and the answer is lost"
     };
-    TurnOutcome::Failed { reason: format!("the agent ended ({how}) {what}: {why}; /retry asks again") }
+    format!("the agent ended ({how}) {what}")
 }
 
 impl Connection {
@@ -298,9 +307,8 @@ impl Connection {
 /// The text of a turn in which `said` was said, and of whose answer a history has `kept`. It always begins with `said`,
 /// because that is shown already. `None` if there is nothing new in it. White space need not agree.
 fn join(said: &str, kept: &str) -> Option<String> {
-    if kept.starts_with(said) {
-        let news = !kept[said.len()..].trim().is_empty();
-        return news.then(|| kept.to_owned());
+    if let Some(rest) = kept.strip_prefix(said) {
+        return (!rest.trim().is_empty()).then(|| kept.to_owned());
     }
     match rest(said, kept) {
         Some(rest) if rest.trim().is_empty() => None,

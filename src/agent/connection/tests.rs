@@ -70,7 +70,11 @@ fn refuse(connection: &mut Connection, code: i64) -> String {
 }
 
 fn text(connection: &mut Connection, session: &str, text: &str) {
-    let update = json!({"sessionUpdate": "agent_message_chunk", "content": {"type": "text", "text": text}});
+    piece(connection, session, "agent_message_chunk", text);
+}
+
+fn piece(connection: &mut Connection, session: &str, kind: &str, text: &str) {
+    let update = json!({"sessionUpdate": kind, "content": {"type": "text", "text": text}});
     let params = json!({"sessionId": session, "update": update});
     say(connection, &Message::Notification { method: acp::SESSION_UPDATE.into(), params });
 }
@@ -342,6 +346,17 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+fn answer(with: u8) -> Result<Value, crate::jsonrpc::ErrorObject> {
+    match with {
+        0 => Ok(json!({"protocolVersion": 1, "agentCapabilities": {"loadSession": true}, "sessionId": "s1"})),
+        1 => Ok(json!({"protocolVersion": 1, "sessionId": "s2", "stopReason": "end_turn"})),
+        2 => Ok(json!({})),
+        3 => Err(crate::jsonrpc::ErrorObject::new(acp::NOT_FOUND, "no")),
+        4 => Err(crate::jsonrpc::ErrorObject::new(acp::AUTH_REQUIRED, "no")),
+        _ => Ok(json!({"protocolVersion": 1, "stopReason": "cancelled", "sessionId": 3})),
+    }
+}
+
 fn prompt(turn: i64) -> String {
     format!("prompt of {turn}.")
 }
@@ -394,23 +409,10 @@ fn play(steps: &[Step], carry: bool) -> (Vec<String>, Vec<u8>) {
             Step::Cancel(turn) => connection.cancel(now, TurnId(*turn)),
             Step::Answer(request) => connection.answer(*request, Some("y".into())),
             Step::Reply { id, with } => {
-                let outcome = match with {
-                    0 => {
-                        Ok(json!({"protocolVersion": 1, "agentCapabilities": {"loadSession": true}, "sessionId": "s1"}))
-                    }
-                    1 => Ok(json!({"protocolVersion": 1, "sessionId": "s2", "stopReason": "end_turn"})),
-                    2 => Ok(json!({})),
-                    3 => Err(crate::jsonrpc::ErrorObject::new(acp::NOT_FOUND, "no")),
-                    4 => Err(crate::jsonrpc::ErrorObject::new(acp::AUTH_REQUIRED, "no")),
-                    _ => Ok(json!({"protocolVersion": 1, "stopReason": "cancelled", "sessionId": 3})),
-                };
-                say(&mut connection, &Message::Response { id: RequestId::Number(*id), outcome });
+                say(&mut connection, &Message::Response { id: RequestId::Number(*id), outcome: answer(*with) });
             }
             Step::Replay { session: of, turn } => {
-                let update =
-                    json!({"sessionUpdate": "user_message_chunk", "content": {"type": "text", "text": prompt(*turn)}});
-                let params = json!({"sessionId": session(*of), "update": update});
-                say(&mut connection, &Message::Notification { method: acp::SESSION_UPDATE.into(), params });
+                piece(&mut connection, &session(*of), "user_message_chunk", &prompt(*turn));
             }
             Step::Text(of) => text(&mut connection, &session(*of), "x"),
             Step::Ask { id, session: of } => ask(&mut connection, *id, &session(*of)),

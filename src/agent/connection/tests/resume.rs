@@ -10,14 +10,11 @@ enum Kept {
 use Kept::{Agent, User};
 
 fn replay(connection: &mut Connection, history: &[Kept]) {
-    for piece in history {
-        let (kind, piece) = match piece {
-            User(text) => ("user_message_chunk", text),
-            Agent(text) => ("agent_message_chunk", text),
-        };
-        let update = json!({"sessionUpdate": kind, "content": {"type": "text", "text": piece}});
-        let params = json!({"sessionId": "s", "update": update});
-        say(connection, &Message::Notification { method: acp::SESSION_UPDATE.into(), params });
+    for kept in history {
+        match kept {
+            User(text) => piece(connection, "s", "user_message_chunk", text),
+            Agent(text) => piece(connection, "s", "agent_message_chunk", text),
+        }
     }
 }
 
@@ -105,7 +102,7 @@ fn an_answer_that_is_lost_is_called_so_with_the_reason() {
         let (shown, reason) = answered(&mut loading(said), history);
         let lost = if said.is_empty() { "and the answer is lost" } else { "and the rest of the answer is lost" };
         assert_eq!(shown, None);
-        assert!(reason.contains(lost) && reason.contains(why) && reason.ends_with("/retry asks again"), "{reason}");
+        assert!(reason.contains(lost) && reason.contains(why) && reason.contains("/retry"), "{reason}");
     }
 }
 
