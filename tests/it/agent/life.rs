@@ -90,7 +90,7 @@ async fn a_stop_kills_what_ignores_it_with_all_its_children() {
 }
 
 /// Whether a process that is not our child runs: nobody may be there to reap it.
-fn is_alive(pid: i32) -> bool {
+pub(super) fn is_alive(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with('Z'))
 }

@@ -12,7 +12,7 @@ use super::*;
 ///
 /// A prompt `die KEPT` is answered with `hello` and a SIGKILL; before that it keeps `nothing`, the `message` alone, or as
 /// well a `part` of the answer that is shorter or a `whole` one that is longer than what it has said. `session/load`
-/// waits in the middle of the replay while `$DIR/hold` is there.
+/// waits in the middle of the replay while `$DIR/hold` is there, and death while `$DIR/wait` is.
 fn keeper(folder: &Path, loads: bool) -> AgentSpec {
     let body = r#"
         piece() {
@@ -41,6 +41,7 @@ fn keeper(folder: &Path, loads: bool) -> AgentSpec {
                     [ "$text" != 'die part' ] || keep agent_message_chunk hell
                     [ "$text" != 'die whole' ] || { keep agent_message_chunk hello; keep agent_message_chunk ' world'; }
                     piece agent_message_chunk hello
+                    while [ -e "$DIR/wait" ]; do sleep 0.01; done
                     kill -9 $$
                     ;;
                 esac
@@ -136,27 +137,31 @@ async fn no_process_within_the_limit_loses_the_answer() {
 
 #[tokio::test]
 async fn a_turn_is_taken_up_over_handoffs_without_a_process_and_in_the_middle_of_the_replay() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let hold = folder.path().join("hold");
-    fs::write(&hold, "").expect("writes");
-    let limits = Limits { backoff_min: Duration::from_millis(100), ..quick() };
-    let mut rig = Rig::with(keeper(folder.path(), true), limits);
-    let mut told = BTreeMap::new();
-    die(&mut rig, &mut told, "die whole").await;
-    let snapshot = rig.freeze(&mut told).await;
-    assert!(snapshot.fds.is_none() && snapshot.turns == 1);
-    rig.adopt(snapshot);
-    rig.ready().await;
-    for _ in 0..5 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
+    for (kept, text, said) in
+        [("whole", "hello world", "what it has kept"), ("message", "hello", "nothing of the answer")]
+    {
+        let folder = tempfile::tempdir().expect("a folder");
+        let hold = folder.path().join("hold");
+        fs::write(&hold, "").expect("writes");
+        let limits = Limits { backoff_min: Duration::from_secs(1), ..quick() };
+        let mut rig = Rig::with(keeper(folder.path(), true), limits);
+        let mut told = BTreeMap::new();
+        die(&mut rig, &mut told, &format!("die {kept}")).await;
         let snapshot = rig.freeze(&mut told).await;
+        assert!(snapshot.fds.is_none() && snapshot.turns == 1);
         rig.adopt(snapshot);
+        rig.ready().await;
+        for _ in 0..5 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            let snapshot = rig.freeze(&mut told).await;
+            rig.adopt(snapshot);
+        }
+        fs::remove_file(&hold).expect("removes");
+        read_to_the_end(&mut rig, &mut told).await;
+        assert_eq!(told[&1].text, text);
+        assert!(reason(&told[&1]).contains(said), "{told:?}");
+        rig.stop().await;
     }
-    fs::remove_file(&hold).expect("removes");
-    read_to_the_end(&mut rig, &mut told).await;
-    assert_eq!(told[&1].text, "hello world");
-    assert!(reason(&told[&1]).contains("what it has kept"), "{told:?}");
-    rig.stop().await;
 }
 
 fn runtime() -> Runtime {
@@ -219,18 +224,46 @@ fn a_turn_is_taken_up_over_kills_of_the_gateway_in_the_middle_of_the_replay_and_
 fn an_agent_that_is_found_dead_is_asked_what_it_has_kept() {
     let folder = tempfile::tempdir().expect("a folder");
     let spec = keeper(folder.path(), true);
-    let fds = runtime().block_on(async {
+    let wait = folder.path().join("wait");
+    fs::write(&wait, "").expect("writes");
+    let (pid, fds) = runtime().block_on(async {
         let mut rig = Rig::new(spec.clone());
+        let pid = rig.ready().await;
         rig.prompt(1, None, "die whole").await;
-        while !matches!(rig.next().await, AgentEvent::Session { .. }) {}
-        rig.fds.take().expect("it was started")
+        while !matches!(rig.next().await, AgentEvent::Update { .. }) {}
+        (pid, rig.fds.take().expect("it was started"))
     });
+    fs::remove_file(&wait).expect("removes");
+    while life::is_alive(pid) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
     runtime().block_on(async {
         let (mut rig, turns) = recover(&spec, &fds);
         let mut told = taken_up(turns);
         read_to_the_end(&mut rig, &mut told).await;
         assert_eq!(told[&1].text, "hello world");
         assert!(reason(&told[&1]).contains("what it has kept"), "{told:?}");
+        assert_eq!(prompts(folder.path()), "die whole\n");
+        rig.stop().await;
+    });
+}
+
+/// Whoever keeps the fds of a dead process until there is another loses nothing in between.
+#[test]
+fn a_kill_of_the_gateway_before_there_is_another_process_loses_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spec = keeper(folder.path(), true);
+    let fds = runtime().block_on(async {
+        let mut rig = Rig::with(spec.clone(), Limits { backoff_min: 10 * PATIENCE, ..quick() });
+        die(&mut rig, &mut BTreeMap::new(), "die whole").await;
+        rig.fds.take().expect("it was started")
+    });
+    runtime().block_on(async {
+        let (mut rig, turns) = recover(&spec, &fds);
+        let mut told = taken_up(turns);
+        assert_eq!(told[&1].text, "hello");
+        read_to_the_end(&mut rig, &mut told).await;
+        assert_eq!(told[&1].text, "hello world");
         assert_eq!(prompts(folder.path()), "die whole\n");
         rig.stop().await;
     });
