@@ -4,9 +4,11 @@ use std::fs;
 use std::path::Path;
 
 use hermes_gateway::agent::{RecoveredTurn, recover_with};
+use hermes_gateway::chat::ReplyEnd;
 use tokio::runtime::Runtime;
 
 use super::*;
+use crate::support::gateway::Gateway;
 
 /// An agent that keeps its history in the file `$DIR/history`, and says in `$DIR/prompts` what it was asked.
 ///
@@ -234,9 +236,7 @@ fn an_agent_that_is_found_dead_is_asked_what_it_has_kept() {
         (pid, rig.fds.take().expect("it was started"))
     });
     fs::remove_file(&wait).expect("removes");
-    while life::is_alive(pid) {
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    runtime().block_on(life::dead(pid));
     runtime().block_on(async {
         let (mut rig, turns) = recover(&spec, &fds);
         let mut told = taken_up(turns);
@@ -267,4 +267,28 @@ fn a_kill_of_the_gateway_before_there_is_another_process_loses_nothing() {
         assert_eq!(prompts(folder.path()), "die whole\n");
         rig.stop().await;
     });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chat_sees_what_was_kept_and_asks_again_itself() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let AgentSpec { command, env, .. } = keeper(folder.path(), true);
+    let (dir, loads) = (&env["DIR"], &env["LOADS"]);
+    let config =
+        format!("[agents.default]\ncommand = {command:?}\ncwd = \"/\"\nenv = {{ DIR = {dir:?}, LOADS = {loads:?} }}\n");
+    let gateway = Gateway::start(Path::new(env!("CARGO_BIN_EXE_hermes")), &config).await;
+    let mut chat = gateway.chat("main").await;
+    for (said, asked) in [("die whole", "die whole\n"), ("/retry", "die whole\ndie whole\n")] {
+        chat.say(said).await;
+        let answer = chat.answer(async |_, _| {}).await;
+        assert_eq!(answer.text, "hello world");
+        match answer.end {
+            ReplyEnd::Failed(reason) => assert!(reason.contains("this is what it has kept of its answer"), "{reason}"),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(prompts(folder.path()), asked);
+    }
+    chat.say("continue").await;
+    let answer = chat.answer(async |_, _| {}).await;
+    assert_eq!((answer.text.as_str(), answer.end), ("yes", ReplyEnd::Complete));
 }
