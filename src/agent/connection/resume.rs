@@ -186,7 +186,8 @@ impl Connection {
                 Stage::Resuming(resume) if !resume.loading => continue,
                 Stage::Resuming(resume) => resume.lost(&format!("it ended again ({how}) while it loaded the session")),
                 Stage::Opening { .. } => {
-                    TurnOutcome::Failed { reason: format!("the agent ended before the turn did: {how}") }
+                    let reason = format!("the agent ended ({how}) before it was given your message; /retry asks again");
+                    TurnOutcome::Failed { reason }
                 }
                 Stage::Cancelling { .. } => TurnOutcome::Cancelled,
                 Stage::Running { session, prompt } if can_load => {
