@@ -141,6 +141,56 @@ async fn a_real_agent_is_carried_in_the_middle_of_a_turn_and_loads_its_session_l
     stop(handle, events).await;
 }
 
+/// How often the model of the agent with this home was asked this.
+fn asked(home: &Path, prompt: &str) -> usize {
+    let prompts = std::fs::read_to_string(home.join("prompts")).expect("the model was asked");
+    let prompts = prompts.lines().map(|line| serde_json::from_str::<Option<String>>(line).expect("JSON"));
+    prompts.filter(|asked| asked.as_deref() == Some(prompt)).count()
+}
+
+/// The agent keeps what the user said, and no part of an answer that its death cut off.
+#[tokio::test]
+async fn a_turn_whose_real_agent_is_killed_is_looked_up_in_its_history_and_not_asked_again() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let mut spec = installed("hermes-agent");
+    spec.env.insert("THIRD_PARTY_HOME".to_owned(), home.path().to_string_lossy().into_owned());
+    let (sender, mut events) = mpsc::channel(4);
+    let handle = spawn(spec, sender);
+    let pid = loop {
+        if let AgentEvent::Ready { pid, .. } = next(&mut events).await {
+            break rustix::process::Pid::from_raw(pid).expect("a process");
+        }
+    };
+    let story = "stream chunks=50 delay=50ms";
+    prompt(&handle, 1, None, story).await;
+    let mut text = String::new();
+    let (opened, _) = read(&mut events, &mut text, 10).await;
+    let (session, _) = opened.expect("a new session");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it runs");
+    let reason = loop {
+        match next(&mut events).await {
+            AgentEvent::TurnEnded { outcome: TurnOutcome::Failed { reason }, .. } => break reason,
+            AgentEvent::TurnEnded { outcome, .. } => panic!("{outcome:?}"),
+            AgentEvent::Update { update: TurnUpdate::SoFar(all), .. } => panic!("it has kept {all}"),
+            _ => {}
+        }
+    };
+    println!("\nhermes-agent, killed in the middle of an answer: {reason}");
+    assert_eq!(
+        reason,
+        "the agent ended (killed by signal 9) before it had answered in full, and the rest of the answer is lost: its \
+         history has your message, but nothing of the answer. Say `continue`, or /retry to ask again"
+    );
+    assert_eq!(asked(home.path(), story), 1, "the model is not asked again");
+    prompt(&handle, 2, Some(session), "hello").await;
+    let mut text = String::new();
+    let (opened, outcome) = read(&mut events, &mut text, usize::MAX).await;
+    assert_eq!((opened, outcome), (None, end_turn()), "the session was loaded already");
+    // Its model sees both messages, and answers the one that it has not answered.
+    assert!(text.starts_with("0,1,"), "{text}");
+    stop(handle, events).await;
+}
+
 /// gateway.toml with the echo example as the default agent and the real one as `real`.
 fn config(publisher: &Publisher, agent_home: &Path) -> String {
     let table = |name: &str, spec: &AgentSpec| {

@@ -102,6 +102,8 @@ pub(super) fn read_initialize(result: Value) -> Result<Introduction, String> {
 /// The parts of a `session/update` that concern a turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum SessionEvent {
+    /// What the user said, in a history that is replayed.
+    User(String),
     Text(String),
     Thought(String),
     /// A tool call began or changed; what is `None` stayed as it was.
@@ -119,6 +121,7 @@ pub(super) fn read_update(params: &Value) -> Option<(SessionId, SessionEvent)> {
     let session = SessionId::from(params.get("sessionId")?.as_str()?);
     let update = params.get("update").unwrap_or(&Value::Null);
     let event = match text_of(update, "sessionUpdate") {
+        Some("user_message_chunk") => content(update).map(SessionEvent::User),
         Some("agent_message_chunk") => content(update).map(SessionEvent::Text),
         Some("agent_thought_chunk") => content(update).map(SessionEvent::Thought),
         Some("tool_call" | "tool_call_update") => tool(update),

@@ -45,6 +45,10 @@ pub(super) struct Read {
 struct Record<S> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     read: Option<Read>,
+    /// In the place of all that was said before in these turns.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    replaced: Vec<(TurnId, String)>,
+    /// Added to that.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     texts: Vec<(TurnId, String)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -71,6 +75,7 @@ impl<S> Default for Record<S> {
     fn default() -> Self {
         Self {
             read: None,
+            replaced: Vec::new(),
             texts: Vec::new(),
             sessions: Vec::new(),
             ended: Vec::new(),
@@ -97,6 +102,10 @@ struct Turns(BTreeMap<TurnId, Told>);
 impl Turns {
     fn text(&mut self, turn: TurnId, text: &str) {
         self.0.entry(turn).or_default().text.push_str(text);
+    }
+
+    fn replace(&mut self, turn: TurnId, text: String) {
+        self.0.entry(turn).or_default().text = text;
     }
 
     fn session(&mut self, turn: TurnId, session: SessionId) {
@@ -202,6 +211,11 @@ impl Journal {
                     _ => self.next.texts.push((*turn, text.clone())),
                 }
             }
+            AgentEvent::Update { turn, update: TurnUpdate::SoFar(text) } => {
+                self.turns.replace(*turn, text.clone());
+                self.next.texts.retain(|(of, _)| of != turn);
+                self.next.replaced.push((*turn, text.clone()));
+            }
             AgentEvent::Session { turn, session, .. } => {
                 self.turns.session(*turn, session.clone());
                 self.next.sessions.push((*turn, session.clone()));
@@ -215,6 +229,11 @@ impl Journal {
         event
     }
 
+    /// What was said in a turn that is not settled.
+    pub(super) fn said(&self, turn: TurnId) -> String {
+        self.turns.0.get(&turn).map(|told| told.text.clone()).unwrap_or_default()
+    }
+
     /// The reply of an ended turn was delivered.
     pub(super) fn settle(&mut self, turn: TurnId) {
         if self.turns.settle(turn) {
@@ -224,21 +243,21 @@ impl Journal {
 
     /// Whether there is something that no record says.
     pub(super) fn has_news(&self) -> bool {
-        let Record { texts, sessions, ended, settled, .. } = &self.next;
-        !(texts.is_empty() && sessions.is_empty() && ended.is_empty() && settled.is_empty())
+        let Record { replaced, texts, sessions, ended, settled, .. } = &self.next;
+        !(replaced.is_empty() && texts.is_empty() && sessions.is_empty() && ended.is_empty() && settled.is_empty())
     }
 
     /// Records what was noted, the new state if it changed, and the read that brought it about, with what it left of a
     /// line that has not ended.
     pub(super) fn record(&mut self, read: Option<(Read, &[u8])>, state: Option<StateRef<'_>>) {
-        let Record { texts, sessions, ended, settled, .. } = std::mem::take(&mut self.next);
+        let Record { replaced, texts, sessions, ended, settled, .. } = std::mem::take(&mut self.next);
         if self.log.is_none() {
             return;
         }
         let whole = state.is_some();
         let (read, rest) = read.map_or((None, &[][..]), |(read, rest)| (Some(read), rest));
         self.reads = read.map_or(self.reads, |read| read.number);
-        let record = Record { read, texts, sessions, ended, settled, state, ..Record::default() };
+        let record = Record { read, replaced, texts, sessions, ended, settled, state, ..Record::default() };
         // The state has the rest of the line itself.
         self.append(&record, if whole { &[] } else { rest });
     }
@@ -308,6 +327,11 @@ impl Journal {
         CarriedJournal { turns: self.turns.clone(), reads: self.reads, compacted_bytes: self.compacted_bytes }
     }
 
+    /// Goes on without a process: it had no log to go on with.
+    pub(super) fn without_log(carried: CarriedJournal) -> Self {
+        Self { turns: carried.turns, ..Self::default() }
+    }
+
     /// Goes on with the log of a process that the previous image handed over, which need not have said what is in it;
     /// without it, if it cannot be read: then nobody else can read it either.
     pub(super) fn adopt(log: OwnedFd, carried: Option<CarriedJournal>) -> Self {
@@ -369,7 +393,9 @@ impl Fold {
     fn add(&mut self, record: &[u8]) -> Result<(), serde_json::Error> {
         let end = record.iter().position(|byte| *byte == b'\n').unwrap_or(record.len());
         let (line, rest) = (&record[..end], record.get(end + 1..).unwrap_or_default());
-        let Record { read, texts, sessions, ended, settled, writing, written, state } = serde_json::from_slice(line)?;
+        let Record { read, replaced, texts, sessions, ended, settled, writing, written, state } =
+            serde_json::from_slice(line)?;
+        replaced.into_iter().for_each(|(turn, text)| self.turns.replace(turn, text));
         texts.iter().for_each(|(turn, text)| self.turns.text(*turn, text));
         sessions.into_iter().for_each(|(turn, session)| self.turns.session(turn, session));
         ended.into_iter().for_each(|(turn, outcome)| drop(self.turns.end(turn, outcome)));

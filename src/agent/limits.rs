@@ -19,6 +19,10 @@ pub struct Limits {
     pub initialize_timeout: Duration,
     /// For `session/new` and `session/load` (which replays a whole history).
     pub session_timeout: Duration,
+    /// From the death of a process to the next that is ready, for turns that the next one takes up.
+    pub resume_timeout: Duration,
+    /// The most of an answer that is taken from a replayed history.
+    pub resumed_bytes_max: usize,
     /// From `session/cancel` to the end of the turn; then it is ended here.
     pub cancel_timeout: Duration,
     /// From the end of a process to the end of its output, which its children may hold open.
@@ -42,6 +46,8 @@ impl Default for Limits {
             tools_max: 1024,
             initialize_timeout: Duration::from_secs(30),
             session_timeout: Duration::from_secs(120),
+            resume_timeout: Duration::from_secs(60),
+            resumed_bytes_max: 1 << 20,
             cancel_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(2),
             stop_grace: Duration::from_secs(3),

@@ -162,7 +162,9 @@ pub enum AgentEvent {
         /// All that was said in it. The connection leaves it out; the journal has it.
         text: String,
     },
-    /// The process ended without being asked to. [`AgentEvent::TurnEnded`] was sent for each of its turns.
+    /// The process ended without being asked to. [`AgentEvent::TurnEnded`] was sent for each of its turns, but for those
+    /// that the next process is asked about: they go on with a [`TurnUpdate::SoFar`] if there is more to show, and end
+    /// then.
     Died {
         /// Who.
         agent: AgentName,
@@ -207,6 +209,9 @@ pub enum AgentEvent {
 pub enum TurnUpdate {
     /// A piece of the answer, to be appended.
     Text(String),
+    /// All that was said in the turn, in the place of what was told before: its process died, and the next one has kept
+    /// more of the answer. It begins with what was told.
+    SoFar(String),
     /// A piece of the agent's reasoning.
     Thought(String),
     /// A tool call began or changed.

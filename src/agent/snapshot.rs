@@ -146,7 +146,9 @@ pub(super) fn take(
         Life::Up(running) => Some(duplicates(running, journal).map_err(FreezeError::Duplicate)?),
     };
     let fds = fds.map(|fds| fds.ok_or(FreezeError::Stopping)).transpose()?;
-    let journal = fds.as_ref().and_then(|fds| fds.log.as_ref()).map(|_| journal.carried());
+    // Without a process there is no log either, but turns that wait for the next one have been told of.
+    let kept = fds.as_ref().is_none_or(|fds| fds.log.is_some());
+    let journal = kept.then(|| journal.carried());
     let state = StateRef { journal, ..state(connection, backoff, life) };
     let state = serde_json::to_value(state).map_err(FreezeError::State)?;
     Ok(AgentSnapshot { state, fds, turns: connection.turns() })
@@ -179,8 +181,9 @@ pub(super) fn restore(snapshot: AgentSnapshot, limits: &Limits) -> Result<Restor
     let mut state: State = serde_json::from_value(snapshot.state).map_err(AdoptError::State)?;
     let fds = snapshot.fds;
     if state.process.is_none() {
-        let State { connection, backoff, start_at, .. } = warned(state);
-        return Ok(Restored { connection, backoff, life: Life::Down { start_at }, journal: Journal::default() });
+        let State { connection, backoff, start_at, journal, .. } = warned(state);
+        let journal = journal.map(Journal::without_log).unwrap_or_default();
+        return Ok(Restored { connection, backoff, life: Life::Down { start_at }, journal });
     }
     let pid = state.process.as_ref().map_or(0, |process| process.pid);
     let mut fds = fds.ok_or(AdoptError::FdsMissing { pid })?;
@@ -206,7 +209,7 @@ pub(super) fn recover(mut fds: AgentFds, limits: &Limits) -> Result<Restored, Ad
     if let Some(ending) = &mut up.ending {
         ending.forget_who_asked();
     }
-    restored.connection.settle_doubt(writing);
+    restored.connection.settle_doubt(MonoNanos::now(), writing);
     Ok(restored)
 }
 

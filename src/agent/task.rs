@@ -415,7 +415,7 @@ impl Task {
             self.fail_start(now, lived, format!("it ended before it answered initialize: {how}"));
             return Flow::Continue;
         }
-        self.connection.break_off(&format!("the agent ended before the turn did: {how}"));
+        self.connection.break_off(now, &how, |turn| self.journal.said(turn));
         let restart_in = self.plan_restart(now, lived);
         tracing::warn!(agent = %self.spec.name, how, ?restart_in, "agent died");
         self.connection.push_event(AgentEvent::Died { agent: self.spec.name.clone(), how, restart_in });
@@ -423,7 +423,7 @@ impl Task {
     }
 
     fn fail_start(&mut self, now: MonoNanos, lived: Duration, reason: String) {
-        self.connection.close(&format!("the agent could not be started: {reason}"));
+        self.connection.not_started(&format!("the agent could not be started: {reason}"));
         let restart_in = self.plan_restart(now, lived);
         tracing::warn!(agent = %self.spec.name, reason, ?restart_in, "agent did not start");
         self.connection.push_event(AgentEvent::StartFailed { agent: self.spec.name.clone(), reason, restart_in });

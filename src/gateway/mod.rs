@@ -329,6 +329,12 @@ impl Gateway {
                 }
                 effects.push(reply(&talk.conversation, turn, ReplyStep::Delta(text)));
             }
+            TurnUpdate::SoFar(text) => {
+                if let Some(running) = &mut talk.running {
+                    running.answer_bytes = text.len() as u64;
+                }
+                effects.push(reply(&talk.conversation, turn, ReplyStep::SoFar(text)));
+            }
             TurnUpdate::Tool { title, status } if status != "completed" => {
                 effects.push(reply(&talk.conversation, turn, ReplyStep::Activity(title)));
             }

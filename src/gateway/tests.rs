@@ -96,6 +96,22 @@ fn a_message_becomes_a_turn_and_its_answer_is_shown() {
 }
 
 #[test]
+fn a_turn_goes_on_with_what_the_next_process_of_its_agent_has_kept() {
+    let mut gateway = gateway();
+    ready(&mut gateway);
+    say(&mut gateway, 1, USER, "hello");
+    let update = |update| AgentEvent::Update { turn: TurnId(1), update };
+    event(&mut gateway, update(TurnUpdate::Text("hi ".into())));
+    let died = AgentEvent::Died { agent: "default".into(), how: "x".into(), restart_in: Duration::from_secs(1) };
+    event(&mut gateway, died);
+    assert_eq!(gateway.turns_in_flight(), 1);
+    ready(&mut gateway);
+    let so_far = update(TurnUpdate::SoFar("hi there".into()));
+    assert_eq!(short(&event(&mut gateway, so_far)), [r#"1 SoFar("hi there")"#]);
+    assert_eq!(gateway.agents().next().expect("one").2[0].answer_bytes, 8);
+}
+
+#[test]
 fn the_gate_is_the_same_for_every_way() {
     let mut gateway = gateway();
     ready(&mut gateway);

@@ -6,6 +6,7 @@ mod kill;
 mod life;
 mod openai;
 mod probe;
+mod resume;
 mod turns;
 
 use std::collections::BTreeMap;
@@ -140,8 +141,13 @@ impl Rig {
             AgentEvent::Update { turn, update } => {
                 let turn = told.entry(turn.0).or_default();
                 assert_eq!(turn.outcome, None, "nothing follows the end of a turn");
-                if let TurnUpdate::Text(text) = &update {
-                    turn.text.push_str(text);
+                match &update {
+                    TurnUpdate::Text(text) => turn.text.push_str(text),
+                    TurnUpdate::SoFar(text) => {
+                        assert!(text.starts_with(&turn.text), "it has all that was told");
+                        turn.text.clone_from(text);
+                    }
+                    TurnUpdate::Thought(_) | TurnUpdate::Tool { .. } => {}
                 }
                 turn.updates.push(update);
             }
@@ -151,7 +157,7 @@ impl Rig {
                 let before = turn.outcome.replace(outcome);
                 assert_eq!(before, None, "a turn ends once");
             }
-            AgentEvent::Ready { .. } => {}
+            AgentEvent::Ready { .. } | AgentEvent::Died { .. } => {}
             other => panic!("not expected in a turn: {other:?}"),
         }
     }

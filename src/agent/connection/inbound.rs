@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Call, Connection, Phase, Stage, Tool};
+use super::{Call, Connection, Phase, Stage, Tool, Turn};
 use crate::agent::acp::{self, SessionEvent};
 use crate::agent::{AgentEvent, TurnOutcome, TurnUpdate};
 use crate::clock::MonoNanos;
@@ -49,17 +49,9 @@ impl Connection {
     }
 
     fn session_event(&mut self, session: &SessionId, event: SessionEvent) {
-        let Some((turn, open)) = self.turns.iter_mut().find(|(_, turn)| turn.session() == Some(session)) else {
-            // History that is replayed, or news outside of any turn.
-            for call in self.calls.values_mut() {
-                if let Call::LoadSession { session: loading, replayed, .. } = call
-                    && loading == session
-                {
-                    self.changed |= !*replayed;
-                    *replayed = true;
-                }
-            }
-            return;
+        let of_session = |turn: &Turn| !matches!(turn.stage, Stage::Resuming(_)) && turn.session() == Some(session);
+        let Some((turn, open)) = self.turns.iter_mut().find(|(_, turn)| of_session(turn)) else {
+            return self.replayed(session, event);
         };
         let turn = *turn;
         let update = match event {
@@ -83,7 +75,7 @@ impl Connection {
                 }
                 TurnUpdate::Tool { title: tool.title, status: tool.status }
             }
-            SessionEvent::Other => return,
+            SessionEvent::User(_) | SessionEvent::Other => return,
         };
         self.events.push_back(AgentEvent::Update { turn, update });
     }
@@ -113,6 +105,7 @@ impl Connection {
                 self.auth_methods = introduction.auth_methods;
                 self.tell_ready();
                 for turn in self.turns.keys().copied().collect::<Vec<_>>() {
+                    self.resume(now, turn);
                     self.open(now, turn);
                 }
             }
@@ -139,6 +132,9 @@ impl Connection {
         replayed: bool,
         outcome: Result<Value, ErrorObject>,
     ) {
+        if matches!(self.turns.get(&turn), Some(Turn { stage: Stage::Resuming(_), .. })) {
+            return self.resumed(now, turn, session, replayed, outcome);
+        }
         match outcome {
             Ok(result) if replayed || !acp::is_empty_result(&result) => self.opened(turn, session, true),
             Err(error) if error.code == acp::AUTH_REQUIRED => {

@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! turn:  Waiting ──initialize──► Opening ──session/new | session/load──► Running ──────────► ended
-//!           │                       │                                      │ cancel            ▲
-//!           └── cancel, no process ─┴────────────► ended                   └► Cancelling ──────┘
+//!           │                       │                                     │ │ cancel            ▲
+//!           └── cancel, no process ─┴────────────► ended                  │ └► Cancelling ──────┤
+//!                                                                  process │                    │
+//!                                                                  died    └► Resuming ─────────┘
 //! ```
 //!
 //! **Invariants**
@@ -11,13 +13,15 @@
 //!   same stream of bytes.
 //! - A turn that was opened ends with exactly one [`AgentEvent::TurnEnded`].
 //! - Nothing an agent sends panics or grows the state without a limit.
-//!
-//! Deliberately absent: retries. A prompt that was sent may be in the agent's history already.
+//! - A prompt is sent once. One that was sent may be in the agent's history already, so what has become of it is looked
+//!   up there (`resume`).
 
 mod inbound;
 mod outgoing;
 mod permission;
 mod recovered;
+mod resume;
+mod stage;
 #[cfg(test)]
 mod tests;
 
@@ -34,6 +38,8 @@ use crate::id::{AgentName, SessionId, TurnId};
 use crate::jsonrpc::{Message, RequestId};
 pub(super) use outgoing::{Outgoing, bytes_as_base64};
 use permission::Permissions;
+use resume::Prompt;
+use stage::Stage;
 
 /// How far the connection has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,20 +64,6 @@ enum Call {
     Prompt { turn: TurnId },
 }
 
-/// How far a turn has come.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Stage {
-    /// For the process to be ready.
-    Waiting { session: Option<SessionId>, text: String },
-    /// For its session.
-    Opening { text: String },
-    /// For the answer to `session/prompt`.
-    Running { session: SessionId },
-    /// For the same, after `session/cancel`.
-    Cancelling { session: SessionId, deadline: MonoNanos },
-}
-
 /// What was last said of a tool call.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Tool {
@@ -91,7 +83,8 @@ impl Turn {
     /// The session, once the turn's prompt was sent.
     fn session(&self) -> Option<&SessionId> {
         match &self.stage {
-            Stage::Running { session } | Stage::Cancelling { session, .. } => Some(session),
+            Stage::Running { session, .. } | Stage::Cancelling { session, .. } => Some(session),
+            Stage::Resuming(resume) => Some(&resume.session),
             Stage::Waiting { .. } | Stage::Opening { .. } => None,
         }
     }
@@ -190,10 +183,10 @@ impl Connection {
         self.leaving = true;
     }
 
-    /// The process has ended and said its last: ends the turns that had reached it with `reason`. Those that had not
-    /// wait for the next process.
-    pub(super) fn break_off(&mut self, reason: &str) {
-        self.end_turns(reason, |turn| !matches!(turn.stage, Stage::Waiting { .. }));
+    /// A process did not come to be ready: ends every turn with `reason` but those that are taken up, which wait for
+    /// another until their deadlines.
+    pub(super) fn not_started(&mut self, reason: &str) {
+        self.end_turns(reason, |turn| !matches!(turn.stage, Stage::Resuming(_)));
         self.reset();
     }
 
@@ -206,6 +199,8 @@ impl Connection {
     fn end_turns(&mut self, reason: &str, which: impl Fn(&Turn) -> bool) {
         let turns: Vec<TurnId> = self.turns.iter().filter(|(_, turn)| which(turn)).map(|(id, _)| *id).collect();
         for turn in turns {
+            // This says more of a turn that has lost its process before.
+            self.end_lost(turn, reason);
             self.end_turn(turn, TurnOutcome::Failed { reason: reason.to_owned() });
         }
     }
@@ -275,8 +270,10 @@ impl Connection {
         let Some(open) = self.turns.get_mut(&turn) else { return };
         self.changed = true;
         match &open.stage {
-            Stage::Waiting { .. } | Stage::Opening { .. } => self.end_turn(turn, TurnOutcome::Cancelled),
-            Stage::Running { session } => {
+            Stage::Waiting { .. } | Stage::Opening { .. } | Stage::Resuming(_) => {
+                self.end_turn(turn, TurnOutcome::Cancelled);
+            }
+            Stage::Running { session, .. } => {
                 let session = session.clone();
                 let deadline = after(now, self.limits.cancel_timeout);
                 open.stage = Stage::Cancelling { session: session.clone(), deadline };
@@ -290,11 +287,7 @@ impl Connection {
     /// The moment at which [`Connection::expire`] has something to do.
     pub(super) fn next_deadline(&self) -> Option<MonoNanos> {
         let calls = self.calls.values().filter_map(Call::deadline);
-        let turns = self.turns.values().filter_map(|turn| match turn.stage {
-            Stage::Cancelling { deadline, .. } => Some(deadline),
-            _ => None,
-        });
-        calls.chain(turns).min()
+        calls.chain(self.turns.values().filter_map(Turn::deadline)).min()
     }
 
     /// Gives up what has taken too long.
@@ -308,15 +301,20 @@ impl Connection {
                     self.fault = Some(format!("it did not answer initialize within {waited} s"));
                 }
                 Call::NewSession { turn, .. } | Call::LoadSession { turn, .. } => {
+                    self.end_late(turn);
                     let reason = "the agent did not open the session in time".to_owned();
                     self.end_turn(turn, TurnOutcome::Failed { reason });
                 }
                 Call::Prompt { .. } => {}
             }
         }
-        let late = |turn: &Turn| matches!(turn.stage, Stage::Cancelling { deadline, .. } if deadline <= now);
+        let late = |turn: &Turn| turn.deadline().is_some_and(|deadline| deadline <= now);
         let turns: Vec<TurnId> = self.turns.iter().filter(|(_, turn)| late(turn)).map(|(id, _)| *id).collect();
         for turn in turns {
+            self.end_late(turn);
+            if !self.turns.contains_key(&turn) {
+                continue;
+            }
             tracing::warn!(agent = %self.agent, %turn, "the agent did not end a cancelled turn");
             self.calls.retain(|_, call| *call != Call::Prompt { turn });
             self.end_turn(turn, TurnOutcome::Cancelled);
@@ -368,8 +366,9 @@ impl Connection {
     }
 
     fn send_prompt(&mut self, turn: TurnId, session: SessionId, text: String) {
+        let prompt = Prompt::of(&text);
         let params = acp::prompt_params(&session, text);
-        self.set_stage(turn, Stage::Running { session });
+        self.set_stage(turn, Stage::Running { session, prompt });
         self.call(acp::SESSION_PROMPT, params, Call::Prompt { turn });
     }
 
@@ -425,6 +424,14 @@ impl Connection {
 impl Turn {
     fn new(stage: Stage) -> Self {
         Self { stage, tools: BTreeMap::new() }
+    }
+
+    fn deadline(&self) -> Option<MonoNanos> {
+        match &self.stage {
+            Stage::Cancelling { deadline, .. } => Some(*deadline),
+            Stage::Resuming(resume) => Some(resume.deadline()),
+            Stage::Waiting { .. } | Stage::Opening { .. } | Stage::Running { .. } => None,
+        }
     }
 }
 

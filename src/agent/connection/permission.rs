@@ -91,7 +91,7 @@ impl Connection {
     }
 
     fn running_turn(&self, session: &SessionId) -> Option<TurnId> {
-        let running = |stage: &Stage| matches!(stage, Stage::Running { session: of } if of == session);
+        let running = |stage: &Stage| matches!(stage, Stage::Running { session: of, .. } if of == session);
         self.turns.iter().find(|(_, turn)| running(&turn.stage)).map(|(id, _)| *id)
     }
 

@@ -2,6 +2,7 @@
 
 use super::{Call, Connection, Stage};
 use crate::agent::{RecoveredPermission, TurnOutcome, acp};
+use crate::clock::MonoNanos;
 use crate::id::{SessionId, TurnId};
 
 /// What a turn ends with if nobody knows whether the agent has its prompt.
@@ -14,14 +15,19 @@ impl Connection {
     /// A request that belongs to a turn is never sent again, because it may be in the agent's history already: the turn
     /// ends, and the agent is asked to cancel what it may have begun, which means nothing to one that has not. Answers
     /// and cancellations are sent again: an answer that comes twice answers nothing that is open, and one that never
-    /// comes would leave the agent waiting. `initialize` is left to its deadline.
-    pub(in crate::agent) fn settle_doubt(&mut self, count: usize) {
+    /// comes would leave the agent waiting. `initialize` is left to its deadline. The history of a turn that is taken up
+    /// is asked for once more.
+    pub(in crate::agent) fn settle_doubt(&mut self, now: MonoNanos, count: usize) {
+        self.replay_again();
         for id in self.outgoing.doubt(count) {
             let turn = match self.calls.get(&id) {
                 Some(Call::NewSession { turn, .. } | Call::LoadSession { turn, .. } | Call::Prompt { turn }) => *turn,
                 Some(Call::Initialize { .. }) | None => continue,
             };
             self.calls.remove(&id);
+            if self.resume_again(now, turn) {
+                continue;
+            }
             let session = self.turns.get(&turn).and_then(|turn| turn.session().cloned());
             self.end_turn(turn, TurnOutcome::Failed { reason: HANDED_OVER.to_owned() });
             if let Some(session) = session {
@@ -37,8 +43,9 @@ impl Connection {
         self.turns.iter().map(|(id, turn)| {
             let session = match &turn.stage {
                 Stage::Waiting { session, .. } => session.clone(),
-                Stage::Opening { .. } => None,
-                Stage::Running { session } | Stage::Cancelling { session, .. } => Some(session.clone()),
+                Stage::Opening { .. } | Stage::Running { .. } | Stage::Cancelling { .. } | Stage::Resuming(_) => {
+                    turn.session().cloned()
+                }
             };
             (*id, session, self.asked(*id))
         })

@@ -1,5 +1,7 @@
 //! The connection against scripted and against arbitrary agents.
 
+mod resume;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -68,7 +70,11 @@ fn refuse(connection: &mut Connection, code: i64) -> String {
 }
 
 fn text(connection: &mut Connection, session: &str, text: &str) {
-    let update = json!({"sessionUpdate": "agent_message_chunk", "content": {"type": "text", "text": text}});
+    piece(connection, session, "agent_message_chunk", text);
+}
+
+fn piece(connection: &mut Connection, session: &str, kind: &str, text: &str) {
+    let update = json!({"sessionUpdate": kind, "content": {"type": "text", "text": text}});
     let params = json!({"sessionId": session, "update": update});
     say(connection, &Message::Notification { method: acp::SESSION_UPDATE.into(), params });
 }
@@ -210,7 +216,7 @@ fn a_turn_that_comes_while_the_process_leaves_waits_for_the_next() {
     connection.prompt(NOW, TurnId(2), None, "hi".into());
     text(&mut connection, "s", "last words");
     assert!(sent(&mut connection).is_empty());
-    connection.break_off("it died");
+    connection.break_off(NOW, "it died", |_| "last words".to_owned());
     match &events(&mut connection)[..] {
         [
             AgentEvent::Update { .. },
@@ -298,6 +304,11 @@ enum Step {
         with: u8,
     },
     Text(u8),
+    /// A prompt that is replayed.
+    Replay {
+        session: u8,
+        turn: i64,
+    },
     Ask {
         id: i64,
         session: u8,
@@ -310,25 +321,63 @@ enum Step {
     /// Writes part of what waits.
     Write(usize),
     Carry,
+    /// The gateway is killed while it writes so many bytes.
+    Kill(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        1 => Just(Step::Start),
+        3 => Just(Step::Start),
         4 => (0i64..6, prop::option::of(0u8..3)).prop_map(|(turn, session)| Step::Prompt { turn, session }),
         2 => (0i64..6).prop_map(Step::Cancel),
         2 => (0u64..6).prop_map(Step::Answer),
         8 => (0i64..20, 0u8..6).prop_map(|(id, with)| Step::Reply { id, with }),
         4 => (0u8..3).prop_map(Step::Text),
+        3 => (0u8..3, 0i64..6).prop_map(|(session, turn)| Step::Replay { session, turn }),
         3 => (0i64..5, 0u8..3).prop_map(|(id, session)| Step::Ask { id, session }),
         1 => prop::collection::vec(any::<u8>(), 0..40).prop_map(Step::Noise),
         1 => (0u64..200).prop_map(Step::Wait),
         1 => Just(Step::Close),
         1 => Just(Step::Leave),
-        1 => Just(Step::BreakOff),
+        2 => Just(Step::BreakOff),
         3 => (1usize..300).prop_map(Step::Write),
         3 => Just(Step::Carry),
+        1 => (0usize..300).prop_map(Step::Kill),
     ]
+}
+
+fn answer(with: u8) -> Result<Value, crate::jsonrpc::ErrorObject> {
+    match with {
+        0 => Ok(json!({"protocolVersion": 1, "agentCapabilities": {"loadSession": true}, "sessionId": "s1"})),
+        1 => Ok(json!({"protocolVersion": 1, "sessionId": "s2", "stopReason": "end_turn"})),
+        2 => Ok(json!({})),
+        3 => Err(crate::jsonrpc::ErrorObject::new(acp::NOT_FOUND, "no")),
+        4 => Err(crate::jsonrpc::ErrorObject::new(acp::AUTH_REQUIRED, "no")),
+        _ => Ok(json!({"protocolVersion": 1, "stopReason": "cancelled", "sessionId": 3})),
+    }
+}
+
+fn prompt(turn: i64) -> String {
+    format!("prompt of {turn}.")
+}
+
+fn carried(connection: &Connection) -> Connection {
+    let state = serde_json::to_string(connection).expect("plain data");
+    let mut carried: Connection = serde_json::from_str(&state).expect("what was written is read");
+    carried.limits = Limits::default();
+    carried
+}
+
+/// What was said in each turn, as the journal has it.
+fn note(said: &mut BTreeMap<TurnId, String>, event: &AgentEvent) {
+    match event {
+        AgentEvent::Update { turn, update: TurnUpdate::Text(text) } => said.entry(*turn).or_default().push_str(text),
+        AgentEvent::Update { turn, update: TurnUpdate::SoFar(text) } => {
+            let before = said.insert(*turn, text.clone()).unwrap_or_default();
+            assert!(text.starts_with(&before) && *text != before, "{text} after {before}");
+        }
+        _ => {}
+    }
 }
 
 /// Plays the steps; returns what was told and what was written. Carries only if `carry`.
@@ -336,6 +385,7 @@ fn play(steps: &[Step], carry: bool) -> (Vec<String>, Vec<u8>) {
     let mut connection = fresh();
     let (mut now, mut open) = (NOW, false);
     let (mut told, mut written) = (Vec::new(), Vec::new());
+    let mut said: BTreeMap<TurnId, String> = BTreeMap::new();
     let session = |number: u8| format!("s{number}");
     for step in steps {
         match step {
@@ -349,27 +399,20 @@ fn play(steps: &[Step], carry: bool) -> (Vec<String>, Vec<u8>) {
             }
             Step::Leave if open => connection.leave(),
             Step::BreakOff if open => {
-                connection.break_off("over");
+                connection.break_off(now, "over", |turn| said.get(&turn).cloned().unwrap_or_default());
                 open = false;
             }
             Step::Start | Step::Close | Step::Leave | Step::BreakOff => {}
             Step::Prompt { turn, session: of } => {
-                connection.prompt(now, TurnId(*turn), of.map(|number| session(number).as_str().into()), "hi".into());
+                connection.prompt(now, TurnId(*turn), of.map(|number| session(number).as_str().into()), prompt(*turn));
             }
             Step::Cancel(turn) => connection.cancel(now, TurnId(*turn)),
             Step::Answer(request) => connection.answer(*request, Some("y".into())),
             Step::Reply { id, with } => {
-                let outcome = match with {
-                    0 => {
-                        Ok(json!({"protocolVersion": 1, "agentCapabilities": {"loadSession": true}, "sessionId": "s1"}))
-                    }
-                    1 => Ok(json!({"protocolVersion": 1, "sessionId": "s2", "stopReason": "end_turn"})),
-                    2 => Ok(json!({})),
-                    3 => Err(crate::jsonrpc::ErrorObject::new(acp::NOT_FOUND, "no")),
-                    4 => Err(crate::jsonrpc::ErrorObject::new(acp::AUTH_REQUIRED, "no")),
-                    _ => Ok(json!({"protocolVersion": 1, "stopReason": "cancelled", "sessionId": 3})),
-                };
-                say(&mut connection, &Message::Response { id: RequestId::Number(*id), outcome });
+                say(&mut connection, &Message::Response { id: RequestId::Number(*id), outcome: answer(*with) });
+            }
+            Step::Replay { session: of, turn } => {
+                piece(&mut connection, &session(*of), "user_message_chunk", &prompt(*turn));
             }
             Step::Text(of) => text(&mut connection, &session(*of), "x"),
             Step::Ask { id, session: of } => ask(&mut connection, *id, &session(*of)),
@@ -385,14 +428,17 @@ fn play(steps: &[Step], carry: bool) -> (Vec<String>, Vec<u8>) {
                     connection.outgoing.written(1);
                 }
             }
-            Step::Carry if carry => {
-                let state = serde_json::to_string(&connection).expect("plain data");
-                connection = serde_json::from_str(&state).expect("what was written is read");
-                connection.limits = Limits::default();
-            }
+            Step::Carry if carry => connection = carried(&connection),
             Step::Carry => {}
+            Step::Kill(bytes) => {
+                connection = carried(&connection);
+                connection.settle_doubt(now, *bytes);
+            }
         }
-        told.extend(events(&mut connection).iter().map(|event| format!("{event:?}")));
+        for event in events(&mut connection) {
+            note(&mut said, &event);
+            told.push(format!("{event:?}"));
+        }
     }
     connection.close("the end");
     told.extend(events(&mut connection).iter().map(|event| format!("{event:?}")));
@@ -406,7 +452,7 @@ proptest! {
         prop_assert_eq!(play(&steps, true), play(&steps, false));
     }
 
-    /// A turn that was opened ends once, and nothing about it follows.
+    /// A turn that was opened ends once, and nothing about it follows. Its prompt is sent once at most, whoever dies.
     #[test]
     fn every_turn_ends_once(steps in prop::collection::vec(step(), 0..80)) {
         // A turn's number is its own: a second prompt with the same number would be another turn.
@@ -416,7 +462,8 @@ proptest! {
             _ => true,
         };
         let steps: Vec<Step> = steps.into_iter().filter(fresh_turn).collect();
-        let (told, _) = play(&steps, false);
+        let (told, written) = play(&steps, false);
+        let written = String::from_utf8(written).expect("text");
         for turn in 0..6 {
             let about = |event: &&String| event.contains(&format!("turn: TurnId({turn})"));
             let about: Vec<&String> = told.iter().filter(about).collect();
@@ -425,6 +472,7 @@ proptest! {
             if let Some(last) = about.last() {
                 prop_assert!(last.starts_with("TurnEnded"), "{:?}", about);
             }
+            prop_assert!(written.matches(&prompt(turn)).count() <= 1, "a prompt is sent once");
         }
     }
 

@@ -81,12 +81,17 @@ async fn a_stop_kills_what_ignores_it_with_all_its_children() {
     assert_eq!(told[&1].outcome, Some(TurnOutcome::Failed { reason: "the agent was stopped".to_owned() }));
     assert!(matches!(rig.next().await, AgentEvent::Stopped { .. }));
     assert!(!is_running(pid));
-    let gone = async {
-        while is_alive(child) {
+    dead(child).await;
+}
+
+/// Waits for the end of a process.
+pub(super) async fn dead(pid: i32) {
+    let dead = async {
+        while is_alive(pid) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, gone).await.expect("its child is killed");
+    tokio::time::timeout(PATIENCE, dead).await.expect("it ends");
 }
 
 /// Whether a process that is not our child runs: nobody may be there to reap it.

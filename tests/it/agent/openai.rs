@@ -56,6 +56,34 @@ async fn a_cancelled_answer_is_kept_as_far_as_it_came() {
 }
 
 #[tokio::test]
+async fn an_answer_that_its_death_cuts_off_is_lost_and_the_model_is_not_asked_again() {
+    let server = FakeOpenai::start([Answer::Stream(deltas(&["On", "ce"]), Then::Hang), whole(&["Ok"])]).await;
+    let home = tempfile::tempdir().expect("a folder");
+    let mut rig = Rig::new(openai(&server.base_url, home.path()));
+    let pid = rig.ready().await;
+    rig.prompt(1, None, "a story").await;
+    let mut told: BTreeMap<i64, Told> = BTreeMap::new();
+    while told.get(&1).is_none_or(|turn| turn.text != "Once") {
+        let event = rig.next().await;
+        rig.note(&mut told, event);
+    }
+    let pid = rustix::process::Pid::from_raw(pid).expect("a process");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it runs");
+    match &rig.tell(1).await[&1].outcome {
+        Some(TurnOutcome::Failed { reason }) => {
+            assert!(reason.contains("its history has your message, but nothing of the answer"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+    let (session, _) = told.remove(&1).and_then(|turn| turn.session).expect("a session");
+    assert_eq!(rig.turn(2, Some(&session), "another").await.text, "Ok");
+    let asked = server.asked();
+    assert_eq!(asked.len(), 2);
+    assert_eq!(contents(&asked[1].body), ["be brief", "a story", "another"]);
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn a_model_that_is_busy_is_asked_again() {
     let busy = |status| Answer::Refuse(status, String::new());
     let server = FakeOpenai::start([busy(429), busy(503), whole(&["at last"])]).await;
