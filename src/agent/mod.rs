@@ -109,8 +109,8 @@ pub enum AgentCommand {
 #[derive(Debug)]
 pub enum AgentEvent {
     /// A process was started; comes before [`AgentEvent::Ready`]. Not told after [`adopt`] and [`recover`]. Whoever keeps
-    /// the fds lets the agent outlive a kill of the gateway ([`recover`]), and gives them up when the agent has died,
-    /// has not started or has stopped.
+    /// the fds lets the agent outlive a kill of the gateway ([`recover`]), and gives them up when there are others or the
+    /// agent has stopped.
     Started {
         /// Who.
         agent: AgentName,

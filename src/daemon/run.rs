@@ -280,7 +280,8 @@ impl Daemon {
     fn hear_agent(&mut self, event: AgentEvent, effects: &mut Vec<Effect>) {
         log_agent(&event);
         match &event {
-            // One that was dismissed has stopped.
+            // One that was dismissed has stopped. Of one that has died the log is kept until there is another: it has the
+            // turns that the next process is asked about.
             AgentEvent::Stopped { agent } => {
                 self.keeper.forget_agent(agent);
                 self.agents.remove(agent);
@@ -289,7 +290,6 @@ impl Daemon {
                 self.keeper.forget_agent(agent);
                 self.keeper.keep_agent(agent, fds);
             }
-            AgentEvent::Died { agent, .. } | AgentEvent::StartFailed { agent, .. } => self.keeper.forget_agent(agent),
             _ => {}
         }
         self.gateway.agent_event(event, effects);

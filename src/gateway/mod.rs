@@ -361,8 +361,12 @@ impl Gateway {
 
     fn agent_down(&mut self, agent: AgentName, reason: String, restart_in: Duration, effects: &mut Vec<Effect>) {
         let Some(view) = self.agents.get_mut(&agent) else { return };
-        for talk in self.talks.values_mut().filter(|talk| talk.agent == agent && !talk.queue.is_empty()) {
-            if !std::mem::replace(&mut talk.told_down, true) {
+        for talk in self.talks.values_mut().filter(|talk| talk.agent == agent) {
+            // Its turn may go on with the next process.
+            for ask in std::mem::take(&mut talk.asks) {
+                effects.push(notice(&talk.conversation, text::permission_expired(&ask.title, Expired::AgentEnded)));
+            }
+            if !talk.queue.is_empty() && !std::mem::replace(&mut talk.told_down, true) {
                 effects.push(notice(&talk.conversation, text::agent_down(&agent, &reason, restart_in)));
             }
         }

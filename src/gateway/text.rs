@@ -54,6 +54,8 @@ pub(super) fn interrupted() -> &'static str {
 pub(super) enum Expired {
     /// The turn that asked is over.
     TurnOver,
+    /// The process that asked has ended.
+    AgentEnded,
     /// Nobody has answered for so long.
     Unanswered(Duration),
 }
@@ -61,6 +63,7 @@ pub(super) enum Expired {
 pub(super) fn permission_expired(title: &str, why: Expired) -> String {
     match why {
         Expired::TurnOver => format!("⌛ No longer to be answered: {title}. The turn that asked is over."),
+        Expired::AgentEnded => format!("⌛ No longer to be answered: {title}. The agent that asked has ended."),
         Expired::Unanswered(after) => {
             format!("⌛ Denied, because nobody answered within {} min: {title}", after.as_secs() / 60)
         }

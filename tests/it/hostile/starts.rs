@@ -100,8 +100,10 @@ async fn draining_does_not_outlive_the_process_that_drained() {
 /// What waited in it is lost, and said so; the gateway serves.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_database_is_set_aside_and_the_admins_are_told() {
+    const ADMIN: i64 = 1001;
     let telegram = TelegramServer::start().await;
-    let mut gateway = start(&telegram_config(&telegram)).await;
+    let config = format!("{}allow_admin_from = [{ADMIN}]\n", telegram_config(&telegram));
+    let mut gateway = start(&config).await;
     telegram.say(USER, USER, "before");
     telegram.until("an answer", |state| (!state.texts(USER).is_empty()).then_some(())).await;
     gateway.signal(Signal::SIGKILL);
@@ -115,7 +117,7 @@ async fn a_damaged_database_is_set_aside_and_the_admins_are_told() {
     gateway.start_again().await;
     telegram
         .until("the word of it", |state| {
-            state.texts(USER).iter().any(|text| text.contains("state.db.damaged-")).then_some(())
+            state.texts(ADMIN).iter().any(|text| text.contains("state.db.damaged-")).then_some(())
         })
         .await;
     let names = fs::read_dir(gateway.home()).expect("lists").map(|entry| entry.expect("reads").file_name());
