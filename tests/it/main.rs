@@ -12,6 +12,7 @@
 //! - `hostile`: bad input from every side, and ends at every moment: clear words, no panic, nothing lost.
 //! - `kill`: the unit under a real systemd, its main process killed in the middle of a turn.
 //! - `launch`: which image the launcher starts, and what it leaves of the unit under a real systemd.
+//! - `model`: the path of a message as a model: every order of its steps and of what may go wrong.
 //! - `refusal`: bad releases asked for from a chat and the command line: the reason is told, nothing is touched.
 //! - `rollback`: new images that fail after the execve (needs the feature `fault-points`).
 //! - `revert`: the way back to the version before, and versions that failed.
@@ -33,6 +34,7 @@ mod handoff;
 mod hostile;
 mod kill;
 mod launch;
+mod model;
 mod refusal;
 mod revert;
 #[cfg(feature = "fault-points")]
