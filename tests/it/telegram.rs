@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use hermes_gateway::chat::{LinkState, Outbound, OutboundContent, ReplyEnd, ReplyStep};
+use hermes_gateway::config::TelegramConfig;
 use hermes_gateway::id::TurnId;
+use hermes_gateway::platform::telegram::api::Api;
 use hermes_gateway::platform::telegram::spawn;
 use hermes_gateway::platform::{PlatformCommand, PlatformEvent};
 use serde_json::json;
@@ -20,6 +22,26 @@ use crate::support::telegram::state::{Reach, State};
 use bed::{Bed, DEADLINE, DRAIN, config, launch};
 
 const RECOVERED: &str = "♻️ Recovered reply — the gateway restarted during delivery, so this may be a duplicate:\n";
+
+#[tokio::test]
+async fn only_a_limit_beyond_the_free_one_pays_for_messages() {
+    let server = TelegramServer::start().await;
+    for messages_per_second in [1, 30, 31, 1000] {
+        let config = TelegramConfig { messages_per_second, ..config(server.url(), server.token()) };
+        let api = Api::new(&config).expect("a client");
+        let sent = api.send_message("7", None, "hello").await.expect("it is sent");
+        api.edit_message_text("7", sent.message_id, "hello again").await.expect("it is edited");
+    }
+    let paid: Vec<_> = server.look(|state| {
+        let paid = |method: &str| {
+            let calls = state.calls.iter().filter(|call| call.method == method);
+            calls.map(|call| call.params.get("allow_paid_broadcast").cloned()).collect::<Vec<_>>()
+        };
+        [paid("sendMessage"), paid("editMessageText")].concat()
+    });
+    let yes = Some(json!(true));
+    assert_eq!(paid, [None, None, yes.clone(), yes, None, None, None, None]);
+}
 
 #[tokio::test]
 async fn a_message_comes_in_is_confirmed_and_is_answered() {
