@@ -1,0 +1,491 @@
+//! What `scripts/bench messages` runs: messages at a fixed rate through the gateway and the echo agent and back.
+//!
+//! The load is an open loop: the k-th message is due at k / rate, whether or not those before it are answered, so a
+//! gateway that stands still meets what came meanwhile. Each message is unique, and so is its answer.
+//!
+//! An answer has arrived with the first request that shows all of it, be it an edit of a message that showed its
+//! beginning. What was lost or came twice is seen in the messages that the chats have in the end.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+
+use super::gateway::Gateway;
+use super::processes::{Cpu, Written, resident_kb, slope, sync_to};
+use super::telegram::state::State;
+use super::telegram::{Shared, Told};
+use super::{Machine, Samples};
+
+/// What the gateway is told that it may send in a second: the most that can be configured.
+const LIMIT: u32 = 1000;
+/// Chats, and users, have ids from here on.
+const FIRST_CHAT: i64 = 100_000;
+/// How often messages that are due are put, and answers counted.
+const TICK: Duration = Duration::from_millis(1);
+/// Without an answer for so long what is missing is lost.
+const LOST_AFTER: Duration = Duration::from_secs(15);
+/// Nothing is waited for longer than this.
+const DRAIN_MAX: Duration = Duration::from_secs(300);
+/// Of the time of the load, in per cent, what is left out at its beginning for the achieved rate.
+const SETTLING: u32 = 25;
+/// Messages that the server remembers: more than can be edited.
+const REMEMBERED: usize = 10_000;
+const TOKEN: &str = "4242:the-token-of-the-bench-bot";
+
+/// Measures messages.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The binary to measure.
+    binary: PathBuf,
+    /// Messages in a second.
+    #[arg(long, value_delimiter = ',', default_values_t = [1000, 500],
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(LIMIT)))]
+    rate: Vec<u32>,
+    /// For how many seconds they come.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(2..=86_400))]
+    seconds: u32,
+    /// In how many chats.
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=9000))]
+    chats: u32,
+    /// Look for the highest rate that is kept up as well.
+    #[arg(long)]
+    ceiling: bool,
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    machine: Machine,
+    binary_bytes: u64,
+    server: &'static str,
+    /// A block of 4 KiB written and synced to where the gateways have their homes: what one commit takes at the least.
+    sync: Latency,
+    runs: Vec<Run>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ceiling: Option<Ceiling>,
+}
+
+/// The highest rate that is kept up, and how it was found.
+#[derive(Serialize)]
+struct Ceiling {
+    per_second: u32,
+    tries: Vec<Run>,
+}
+
+/// One gateway under one load.
+#[derive(Serialize)]
+struct Run {
+    offered_per_second: u32,
+    seconds: u32,
+    chats: u32,
+    /// Answers in a second, without the beginning of the load.
+    achieved_per_second: f64,
+    /// From being put into the server to the answer's arrival there.
+    latency: Latency,
+    lost: usize,
+    doubled: usize,
+    /// What is no answer to any message: notices, for example.
+    other_texts: Vec<String>,
+    /// From the last message to the last answer.
+    drained_after_s: f64,
+    /// The latest that a message was put after it was due.
+    put_late_ms: f64,
+    /// Calls of each method while messages came.
+    calls: BTreeMap<String, u64>,
+    resident: Resident,
+    /// Seconds of CPU while messages came, of user and system together.
+    cpu_s: CpuShares,
+    written: Written,
+}
+
+#[derive(Serialize)]
+struct Latency {
+    p50_ms: f64,
+    p90_ms: f64,
+    p99_ms: f64,
+    max_ms: f64,
+}
+
+impl Latency {
+    fn of(samples: &Samples) -> Self {
+        let [p50_ms, p90_ms, p99_ms, max_ms] =
+            [50, 90, 99, 100].map(|percent| Duration::from_nanos(samples.percentile(percent)).as_secs_f64() * 1000.0);
+        Self { p50_ms, p90_ms, p99_ms, max_ms }
+    }
+}
+
+/// The gateway's resident memory.
+#[derive(Serialize)]
+struct Resident {
+    start_kb: u64,
+    /// When every chat had its first answer.
+    warm_kb: u64,
+    end_kb: u64,
+    /// Of a line through a sample each second, while messages came.
+    slope_kb_per_s: f64,
+}
+
+#[derive(Serialize)]
+struct CpuShares {
+    gateway: f64,
+    gateway_threads: BTreeMap<String, f64>,
+    echo_agent: f64,
+    test_server: f64,
+    load: f64,
+}
+
+/// Measures, prints, and fails if anything was lost or came twice.
+pub fn run(args: &Args, runtime: &tokio::runtime::Runtime) -> Result<()> {
+    let highest = args.rate.iter().max().copied().unwrap_or_default();
+    let may = "a chat may get one message a second";
+    ensure!(highest <= args.chats, "{may}: {highest} messages in a second need as many --chats");
+    let one = |rate: u32| runtime.block_on(measure(args, rate));
+    let runs = args.rate.iter().map(|rate| one(*rate)).collect::<Result<Vec<_>>>()?;
+    let report = Report {
+        machine: Machine::this()?,
+        binary_bytes: std::fs::metadata(&args.binary).context("there is no binary")?.len(),
+        server: "a thread of its own in the process that makes the load",
+        sync: Latency::of(&sync_to(&std::env::temp_dir())?),
+        runs,
+        ceiling: if args.ceiling { Some(find_ceiling(LIMIT.min(args.chats), one)?) } else { None },
+    };
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{}", table(&report));
+    }
+    let tries = report.ceiling.iter().flat_map(|ceiling| &ceiling.tries);
+    let broken = report.runs.iter().chain(tries).filter(|run| run.lost > 0 || run.doubled > 0).count();
+    ensure!(broken == 0, "in {broken} runs answers were lost or came twice");
+    Ok(())
+}
+
+/// Halves the range between a rate that is kept up and one that is not, down to 5 % of it.
+fn find_ceiling(highest: u32, one: impl Fn(u32) -> Result<Run>) -> Result<Ceiling> {
+    let (mut kept_up, mut too_much, mut next) = (0, highest + 1, highest);
+    let mut tries = Vec::new();
+    while too_much - kept_up > 1 + kept_up / 20 {
+        let run = one(next)?;
+        *(if run.is_kept_up() { &mut kept_up } else { &mut too_much }) = next;
+        tries.push(run);
+        next = u32::midpoint(kept_up, too_much);
+    }
+    Ok(Ceiling { per_second: kept_up, tries })
+}
+
+impl Run {
+    fn is_kept_up(&self) -> bool {
+        let enough = self.achieved_per_second >= 0.98 * f64::from(self.offered_per_second);
+        enough && self.latency.p99_ms < 1000.0 && self.lost == 0 && self.doubled == 0
+    }
+}
+
+async fn measure(args: &Args, rate: u32) -> Result<Run> {
+    let mut load = Load::start(args.chats)?;
+    let gateway = Gateway::start(&args.binary, &config(&load.url, args.chats)).await;
+    let start_kb = resident_kb(gateway.pid())?;
+    let agent = u32::try_from(gateway.agent_pid("default").await)?;
+    // Each chat's first message makes its session.
+    load.offer((rate / 2).max(1), args.chats, |_| Ok(()))?;
+    load.drain();
+    ensure!(load.missing() == 0, "{} of the first messages are not answered\n{}", load.missing(), gateway.log());
+
+    let first = load.put.len();
+    let warm_kb = resident_kb(gateway.pid())?;
+    load.calls.clear();
+    let cpu = Cpu::now(gateway.pid(), agent, load.server)?;
+    let written = Written::by(gateway.pid())?;
+    let mut resident = Vec::new();
+    let begun = Instant::now();
+    load.offer(rate, rate * args.seconds, |at| {
+        resident.push((at.as_secs_f64(), resident_kb(gateway.pid())?));
+        Ok(())
+    })?;
+    let offered = Instant::now();
+    let cpu = Cpu::now(gateway.pid(), agent, load.server)?.since(&cpu);
+    let written = Written::by(gateway.pid())?.since(&written);
+    let calls = std::mem::take(&mut load.calls);
+    load.drain();
+
+    let settled = begun + (offered - begun) * SETTLING / 100;
+    let last = load.answered.iter().map(|(at, _)| *at).max().unwrap_or(offered);
+    Ok(Run {
+        offered_per_second: rate,
+        seconds: args.seconds,
+        chats: args.chats,
+        achieved_per_second: load.rate_between(settled, offered),
+        latency: load.latency(first),
+        lost: load.shown.iter().filter(|shown| **shown == 0).count(),
+        doubled: load.shown.iter().filter(|shown| **shown > 1).count(),
+        other_texts: std::mem::take(&mut load.other),
+        drained_after_s: last.saturating_duration_since(offered).as_secs_f64(),
+        put_late_ms: load.late.as_secs_f64() * 1000.0,
+        calls,
+        resident: Resident { start_kb, warm_kb, end_kb: resident_kb(gateway.pid())?, slope_kb_per_s: slope(&resident) },
+        cpu_s: CpuShares {
+            gateway: cpu.gateway.values().sum(),
+            gateway_threads: cpu.gateway,
+            echo_agent: cpu.agent,
+            test_server: cpu.server,
+            load: cpu.load,
+        },
+        written,
+    })
+}
+
+fn config(url: &str, chats: u32) -> String {
+    let users: Vec<String> = (0..chats).map(|chat| format!("\"{}\"", FIRST_CHAT + i64::from(chat))).collect();
+    format!(
+        "[agents.default]\ncommand = [\"hermes\", \"agent\", \"echo\"]\n\
+         [platforms.telegram]\ntoken = \"{TOKEN}\"\napi_url = \"{url}\"\nmessages_per_second = {LIMIT}\n\
+         allow_from = [{}]\n",
+        users.join(", ")
+    )
+}
+
+/// Messages put into the test server, and what came back.
+struct Load {
+    shared: Shared,
+    url: String,
+    /// The thread of the server.
+    server: u32,
+    told: mpsc::Receiver<Told>,
+    chats: u32,
+    /// When each message was put.
+    put: Vec<Instant>,
+    /// Whether the answer to each has arrived.
+    arrived: Vec<bool>,
+    /// When answers arrived, and to which message.
+    answered: Vec<(Instant, usize)>,
+    /// How many messages in the chats show the answer to each.
+    shown: Vec<u32>,
+    other: Vec<String>,
+    calls: BTreeMap<String, u64>,
+    late: Duration,
+}
+
+impl Load {
+    /// Starts the server.
+    fn start(chats: u32) -> Result<Self> {
+        let (sender, told) = mpsc::channel();
+        let shared = Shared::new(State::new(TOKEN)).tell(sender);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").context("no free port")?;
+        listener.set_nonblocking(true)?;
+        let url = format!("http://{}", listener.local_addr()?);
+        let (ready, started) = mpsc::channel();
+        let serving = shared.clone();
+        std::thread::Builder::new().name("telegram-server".into()).spawn(move || -> Result<()> {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            ready.send(nix::unistd::gettid().as_raw())?;
+            // It ends with the process: a bench has few of them, and without clients they do nothing.
+            runtime.block_on(async {
+                serving.serve(tokio::net::TcpListener::from_std(listener)?).await;
+                Ok(())
+            })
+        })?;
+        let server = u32::try_from(started.recv().context("the server does not start")?)?;
+        Ok(Self {
+            shared,
+            url,
+            server,
+            told,
+            chats,
+            put: Vec::new(),
+            arrived: Vec::new(),
+            answered: Vec::new(),
+            shown: Vec::new(),
+            other: Vec::new(),
+            calls: BTreeMap::new(),
+            late: Duration::ZERO,
+        })
+    }
+
+    /// Puts `count` messages at `rate` in a second. `each_second` is called with the time since the first.
+    fn offer(&mut self, rate: u32, count: u32, mut each_second: impl FnMut(Duration) -> Result<()>) -> Result<()> {
+        let begun = Instant::now();
+        let due = |n: u32| Duration::from_nanos(u64::from(n) * 1_000_000_000 / u64::from(rate));
+        let (mut offered, mut seconds) = (0, 0);
+        self.late = Duration::ZERO;
+        while offered < count || begun.elapsed() < due(count) {
+            let now = begun.elapsed();
+            let from = offered;
+            while offered < count && due(offered) <= now {
+                offered += 1;
+            }
+            if offered > from {
+                self.late = self.late.max(now - due(from));
+                self.say(offered - from);
+            }
+            self.listen();
+            if now >= Duration::from_secs(seconds) {
+                seconds += 1;
+                each_second(now)?;
+                self.count(REMEMBERED);
+            }
+            std::thread::park_timeout(TICK);
+        }
+        Ok(())
+    }
+
+    /// One message each in the next `count` chats.
+    fn say(&mut self, count: u32) {
+        let (shared, put, chats) = (self.shared.clone(), &mut self.put, self.chats);
+        shared.change(|state| {
+            for _ in 0..count {
+                let number = put.len();
+                let place = number % usize::try_from(chats).expect("few");
+                let chat = FIRST_CHAT + i64::try_from(place).expect("few");
+                put.push(Instant::now());
+                state.say(chat, chat, None, &text(number));
+            }
+        });
+        self.arrived.resize(self.put.len(), false);
+        self.shown.resize(self.put.len(), 0);
+    }
+
+    /// Takes what the server has been told.
+    fn listen(&mut self) {
+        while let Ok(Told { at, method, text }) = self.told.try_recv() {
+            if let Some(number) = text.as_deref().and_then(number)
+                && let Some(arrived) = self.arrived.get_mut(number)
+                && !std::mem::replace(arrived, true)
+            {
+                self.answered.push((at, number));
+            }
+            *self.calls.entry(method).or_default() += 1;
+        }
+    }
+
+    /// Waits for the answers that are still to come.
+    fn drain(&mut self) {
+        let begun = Instant::now();
+        let (mut missing, mut since) = (self.missing(), begun);
+        while missing > 0 && since.elapsed() < LOST_AFTER && begun.elapsed() < DRAIN_MAX {
+            std::thread::park_timeout(TICK);
+            self.listen();
+            if self.missing() < missing {
+                (missing, since) = (self.missing(), Instant::now());
+            }
+        }
+        // What comes twice may come late.
+        std::thread::park_timeout(Duration::from_millis(500));
+        self.listen();
+        self.count(0);
+    }
+
+    /// Counts what all messages but the last `remembered` show, which are not looked at again.
+    fn count(&mut self, remembered: usize) {
+        for message in self.shared.lock().forget(remembered) {
+            match number(message.text()).and_then(|number| self.shown.get_mut(number)) {
+                Some(shown) => *shown += 1,
+                None => self.other.push(message.text().to_owned()),
+            }
+        }
+    }
+
+    fn missing(&self) -> usize {
+        self.put.len() - self.answered.len()
+    }
+
+    fn rate_between(&self, from: Instant, to: Instant) -> f64 {
+        let answers = self.answered.iter().filter(|(at, _)| (from..to).contains(at)).count();
+        f64::from(u32::try_from(answers).unwrap_or(u32::MAX)) / (to - from).as_secs_f64()
+    }
+
+    /// Of the messages from the `first` on.
+    fn latency(&self, first: usize) -> Latency {
+        let mut samples = Samples::default();
+        for (at, number) in self.answered.iter().filter(|(_, number)| *number >= first) {
+            samples.push(*at - self.put[*number]);
+        }
+        Latency::of(&samples)
+    }
+}
+
+/// The full stop tells a whole answer from its beginning.
+fn text(number: usize) -> String {
+    format!("message {number}.")
+}
+
+/// Which message this is the answer to.
+fn number(shown: &str) -> Option<usize> {
+    shown.strip_prefix("message ")?.strip_suffix('.')?.parse().ok()
+}
+
+fn table(report: &Report) -> String {
+    let machine = &report.machine;
+    let mut text = format!(
+        "{} cores, {}, Linux {}; binary {}; the test server is {}\n\
+         4 KiB synced to the disk of the homes: p50 {:.2} ms, p99 {:.2} ms\n\n{:>7} {:>8} {:>8} {:>8} {:>8} {:>8} {:>5} {:>7} {:>7}\n",
+        machine.cores,
+        machine.cpu,
+        machine.kernel,
+        super::megabytes(report.binary_bytes),
+        report.server,
+        report.sync.p50_ms,
+        report.sync.p99_ms,
+        "offered",
+        "answers",
+        "p50",
+        "p90",
+        "p99",
+        "max",
+        "lost",
+        "doubled",
+        "drained"
+    );
+    let tries = report.ceiling.iter().flat_map(|ceiling| &ceiling.tries);
+    for run in report.runs.iter().chain(tries) {
+        let Latency { p50_ms, p90_ms, p99_ms, max_ms } = &run.latency;
+        let _infallible = writeln!(
+            text,
+            "{:>5}/s {:>6.1}/s {p50_ms:>5.1} ms {p90_ms:>5.1} ms {p99_ms:>5.1} ms {max_ms:>5.1} ms {:>5} {:>7} {:>5.2} s",
+            run.offered_per_second, run.achieved_per_second, run.lost, run.doubled, run.drained_after_s
+        );
+    }
+    for run in &report.runs {
+        details(&mut text, run);
+    }
+    if let Some(ceiling) = &report.ceiling {
+        let _infallible = writeln!(text, "\nkept up: {}/s", ceiling.per_second);
+    }
+    text
+}
+
+fn details(text: &mut String, run: &Run) {
+    let Resident { start_kb, warm_kb, end_kb, slope_kb_per_s } = &run.resident;
+    let cpu = &run.cpu_s;
+    let share = |seconds: f64| format!("{seconds:.2} s ({:.0} %)", 100.0 * seconds / f64::from(run.seconds));
+    let threads: Vec<String> =
+        cpu.gateway_threads.iter().filter(|(_, s)| **s >= 0.01).map(|(name, s)| format!("{name} {s:.2}")).collect();
+    let calls: Vec<String> = run.calls.iter().map(|(method, count)| format!("{method} {count}")).collect();
+    let (written, bytes) = run.written.values();
+    let _infallible = write!(
+        text,
+        "\n{}/s for {} s in {} chats, put at most {:.1} ms late\n  \
+           gateway memory: {start_kb} kB at first, {warm_kb} kB warm, {end_kb} kB at last; {slope_kb_per_s:+.1} kB/s\n  \
+           CPU: gateway {} [{}], echo agent {}, test server {}, load {}\n  \
+           calls: {}; gateway: {written} writes, {} to storage\n",
+        run.offered_per_second,
+        run.seconds,
+        run.chats,
+        run.put_late_ms,
+        share(cpu.gateway),
+        threads.join(", "),
+        share(cpu.echo_agent),
+        share(cpu.test_server),
+        share(cpu.load),
+        calls.join(", "),
+        super::megabytes(bytes),
+    );
+    if let Some(other) = run.other_texts.first() {
+        let _infallible = writeln!(text, "  {} texts that answer no message, as: {other}", run.other_texts.len());
+    }
+}
