@@ -9,33 +9,20 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::PathBuf;
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
 use super::gateway::Gateway;
+use super::load::{FIRST_CHAT, Load, TOKEN};
 use super::processes::{Cpu, Written, resident_kb, slope, sync_to};
-use super::telegram::state::State;
-use super::telegram::{Shared, Told};
 use super::{Machine, Samples};
 
 /// What the gateway is told that it may send in a second: the most that can be configured.
 const LIMIT: u32 = 1000;
-/// Chats, and users, have ids from here on.
-const FIRST_CHAT: i64 = 100_000;
-/// How often messages that are due are put, and answers counted.
-const TICK: Duration = Duration::from_millis(1);
-/// Without an answer for so long what is missing is lost.
-const LOST_AFTER: Duration = Duration::from_secs(15);
-/// Nothing is waited for longer than this.
-const DRAIN_MAX: Duration = Duration::from_secs(300);
 /// Of the time of the load, in per cent, what is left out at its beginning for the achieved rate.
 const SETTLING: u32 = 25;
-/// Messages that the server remembers: more than can be edited.
-const REMEMBERED: usize = 10_000;
-const TOKEN: &str = "4242:the-token-of-the-bench-bot";
 
 /// Measures messages.
 #[derive(clap::Args)]
@@ -136,6 +123,8 @@ struct Resident {
 struct CpuShares {
     gateway: f64,
     gateway_threads: BTreeMap<String, f64>,
+    /// In which the gateway's threads could have run, but others had the CPUs.
+    gateway_waited: f64,
     echo_agent: f64,
     test_server: f64,
     load: f64,
@@ -197,7 +186,7 @@ async fn measure(args: &Args, rate: u32) -> Result<Run> {
     load.drain();
     ensure!(load.missing() == 0, "{} of the first messages are not answered\n{}", load.missing(), gateway.log());
 
-    let first = load.put.len();
+    let first = load.put();
     let warm_kb = resident_kb(gateway.pid())?;
     load.calls.clear();
     let cpu = Cpu::now(gateway.pid(), agent, load.server)?;
@@ -215,15 +204,16 @@ async fn measure(args: &Args, rate: u32) -> Result<Run> {
     load.drain();
 
     let settled = begun + (offered - begun) * SETTLING / 100;
-    let last = load.answered.iter().map(|(at, _)| *at).max().unwrap_or(offered);
+    let last = load.last_answer().unwrap_or(offered);
+    let (lost, doubled) = load.lost_and_doubled();
     Ok(Run {
         offered_per_second: rate,
         seconds: args.seconds,
         chats: args.chats,
         achieved_per_second: load.rate_between(settled, offered),
-        latency: load.latency(first),
-        lost: load.shown.iter().filter(|shown| **shown == 0).count(),
-        doubled: load.shown.iter().filter(|shown| **shown > 1).count(),
+        latency: Latency::of(&load.latency(first)),
+        lost,
+        doubled,
         other_texts: std::mem::take(&mut load.other),
         drained_after_s: last.saturating_duration_since(offered).as_secs_f64(),
         put_late_ms: load.late.as_secs_f64() * 1000.0,
@@ -232,6 +222,7 @@ async fn measure(args: &Args, rate: u32) -> Result<Run> {
         cpu_s: CpuShares {
             gateway: cpu.gateway.values().sum(),
             gateway_threads: cpu.gateway,
+            gateway_waited: cpu.waited,
             echo_agent: cpu.agent,
             test_server: cpu.server,
             load: cpu.load,
@@ -248,175 +239,6 @@ fn config(url: &str, chats: u32) -> String {
          allow_from = [{}]\n",
         users.join(", ")
     )
-}
-
-/// Messages put into the test server, and what came back.
-struct Load {
-    shared: Shared,
-    url: String,
-    /// The thread of the server.
-    server: u32,
-    told: mpsc::Receiver<Told>,
-    chats: u32,
-    /// When each message was put.
-    put: Vec<Instant>,
-    /// Whether the answer to each has arrived.
-    arrived: Vec<bool>,
-    /// When answers arrived, and to which message.
-    answered: Vec<(Instant, usize)>,
-    /// How many messages in the chats show the answer to each.
-    shown: Vec<u32>,
-    other: Vec<String>,
-    calls: BTreeMap<String, u64>,
-    late: Duration,
-}
-
-impl Load {
-    /// Starts the server.
-    fn start(chats: u32) -> Result<Self> {
-        let (sender, told) = mpsc::channel();
-        let shared = Shared::new(State::new(TOKEN)).tell(sender);
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").context("no free port")?;
-        listener.set_nonblocking(true)?;
-        let url = format!("http://{}", listener.local_addr()?);
-        let (ready, started) = mpsc::channel();
-        let serving = shared.clone();
-        std::thread::Builder::new().name("telegram-server".into()).spawn(move || -> Result<()> {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            ready.send(nix::unistd::gettid().as_raw())?;
-            // It ends with the process: a bench has few of them, and without clients they do nothing.
-            runtime.block_on(async {
-                serving.serve(tokio::net::TcpListener::from_std(listener)?).await;
-                Ok(())
-            })
-        })?;
-        let server = u32::try_from(started.recv().context("the server does not start")?)?;
-        Ok(Self {
-            shared,
-            url,
-            server,
-            told,
-            chats,
-            put: Vec::new(),
-            arrived: Vec::new(),
-            answered: Vec::new(),
-            shown: Vec::new(),
-            other: Vec::new(),
-            calls: BTreeMap::new(),
-            late: Duration::ZERO,
-        })
-    }
-
-    /// Puts `count` messages at `rate` in a second. `each_second` is called with the time since the first.
-    fn offer(&mut self, rate: u32, count: u32, mut each_second: impl FnMut(Duration) -> Result<()>) -> Result<()> {
-        let begun = Instant::now();
-        let due = |n: u32| Duration::from_nanos(u64::from(n) * 1_000_000_000 / u64::from(rate));
-        let (mut offered, mut seconds) = (0, 0);
-        self.late = Duration::ZERO;
-        while offered < count || begun.elapsed() < due(count) {
-            let now = begun.elapsed();
-            let from = offered;
-            while offered < count && due(offered) <= now {
-                offered += 1;
-            }
-            if offered > from {
-                self.late = self.late.max(now - due(from));
-                self.say(offered - from);
-            }
-            self.listen();
-            if now >= Duration::from_secs(seconds) {
-                seconds += 1;
-                each_second(now)?;
-                self.count(REMEMBERED);
-            }
-            std::thread::park_timeout(TICK);
-        }
-        Ok(())
-    }
-
-    /// One message each in the next `count` chats.
-    fn say(&mut self, count: u32) {
-        let (shared, put, chats) = (self.shared.clone(), &mut self.put, self.chats);
-        shared.change(|state| {
-            for _ in 0..count {
-                let number = put.len();
-                let place = number % usize::try_from(chats).expect("few");
-                let chat = FIRST_CHAT + i64::try_from(place).expect("few");
-                put.push(Instant::now());
-                state.say(chat, chat, None, &text(number));
-            }
-        });
-        self.arrived.resize(self.put.len(), false);
-        self.shown.resize(self.put.len(), 0);
-    }
-
-    /// Takes what the server has been told.
-    fn listen(&mut self) {
-        while let Ok(Told { at, method, text }) = self.told.try_recv() {
-            if let Some(number) = text.as_deref().and_then(number)
-                && let Some(arrived) = self.arrived.get_mut(number)
-                && !std::mem::replace(arrived, true)
-            {
-                self.answered.push((at, number));
-            }
-            *self.calls.entry(method).or_default() += 1;
-        }
-    }
-
-    /// Waits for the answers that are still to come.
-    fn drain(&mut self) {
-        let begun = Instant::now();
-        let (mut missing, mut since) = (self.missing(), begun);
-        while missing > 0 && since.elapsed() < LOST_AFTER && begun.elapsed() < DRAIN_MAX {
-            std::thread::park_timeout(TICK);
-            self.listen();
-            if self.missing() < missing {
-                (missing, since) = (self.missing(), Instant::now());
-            }
-        }
-        // What comes twice may come late.
-        std::thread::park_timeout(Duration::from_millis(500));
-        self.listen();
-        self.count(0);
-    }
-
-    /// Counts what all messages but the last `remembered` show, which are not looked at again.
-    fn count(&mut self, remembered: usize) {
-        for message in self.shared.lock().forget(remembered) {
-            match number(message.text()).and_then(|number| self.shown.get_mut(number)) {
-                Some(shown) => *shown += 1,
-                None => self.other.push(message.text().to_owned()),
-            }
-        }
-    }
-
-    fn missing(&self) -> usize {
-        self.put.len() - self.answered.len()
-    }
-
-    fn rate_between(&self, from: Instant, to: Instant) -> f64 {
-        let answers = self.answered.iter().filter(|(at, _)| (from..to).contains(at)).count();
-        f64::from(u32::try_from(answers).unwrap_or(u32::MAX)) / (to - from).as_secs_f64()
-    }
-
-    /// Of the messages from the `first` on.
-    fn latency(&self, first: usize) -> Latency {
-        let mut samples = Samples::default();
-        for (at, number) in self.answered.iter().filter(|(_, number)| *number >= first) {
-            samples.push(*at - self.put[*number]);
-        }
-        Latency::of(&samples)
-    }
-}
-
-/// The full stop tells a whole answer from its beginning.
-fn text(number: usize) -> String {
-    format!("message {number}.")
-}
-
-/// Which message this is the answer to.
-fn number(shown: &str) -> Option<usize> {
-    shown.strip_prefix("message ")?.strip_suffix('.')?.parse().ok()
 }
 
 fn table(report: &Report) -> String {
@@ -471,7 +293,7 @@ fn details(text: &mut String, run: &Run) {
         text,
         "\n{}/s for {} s in {} chats, put at most {:.1} ms late\n  \
            gateway memory: {start_kb} kB at first, {warm_kb} kB warm, {end_kb} kB at last; {slope_kb_per_s:+.1} kB/s\n  \
-           CPU: gateway {} [{}], echo agent {}, test server {}, load {}\n  \
+           CPU: gateway {} [{}; waited for one {:.2}], echo agent {}, test server {}, load {}\n  \
            calls: {}; gateway: {written} writes, {} to storage\n",
         run.offered_per_second,
         run.seconds,
@@ -479,6 +301,7 @@ fn details(text: &mut String, run: &Run) {
         run.put_late_ms,
         share(cpu.gateway),
         threads.join(", "),
+        cpu.gateway_waited,
         share(cpu.echo_agent),
         share(cpu.test_server),
         share(cpu.load),

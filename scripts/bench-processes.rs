@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -14,6 +14,8 @@ use super::Samples;
 pub struct Cpu {
     /// Each thread of the gateway by its name; those of the same name together.
     pub gateway: BTreeMap<String, f64>,
+    /// Seconds in which the gateway's threads could have run, but others had the CPUs.
+    pub waited: f64,
     pub agent: f64,
     pub server: f64,
     /// The main thread of this process.
@@ -24,16 +26,20 @@ impl Cpu {
     /// Looks at the processes `gateway` and `agent`, the thread `server` of this process, and its main thread.
     pub fn now(gateway: u32, agent: u32, server: u32) -> Result<Self> {
         let mut threads = BTreeMap::new();
+        let mut waited = 0.0;
         for thread in std::fs::read_dir(format!("/proc/{gateway}/task"))? {
             // One that has ended meanwhile is left out.
-            if let Ok((name, seconds)) = used(&thread?.path()) {
+            let path = thread?.path();
+            if let Ok((name, seconds)) = used(&path) {
                 *threads.entry(name).or_default() += seconds;
+                waited += kept_waiting(&path)?;
             }
         }
         let own = std::process::id();
         let seconds = |path: String| used(Path::new(&path)).map(|(_, seconds)| seconds);
         Ok(Self {
             gateway: threads,
+            waited,
             agent: seconds(format!("/proc/{agent}"))?,
             server: seconds(format!("/proc/{own}/task/{server}"))?,
             load: seconds(format!("/proc/{own}/task/{own}"))?,
@@ -48,6 +54,7 @@ impl Cpu {
         };
         Self {
             gateway: self.gateway.into_iter().map(thread).collect(),
+            waited: (self.waited - earlier.waited).max(0.0),
             agent: self.agent - earlier.agent,
             server: self.server - earlier.server,
             load: self.load - earlier.load,
@@ -64,6 +71,13 @@ fn used(directory: &Path) -> Result<(String, f64)> {
     let ticks = tail.split_whitespace().skip(11).take(2).map(str::parse::<u32>).sum::<Result<u32, _>>()?;
     let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.unwrap_or(100);
     Ok((name.to_owned(), f64::from(ticks) / f64::from(u32::try_from(per_second)?)))
+}
+
+/// Seconds for which a thread was ready to run and did not.
+fn kept_waiting(directory: &Path) -> Result<f64> {
+    let stat = std::fs::read_to_string(directory.join("schedstat"))?;
+    let nanos = stat.split_whitespace().nth(1).context("no waiting time")?.parse()?;
+    Ok(Duration::from_nanos(nanos).as_secs_f64())
 }
 
 /// What a process has written.

@@ -20,6 +20,8 @@ use tokio::task::JoinHandle;
 #[expect(dead_code, reason = "the tests use more of it")]
 mod gateway;
 
+#[path = "bench-load.rs"]
+mod load;
 #[path = "bench-messages.rs"]
 mod messages;
 #[path = "bench-processes.rs"]
