@@ -115,7 +115,7 @@ struct Resident {
     /// When every chat had its first answer.
     warm_kb: u64,
     end_kb: u64,
-    /// Of a line through a sample each second, while messages came.
+    /// Of a line through a sample each second of the second half of the load: at first the database's cache fills.
     slope_kb_per_s: f64,
 }
 
@@ -218,7 +218,12 @@ async fn measure(args: &Args, rate: u32) -> Result<Run> {
         drained_after_s: last.saturating_duration_since(offered).as_secs_f64(),
         put_late_ms: load.late.as_secs_f64() * 1000.0,
         calls,
-        resident: Resident { start_kb, warm_kb, end_kb: resident_kb(gateway.pid())?, slope_kb_per_s: slope(&resident) },
+        resident: Resident {
+            start_kb,
+            warm_kb,
+            end_kb: resident_kb(gateway.pid())?,
+            slope_kb_per_s: slope(&resident[resident.len() / 2..]),
+        },
         cpu_s: CpuShares {
             gateway: cpu.gateway.values().sum(),
             gateway_threads: cpu.gateway,
