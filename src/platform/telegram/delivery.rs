@@ -158,6 +158,11 @@ pub(super) struct Delivery {
 }
 
 impl Delivery {
+    /// From now on at most `per_second` messages are sent in a second, in all chats together.
+    pub(super) fn limited_to(&mut self, per_second: u32) {
+        self.limiter.limited_to(per_second);
+    }
+
     /// Takes up what another image left: whatever was in flight is ambiguous.
     pub(super) fn adopt(mut self) -> Self {
         for chat in self.chats.values_mut() {

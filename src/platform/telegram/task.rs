@@ -140,7 +140,8 @@ impl Task {
         let killed = restored.is_none() && kept.is_some();
         let mut saved = Saved::restore(restored.or(kept), &id);
         let delivery = std::mem::take(&mut saved.delivery);
-        let delivery = if killed { delivery.recover(MonoNanos::now()) } else { delivery.adopt() };
+        let mut delivery = if killed { delivery.recover(MonoNanos::now()) } else { delivery.adopt() };
+        delivery.limited_to(config.messages_per_second);
         let task = Self {
             client: Client::build(&config),
             config,
