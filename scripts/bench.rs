@@ -1,4 +1,4 @@
-//! What `scripts/bench` runs: handoffs beside the bare execve that each of them contains.
+//! What `scripts/bench` runs: handoffs beside the bare execve that each of them contains, and messages.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -20,7 +20,18 @@ use tokio::task::JoinHandle;
 #[expect(dead_code, reason = "the tests use more of it")]
 mod gateway;
 
+#[path = "bench-load.rs"]
+mod load;
+#[path = "bench-messages.rs"]
+mod messages;
+#[path = "bench-processes.rs"]
+mod processes;
+#[path = "../tests/it/support/telegram/mod.rs"]
+#[expect(dead_code, reason = "the tests use more of it")]
+mod telegram;
+
 use gateway::{Chat, Gateway, SOON, stream_prompt};
+use processes::resident_kb;
 
 /// Handoffs before the first that counts: caches fill, and allocations reach their size.
 const WARM_UP: usize = 5;
@@ -29,8 +40,16 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// How often the other client asks.
 const PROBE_PERIOD: Duration = Duration::from_millis(1);
 
-/// Measures handoffs.
+/// Measures a gateway.
 #[derive(Parser)]
+enum What {
+    /// Measures handoffs.
+    Handoff(Args),
+    /// Measures messages.
+    Messages(messages::Args),
+}
+
+#[derive(clap::Args)]
 struct Args {
     /// The binary to measure.
     binary: PathBuf,
@@ -83,8 +102,14 @@ struct Handoffs {
 struct Samples(Vec<u64>);
 
 fn main() -> Result<()> {
-    let args = Args::parse();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    match What::parse() {
+        What::Handoff(args) => measure_handoffs(&args, &runtime),
+        What::Messages(args) => messages::run(&args, &runtime),
+    }
+}
+
+fn measure_handoffs(args: &Args, runtime: &tokio::runtime::Runtime) -> Result<()> {
     let report = Report {
         machine: Machine::this()?,
         binary_bytes: std::fs::metadata(&args.binary).context("there is no binary")?.len(),
@@ -216,12 +241,6 @@ impl Prober {
         drop(self.stop);
         self.task.await?
     }
-}
-
-fn resident_kb(pid: u32) -> Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
 impl Machine {

@@ -1,6 +1,7 @@
 //! From the text of a `gateway.toml` to a [`Config`].
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,6 +22,9 @@ const TELEGRAM_TOKEN: SecretKeys = SecretKeys { inline: "token", file: "token_fi
 
 /// Platforms that are planned: naming one is a different mistake than a typing error.
 const PLATFORMS_TO_COME: [&str; 3] = ["dingtalk", "weixin", "web"];
+
+/// Telegram takes no more than the most of it, however it is paid.
+const PER_SECOND: RangeInclusive<u32> = 1..=1000;
 
 const DRAIN_MAX: (Duration, &str) = (Duration::from_secs(10 * 60), "10m");
 /// A new image needs milliseconds; less than this is a typing error.
@@ -173,6 +177,7 @@ fn read_telegram(
     let mut allow_from = read_users(&mut section, "allow_from", p);
     let allow_admin_from = read_users(&mut section, "allow_admin_from", p);
     let notification = section.boolean("gateway_restart_notification", p);
+    let per_second = section.integer("messages_per_second", TelegramConfig::FREE_PER_SECOND, PER_SECOND, p);
     section.finish("key", p);
     // Whoever may restart the gateway may also talk to it.
     for admin in &allow_admin_from {
@@ -186,6 +191,7 @@ fn read_telegram(
         allow_from,
         allow_admin_from,
         gateway_restart_notification: notification.unwrap_or(true),
+        messages_per_second: per_second.unwrap_or(TelegramConfig::FREE_PER_SECOND),
     })
 }
 

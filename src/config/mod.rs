@@ -95,6 +95,23 @@ pub struct TelegramConfig {
     pub allow_admin_from: Vec<String>,
     /// Whether chats are told about a restart. Default true.
     pub gateway_restart_notification: bool,
+    /// The most messages that the bot sends in a second, in all its chats together: 1 to 1000, default 30.
+    ///
+    /// Telegram lets a bot send about 30 messages a second for free. Beyond [`TelegramConfig::FREE_PER_SECOND`] it
+    /// takes messages only as paid broadcasts, so each one then carries `allow_paid_broadcast: true` and may be
+    /// charged for in Telegram Stars, from the bot's balance
+    /// (<https://core.telegram.org/bots/api#sendmessage>).
+    pub messages_per_second: u32,
+}
+
+impl TelegramConfig {
+    /// The most messages in a second that Telegram takes for free, and the default.
+    pub const FREE_PER_SECOND: u32 = 30;
+
+    /// Whether messages are sent as paid broadcasts.
+    pub fn is_paid(&self) -> bool {
+        self.messages_per_second > Self::FREE_PER_SECOND
+    }
 }
 
 /// `[update]`.

@@ -3,7 +3,7 @@
 //! **Invariant:** a key is known because it was asked for: [`Section::finish`] reports all others, and names the
 //! nearest of the known ones.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
 use toml::Spanned;
@@ -122,6 +122,28 @@ impl<'t, 'i> Section<'t, 'i> {
         let value = entry.value.get_ref().as_bool();
         if value.is_none() {
             entry.wants(p, "true or false", "true");
+        }
+        value
+    }
+
+    /// A whole number in `range`.
+    pub(super) fn integer(
+        &mut self,
+        key: &'static str,
+        example: u32,
+        range: RangeInclusive<u32>,
+        p: &mut Problems<'_>,
+    ) -> Option<u32> {
+        let entry = self.entry(key)?;
+        let whole = format!("a whole number from {} to {}", range.start(), range.end());
+        let DeValue::Integer(number) = entry.value.get_ref() else {
+            entry.wants(p, &whole, &example.to_string());
+            return None;
+        };
+        let value = u32::from_str_radix(number.as_str(), number.radix()).ok().filter(|value| range.contains(value));
+        if value.is_none() {
+            let message = format!("'{key}' is {number}, and must be {whole}; for example {key} = {example}");
+            p.add(&entry.value.span(), message);
         }
         value
     }

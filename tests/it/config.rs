@@ -58,6 +58,7 @@ fn every_key_is_read() {
         allow_from = ["1001", 1002]
         allow_admin_from = [1003, "1001"]
         gateway_restart_notification = false
+        messages_per_second = 1_000
         [update]
         manifest_url = "file:///srv/releases/manifest.json"
         verifying_keys = ["AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="]
@@ -77,6 +78,7 @@ fn every_key_is_read() {
     assert_eq!(telegram.allow_from, ["1001", "1002", "1003"], "an admin may also talk");
     assert_eq!(telegram.allow_admin_from, ["1003", "1001"]);
     assert!(!telegram.gateway_restart_notification);
+    assert_eq!(telegram.messages_per_second, 1000);
     assert_eq!(config.update.manifest_url.as_deref(), Some("file:///srv/releases/manifest.json"));
     assert_eq!(config.update.verifying_keys.len(), 1);
 }
@@ -95,6 +97,33 @@ fn nobody_may_talk_unless_named() {
     assert_eq!(telegram.allow_admin_from, Vec::<String>::new());
     assert_eq!(telegram.api_url, "https://api.telegram.org");
     assert!(telegram.gateway_restart_notification);
+}
+
+#[test]
+fn more_messages_than_are_free_are_paid_for() {
+    let telegram =
+        |keys: &str| accepted(&format!("[platforms.telegram]\ntoken = 'x'\n{keys}")).telegram.expect("there");
+    let told = |value: &str| refused(&format!("[platforms.telegram]\ntoken = 'x'\nmessages_per_second = {value}"));
+    for (keys, per_second, paid) in [
+        ("", 30, false),
+        ("messages_per_second = 1", 1, false),
+        ("messages_per_second = 30", 30, false),
+        ("messages_per_second = 31", 31, true),
+        ("messages_per_second = 1000", 1000, true),
+    ] {
+        let telegram = telegram(keys);
+        assert_eq!((telegram.messages_per_second, telegram.is_paid()), (per_second, paid), "{keys}");
+    }
+    let refusals = ["0", "-1", "1001", "0x1000", "99999999999", "30.0", "'30'"].map(told);
+    assert_snapshot!(refusals.join("\n"), @r"
+    gateway.toml:3:23: 'messages_per_second' is 0, and must be a whole number from 1 to 1000; for example messages_per_second = 30
+    gateway.toml:3:23: 'messages_per_second' is -1, and must be a whole number from 1 to 1000; for example messages_per_second = 30
+    gateway.toml:3:23: 'messages_per_second' is 1001, and must be a whole number from 1 to 1000; for example messages_per_second = 30
+    gateway.toml:3:23: 'messages_per_second' is 0x1000, and must be a whole number from 1 to 1000; for example messages_per_second = 30
+    gateway.toml:3:23: 'messages_per_second' is 99999999999, and must be a whole number from 1 to 1000; for example messages_per_second = 30
+    gateway.toml:3:23: 'messages_per_second' must be a whole number from 1 to 1000, not a float; for example messages_per_second = 30
+    gateway.toml:3:23: 'messages_per_second' must be a whole number from 1 to 1000, not a string; for example messages_per_second = 30
+    ");
 }
 
 #[test]

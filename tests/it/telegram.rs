@@ -7,18 +7,64 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use hermes_gateway::chat::{LinkState, Outbound, OutboundContent, ReplyEnd, ReplyStep};
+use hermes_gateway::config::TelegramConfig;
+use hermes_gateway::platform::telegram::api::Api;
 use hermes_gateway::platform::telegram::spawn;
 use hermes_gateway::platform::{PlatformCommand, PlatformEvent};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::support::telegram::TelegramServer;
 use crate::support::telegram::faults::Fault;
-use crate::support::telegram::state::{Reach, State};
+use crate::support::telegram::state::{Message, Reach, State};
+use crate::support::telegram::{Shared, TelegramServer};
 use bed::{Bed, DEADLINE, DRAIN, config, launch};
 
 const RECOVERED: &str = "♻️ Recovered reply — the gateway restarted during delivery, so this may be a duplicate:\n";
+
+#[tokio::test]
+async fn only_a_limit_beyond_the_free_one_pays_for_messages() {
+    let server = TelegramServer::start().await;
+    for messages_per_second in [1, 30, 31, 1000] {
+        let config = TelegramConfig { messages_per_second, ..config(server.url(), server.token()) };
+        let api = Api::new(&config).expect("a client");
+        let sent = api.send_message("7", None, "hello").await.expect("it is sent");
+        api.edit_message_text("7", sent.message_id, "hello again").await.expect("it is edited");
+    }
+    let paid: Vec<_> = server.look(|state| {
+        let paid = |method: &str| {
+            let calls = state.calls.iter().filter(|call| call.method == method);
+            calls.map(|call| call.params.get("allow_paid_broadcast").cloned()).collect::<Vec<_>>()
+        };
+        [paid("sendMessage"), paid("editMessageText")].concat()
+    });
+    let yes = Some(json!(true));
+    assert_eq!(paid, [None, None, yes.clone(), yes, None, None, None, None]);
+}
+
+#[tokio::test]
+async fn the_server_tells_a_listener_of_calls_instead_of_keeping_them() {
+    let (sender, told) = std::sync::mpsc::channel();
+    let shared = Shared::new(State::new("4242:x")).tell(sender);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    let serving = tokio::spawn(shared.clone().serve(listener));
+    let api = Api::new(&config(url, "4242:x".to_owned())).expect("a client");
+    for text in ["one", "two", "three"] {
+        api.send_message("7", None, text).await.expect("it is sent");
+    }
+    api.send_typing("7", None).await.expect("it is shown");
+    serving.abort();
+    let told: Vec<_> = told.try_iter().collect();
+    assert!(told.is_sorted_by_key(|call| call.at));
+    let told: Vec<_> = told.into_iter().map(|call| (call.method, call.text.unwrap_or_default())).collect();
+    let sent = |text: &str| ("sendMessage".to_owned(), text.to_owned());
+    assert_eq!(told, [sent("one"), sent("two"), sent("three"), ("sendChatAction".to_owned(), String::new())]);
+    let mut state = shared.lock();
+    assert!(state.calls.is_empty());
+    assert_eq!(state.forget(2).iter().map(Message::text).collect::<Vec<_>>(), ["one"]);
+    assert_eq!(state.texts(7), ["two", "three"]);
+}
 
 #[tokio::test]
 async fn a_message_comes_in_is_confirmed_and_is_answered() {

@@ -174,6 +174,8 @@ struct Inner {
     http: reqwest::Client,
     api_url: String,
     token: Secret,
+    /// Messages are sent as paid broadcasts.
+    paid: bool,
 }
 
 impl fmt::Debug for Api {
@@ -196,7 +198,8 @@ impl Api {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|source| TelegramError::Client { source })?;
-        Ok(Self { inner: Arc::new(Inner { http, api_url: config.api_url.clone(), token: config.token.clone() }) })
+        let (api_url, token) = (config.api_url.clone(), config.token.clone());
+        Ok(Self { inner: Arc::new(Inner { http, api_url, token, paid: config.is_paid() }) })
     }
 
     /// `getMe`: who the bot is.
@@ -225,13 +228,17 @@ impl Api {
         self.call("getUpdates", &params, hold + POLL_GRACE).await
     }
 
-    /// `sendMessage` with plain text of 1–4096 UTF-16 code units.
+    /// `sendMessage` with plain text of 1–4096 UTF-16 code units. It may cost Telegram Stars if more messages in a second
+    /// are configured than are free ([`TelegramConfig::is_paid`]).
     ///
     /// # Errors
     /// Any [`TelegramError`].
     pub async fn send_message(&self, chat: &str, thread: Option<&str>, text: &str) -> Result<Sent, TelegramError> {
         let mut params = addressed(chat, thread);
         params["text"] = text.into();
+        if self.inner.paid {
+            params["allow_paid_broadcast"] = true.into();
+        }
         self.call("sendMessage", &params, CALL_DEADLINE).await
     }
 
@@ -363,6 +370,7 @@ mod tests {
                 allow_from: Vec::new(),
                 allow_admin_from: Vec::new(),
                 gateway_restart_notification: false,
+                messages_per_second: TelegramConfig::FREE_PER_SECOND,
             })
             .expect("a client")
         });

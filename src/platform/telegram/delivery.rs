@@ -166,6 +166,11 @@ pub(super) struct Delivery {
 }
 
 impl Delivery {
+    /// From now on at most `per_second` messages are sent in a second, in all chats together.
+    pub(super) fn limited_to(&mut self, per_second: u32) {
+        self.limiter.limited_to(per_second);
+    }
+
     /// Goes on with what another image handed over: what was in flight is ambiguous until the outbox is known.
     pub(super) fn adopt(mut self) -> Self {
         for chat in self.chats.values_mut() {

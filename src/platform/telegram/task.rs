@@ -131,7 +131,8 @@ impl Task {
         // A token without a colon is none; Telegram will say so.
         let id = config.token.expose().split_once(':').map_or("unknown", |(id, _)| id).to_owned();
         let mut saved = Saved::restore(restored, &id);
-        let delivery = std::mem::take(&mut saved.delivery).adopt();
+        let mut delivery = std::mem::take(&mut saved.delivery).adopt();
+        delivery.limited_to(config.messages_per_second);
         Self {
             client: Client::build(&config),
             config,

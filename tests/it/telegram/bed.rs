@@ -267,5 +267,6 @@ pub fn config(api_url: String, token: String) -> TelegramConfig {
         allow_from: Vec::new(),
         allow_admin_from: Vec::new(),
         gateway_restart_notification: true,
+        messages_per_second: TelegramConfig::FREE_PER_SECOND,
     }
 }

@@ -9,9 +9,10 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
-use super::Shared;
+use super::faults::Fault;
 use super::params::Params;
 use super::state::{Call, Message, Reach, State, Version, now_ms};
+use super::{Shared, Told};
 
 /// Telegram holds a poll no longer, whatever is asked.
 const HOLD_SECS_MAX: i64 = 50;
@@ -57,11 +58,7 @@ pub async fn call(
         Ok(params) => params,
         Err(problem) => return answer(Err(bad_request(&problem))).1,
     };
-    let record = Call { at_ms: now_ms(), method: method.clone(), params: params.0.clone(), status: None };
-    let (at, fault) = shared.change(|state| {
-        state.calls.push(record);
-        (state.calls.len() - 1, state.take_fault(&method))
-    });
+    let (at, fault) = record(&shared, &method, &params);
     let (status, response) = match fault {
         Some(fault) if fault.is_after_the_fact() => {
             drop(perform(&shared, &method, &params).await);
@@ -74,8 +71,25 @@ pub async fn call(
         }
         None => answer(perform(&shared, &method, &params).await),
     };
-    shared.change(|state| state.calls[at].status = Some(status.as_u16()));
+    if let Some(at) = at {
+        shared.change(|state| state.calls[at].status = Some(status.as_u16()));
+    }
     response
+}
+
+/// Keeps a call, or tells of it. Returns where it is kept, and how it goes wrong.
+fn record(shared: &Shared, method: &str, params: &Params) -> (Option<usize>, Option<Fault>) {
+    if let Some(listener) = &shared.listener {
+        let text = params.0.get("text").and_then(Value::as_str).map(str::to_owned);
+        // Whoever listens may have heard enough.
+        drop(listener.send(Told { at: Instant::now().into_std(), method: method.to_owned(), text }));
+        return (None, shared.lock().take_fault(method));
+    }
+    let call = Call { at_ms: now_ms(), method: method.to_owned(), params: params.0.clone(), status: None };
+    shared.change(|state| {
+        state.calls.push(call);
+        (Some(state.calls.len() - 1), state.take_fault(method))
+    })
 }
 
 fn answer(outcome: Outcome) -> (StatusCode, Response) {
@@ -219,7 +233,7 @@ fn edit_message_text(state: &mut State, params: &Params) -> Outcome {
     let chat = reachable(state, params)?;
     let id = params.number("message_id");
     let own = |message: &&mut Message| message.chat == chat && Some(message.message_id) == id && !message.deleted;
-    let message = state.messages.iter_mut().find(own).ok_or_else(|| bad_request("message to edit not found"))?;
+    let message = state.messages.iter_mut().rfind(own).ok_or_else(|| bad_request("message to edit not found"))?;
     let (text, shown) = text(params)?;
     if message.text().trim() == shown {
         return Err(bad_request(
@@ -236,7 +250,7 @@ fn delete_message(state: &mut State, params: &Params) -> Outcome {
     let chat = reachable(state, params)?;
     let id = params.number("message_id");
     let own = |message: &&mut Message| message.chat == chat && Some(message.message_id) == id && !message.deleted;
-    let message = state.messages.iter_mut().find(own).ok_or_else(|| bad_request("message to delete not found"))?;
+    let message = state.messages.iter_mut().rfind(own).ok_or_else(|| bad_request("message to delete not found"))?;
     message.deleted = true;
     Ok(json!(true))
 }

@@ -17,8 +17,8 @@ mod methods;
 mod params;
 pub mod state;
 
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, mpsc};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::routing::{any, get, post};
@@ -32,17 +32,33 @@ use state::State;
 /// How long [`TelegramServer::until`] waits.
 const DEADLINE: Duration = Duration::from_secs(30);
 
+/// A call of the bot, told as it comes.
+pub struct Told {
+    /// When it had been read.
+    pub at: Instant,
+    /// As it stood in the URL.
+    pub method: String,
+    /// `text`, if it has one.
+    pub text: Option<String>,
+}
+
 /// The state, and a signal for each change of it.
 #[derive(Clone)]
 pub struct Shared {
     state: Arc<Mutex<State>>,
     changes: watch::Sender<u64>,
+    listener: Option<mpsc::Sender<Told>>,
 }
 
 impl Shared {
     /// Serves `state`.
     pub fn new(state: State) -> Self {
-        Self { state: Arc::new(Mutex::new(state)), changes: watch::Sender::new(0) }
+        Self { state: Arc::new(Mutex::new(state)), changes: watch::Sender::new(0), listener: None }
+    }
+
+    /// Tells `listener` of each call instead of keeping it in [`State::calls`]: for so many that memory would grow.
+    pub fn tell(self, listener: mpsc::Sender<Told>) -> Self {
+        Self { listener: Some(listener), ..self }
     }
 
     /// Looks at the state or changes it. Not across an await.

@@ -189,11 +189,20 @@ impl State {
     /// Drops the updates that `offset` confirms. A negative one keeps that many from the end.
     pub fn confirm(&mut self, offset: i64) {
         if offset > 0 {
-            self.updates.retain(|update| update["update_id"].as_i64().is_some_and(|id| id >= offset));
+            // Their ids ascend, so what is confirmed is a head of the queue, as long as there may be.
+            let confirmed = |update: &Value| update["update_id"].as_i64().is_some_and(|id| id < offset);
+            while self.updates.front().is_some_and(confirmed) {
+                self.updates.pop_front();
+            }
         } else if let Ok(keep @ 1..) = usize::try_from(offset.unsigned_abs()) {
             let drop = self.updates.len().saturating_sub(keep);
             self.updates.drain(..drop);
         }
+    }
+
+    /// Forgets all messages of the bot but the last `remembered`, and returns them.
+    pub fn forget(&mut self, remembered: usize) -> Vec<Message> {
+        self.messages.drain(..self.messages.len().saturating_sub(remembered)).collect()
     }
 
     /// The oldest updates that are not confirmed.
