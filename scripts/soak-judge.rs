@@ -12,7 +12,7 @@ const FAILURE: &str = "❌ ";
 const HARMLESS: [&str; 4] =
     ["Your message waits.", "it starts with an empty one.", "New session with agent", "The agent could not load"];
 /// A request that was under way when the process was killed reached the server no longer than this before the kill...
-const IN_FLIGHT_MS: u64 = 1500;
+const IN_FLIGHT_MS: u64 = 500;
 /// ... or so much after it: what is in a socket's buffer is still read.
 const BUFFERED_MS: u64 = 200;
 
@@ -243,7 +243,8 @@ impl Judge<'_> {
         let before_ms = self.progress[index].last_at_ms;
         let in_flight = |kill: u64| before_ms <= kill + BUFFERED_MS && kill <= before_ms + IN_FLIGHT_MS;
         if !marked {
-            self.fault(Kind::Doubled, shown.at_ms, format!("'{}' is answered again", asked.text));
+            let later = shown.at_ms.saturating_sub(before_ms);
+            self.fault(Kind::Doubled, shown.at_ms, format!("'{}' is answered again {later} ms later", asked.text));
         } else if !self.kills.iter().any(|kill| in_flight(*kill) && *kill <= shown.at_ms) {
             let what = format!("'{}' is repeated, and was in flight at no kill", asked.text);
             self.fault(Kind::Unfounded, shown.at_ms, what);

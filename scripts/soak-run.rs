@@ -167,7 +167,7 @@ impl<'a> Soak<'a> {
                 let told = self.telegram.texts(ADMIN).len();
                 self.ask(handoff, way)?;
                 step.during.iter().for_each(|say| self.talk.say(&self.telegram, *say));
-                self.await_handoff(handoff, committed, told).await;
+                self.await_handoff(handoff, way, committed, told).await;
             }
             Act::Kill => {
                 self.kill(pid)?;
@@ -240,7 +240,7 @@ impl<'a> Soak<'a> {
         }
     }
 
-    async fn await_handoff(&mut self, handoff: Handoff, committed: usize, told: usize) {
+    async fn await_handoff(&mut self, handoff: Handoff, way: Way, committed: usize, told: usize) {
         let is_down = self.status.as_ref().is_some_and(|status| status.image.version == NEW);
         let start = Instant::now();
         loop {
@@ -249,7 +249,8 @@ impl<'a> Soak<'a> {
                 return;
             }
             let refused = self.telegram.texts(ADMIN).into_iter().skip(told).find(|text| text.contains('❌'));
-            let refused_here = self.command_lines.last_mut().and_then(|child| child.try_wait().ok()?);
+            let own = self.command_lines.last_mut().filter(|_| way == Way::CommandLine);
+            let refused_here = own.and_then(|child| child.try_wait().ok()?);
             let refused_here = refused_here.filter(|code| !code.success()).map(|code| code.to_string());
             if let Some(why) = refused.or(refused_here) {
                 if handoff == Handoff::Swap && is_down {
