@@ -4,6 +4,8 @@
 //! delivery before it and with a failure behind it, or it is a notice. An answer may stand in several messages, so what
 //! is looked for is which part of which answer a text is.
 
+use std::collections::BTreeMap;
+
 /// Goes before an answer that may be in the chat already.
 pub const MARKER: &str = "♻️ Recovered reply — the gateway restarted during delivery, so this may be a duplicate:\n";
 /// Begins a failure, alone or behind what was said of the answer before.
@@ -48,6 +50,8 @@ pub struct Verdict {
     pub repeated: usize,
     /// Failures told about messages that are answered.
     pub needless: usize,
+    /// The failures that were told, without their numbers, and how often each.
+    pub reasons: BTreeMap<String, usize>,
     /// Everything that must not be.
     pub faults: Vec<Fault>,
 }
@@ -100,6 +104,9 @@ impl Verdict {
         self.marked += other.marked;
         self.repeated += other.repeated;
         self.needless += other.needless;
+        for (reason, count) in other.reasons {
+            *self.reasons.entry(reason).or_default() += count;
+        }
         self.faults.extend(other.faults);
     }
 
@@ -160,13 +167,18 @@ impl Judge<'_> {
         };
         self.verdict.marked += usize::from(marked);
         let (body, failed) = match text.split_once(&format!("\n\n{FAILURE}")) {
-            Some((body, _)) if !is_notice(body) => (body, true),
+            Some((body, reason)) if !is_notice(body) => {
+                self.told(&format!("{FAILURE}{reason}"));
+                (body, true)
+            }
             _ => (text, false),
         };
         if is_notice(body) {
             // Several notices may stand in one message.
-            let losses = body.split("\n\n").filter(|part| is_notice(part) && !is_harmless(part));
-            self.bare.extend(losses.map(|_| shown.at_ms));
+            for loss in body.split("\n\n").filter(|part| is_notice(part) && !is_harmless(part)) {
+                self.bare.push(shown.at_ms);
+                self.told(loss);
+            }
             return;
         }
         let Some(place) = self.place(body) else {
@@ -194,7 +206,7 @@ impl Judge<'_> {
         if let Some((index, _)) = fresh {
             return Some(Place::Next(index));
         }
-        if let Some((index, _)) = whole().last() {
+        if let Some((index, _)) = whole().next_back() {
             return Some(Place::Again(index, 0));
         }
         let goes_on = |asked: &Asked, progress: &Progress| {
@@ -276,6 +288,11 @@ impl Judge<'_> {
         }
         self.verdict.needless = self.bare.len();
         self.verdict
+    }
+
+    fn told(&mut self, failure: &str) {
+        let reason = brief(failure).replace(|c: char| c.is_ascii_digit(), "");
+        *self.verdict.reasons.entry(reason).or_default() += 1;
     }
 
     fn fault(&mut self, kind: Kind, at_ms: u64, what: String) {

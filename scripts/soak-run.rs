@@ -349,6 +349,7 @@ impl<'a> Soak<'a> {
                 self.refused, verdict.needless
             );
         }
+        verdict.reasons.iter().for_each(|(reason, count)| println!("    {count} times told: {reason}"));
         for kind in Kind::ALL {
             let count = verdict.of(kind).count();
             if count > 0 {
