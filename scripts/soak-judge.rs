@@ -91,7 +91,7 @@ pub struct Fault {
     pub kind: Kind,
     /// For people: what was asked and what came.
     pub what: String,
-    /// When it was asked or shown.
+    /// When it was asked or first shown.
     pub at_ms: u64,
 }
 
@@ -161,9 +161,10 @@ pub fn judge(asked: &[Asked], shown: &[Shown], kills: &[u64]) -> Verdict {
 
 impl Judge<'_> {
     fn take(&mut self, shown: &Shown) {
-        let (marked, text) = match shown.text.strip_prefix(MARKER) {
+        // As Telegram shows it: a failure that did not fit leaves blank lines at the end of what is before it.
+        let (marked, text) = match shown.text.trim_end().strip_prefix(MARKER) {
             Some(text) => (true, text),
-            None => (false, shown.text.as_str()),
+            None => (false, shown.text.trim_end()),
         };
         self.verdict.marked += usize::from(marked);
         let (body, failed) = match text.split_once(&format!("\n\n{FAILURE}")) {
@@ -256,7 +257,7 @@ impl Judge<'_> {
         let in_flight = |kill: u64| before_ms <= kill + BUFFERED_MS && kill <= before_ms + IN_FLIGHT_MS;
         if !marked {
             let later = shown.at_ms.saturating_sub(before_ms);
-            self.fault(Kind::Doubled, shown.at_ms, format!("'{}' is answered again {later} ms later", asked.text));
+            self.fault(Kind::Doubled, before_ms, format!("'{}' is answered again {later} ms later", asked.text));
         } else if !self.kills.iter().any(|kill| in_flight(*kill) && *kill <= shown.at_ms) {
             let what = format!("'{}' is repeated, and was in flight at no kill", asked.text);
             self.fault(Kind::Unfounded, shown.at_ms, what);

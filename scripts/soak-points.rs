@@ -19,6 +19,8 @@ use crate::watch::Watch;
 const CHAT: i64 = 7000;
 const OTHER_CHAT: i64 = 7001;
 const TEXT: &str = "How are you?";
+/// One whose answer takes longer than a kill, and that answer.
+const SLOW: (&str, &str) = ("sleep 500ms", "slept");
 /// Said when all is over: what is before it in the chat is shown before it.
 const LAST: &str = "Still there?";
 /// The stream: so many pieces of so many bytes, one every so many milliseconds.
@@ -82,6 +84,7 @@ impl<'a> Scene<'a> {
         bed.start();
         let answer = match point {
             Point::Streaming => expected_stream(CHUNKS, CHUNK_BYTES),
+            Point::Confirmed => SLOW.1.to_owned(),
             _ => TEXT.to_owned(),
         };
         let mut scene = Self { bed, point, telegram, answer, violations: Vec::new() };
@@ -121,7 +124,8 @@ impl<'a> Scene<'a> {
             }
             Point::Confirmed => {
                 self.bed.plan(&plan)?;
-                self.telegram.say(USER, CHAT, TEXT);
+                // Not answered yet when the other message comes.
+                self.telegram.say(USER, CHAT, SLOW.0);
                 let confirmed = |scene: &Self| scene.telegram.look(|state| state.updates.is_empty());
                 self.until(|scene, _| confirmed(scene)).await;
                 // Only when something comes is the platform's answer read.
@@ -141,7 +145,8 @@ impl<'a> Scene<'a> {
             let texts = scene.telegram.texts(chat);
             texts.iter().any(|text| text.strip_prefix(MARKER).unwrap_or(text) == answer)
         };
-        self.until(|scene, _| whole(scene, CHAT, &scene.answer)).await;
+        let told = |scene: &Self| scene.telegram.texts(CHAT).iter().any(|text| text.contains(['⚠', '❌']));
+        self.until(|scene, _| whole(scene, CHAT, &scene.answer) || told(scene)).await;
         self.telegram.say(USER, CHAT, LAST);
         if self.until(|scene, _| whole(scene, CHAT, LAST)).await.is_none() {
             self.violations.push("it does not answer afterwards".to_owned());

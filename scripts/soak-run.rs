@@ -37,7 +37,7 @@ const LOOK: Duration = Duration::from_millis(10);
 const EXAMPLES: usize = 5;
 /// What is shown of the journal before and after the first mistake.
 const JOURNAL_BEFORE_MS: u64 = 1000;
-const JOURNAL_AFTER_MS: u64 = 5000;
+const JOURNAL_AFTER_MS: u64 = 8000;
 
 /// Plays the schedule of `seed`. Returns whether everything is as it should be.
 pub async fn soak(bed: &Bed<'_>, systemd: &Systemd, args: &Args, seed: u64) -> Result<bool> {

@@ -133,6 +133,8 @@ fn an_answer_that_was_cut_off_is_repeated_or_told_about() {
     let half = marked("56789");
     let verdict = streamed(&[(500, "01234"), (990, "56789"), (1_500, &half), (1_600, "b")], &[KILL]);
     assert_eq!((kinds(&verdict), verdict.answered, verdict.repeated), (vec![], 2, 1));
+    let verdict = streamed(&[(150, "01234\n\n"), (160, FAILED), (250, "b")], &[KILL]);
+    assert_eq!((kinds(&verdict), verdict.answered, verdict.told), (vec![], 1, 1), "the failure did not fit");
     let told = format!("01234\n\n{FAILED}");
     let verdict = streamed(&[(150, &told), (250, "b")], &[KILL]);
     assert_eq!((kinds(&verdict), verdict.answered, verdict.told), (vec![], 1, 1));
