@@ -65,15 +65,21 @@ impl<'a> Bed<'a> {
         let versions = format!("{HOME}/versions");
         // Mounted by a row before.
         let _not_mounted = Command::new("umount").args(["--quiet", &versions]).status();
-        fs::remove_dir_all(HOME).context("cannot clear the home")?;
-        run("cp", &["-a", PRISTINE, HOME])?;
-        for file in [FAULTS, ASK, ASKED] {
-            let _was_not_there = fs::remove_file(file);
-        }
+        Self::clear()?;
         self.configure(row, telegram, row.trouble == Trouble::SilentAgent && row.ask == Ask::Start)?;
         if row.trouble == Trouble::ReadOnly {
             run("mount", &["--bind", &versions, &versions])?;
             run("mount", &["-o", "remount,bind,ro", &versions])?;
+        }
+        Ok(())
+    }
+
+    /// A home as it was installed, and no faults.
+    pub fn clear() -> Result<()> {
+        fs::remove_dir_all(HOME).context("cannot clear the home")?;
+        run("cp", &["-a", PRISTINE, HOME])?;
+        for file in [FAULTS, ASK, ASKED] {
+            let _was_not_there = fs::remove_file(file);
         }
         Ok(())
     }
@@ -98,7 +104,12 @@ impl<'a> Bed<'a> {
             telegram.url(),
             self.releases.config(row.image),
         );
-        fs::write(Path::new(HOME).join("gateway.toml"), config)?;
+        Self::write_config(&config)
+    }
+
+    /// Writes this as gateway.toml.
+    pub fn write_config(text: &str) -> Result<()> {
+        fs::write(Path::new(HOME).join("gateway.toml"), text)?;
         run("chown", &["hermes:hermes", &format!("{HOME}/gateway.toml")])
     }
 

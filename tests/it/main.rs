@@ -17,6 +17,7 @@
 //! - `rollback`: new images that fail after the execve (needs the feature `fault-points`).
 //! - `revert`: the way back to the version before, and versions that failed.
 //! - `service`: the unit files, and notifications, logs and sockets under a real systemd.
+//! - `soak`: what the soak judges by, and its schedule.
 //! - `telegram`: the Telegram platform against the test server.
 //! - `tidy`: rules for the source tree that the compiler does not know.
 //! - `update`: which releases are staged and which are refused, and what is left on disk either way.
@@ -40,6 +41,7 @@ mod revert;
 #[cfg(feature = "fault-points")]
 mod rollback;
 mod service;
+mod soak;
 mod support;
 mod telegram;
 mod tidy;
