@@ -53,7 +53,7 @@ names! {
         Stored = "stored",
         /// The platform was told that messages arrived, and has forgotten them.
         Confirmed = "confirmed",
-        /// A prompt was given to an agent.
+        /// A prompt is on its way to an agent.
         Started = "started",
         /// Output of an agent was read, and nobody was told yet.
         Streaming = "streaming",

@@ -14,7 +14,7 @@ use super::outlet::Outlet;
 use super::run::Daemon;
 use super::state::{agent_fds, agent_log_fd};
 use crate::agent::{self, AgentCommand, AgentEvent, AgentFds, AgentHandle, AgentSpec, RecoveredTurn};
-use crate::config::Config;
+use crate::config::{Config, DEFAULT_AGENT};
 use crate::handoff::Inherited;
 use crate::id::{AgentName, TurnId};
 use crate::report::Chain;
@@ -99,7 +99,9 @@ impl Daemon {
 
     /// Whether the agent of the turn's conversation has outlived the gateway: what its log does not have, it never got.
     fn knows_all_prompts(&self, turn: &OpenTurn) -> bool {
-        self.gateway.agent_of(&turn.inbound.conversation).is_some_and(|agent| self.recovered_agents.contains(agent))
+        let chosen = self.gateway.agent_of(&turn.inbound.conversation).cloned();
+        // One that never had a session has chosen none.
+        self.recovered_agents.contains(&chosen.unwrap_or_else(|| DEFAULT_AGENT.into()))
     }
 
     /// The reply to a turn is in the store as a whole: its agent need not remember it.
