@@ -102,6 +102,16 @@ pub enum Disposition {
 }
 
 impl TelegramError {
+    /// Whether Telegram may have done what it was asked: it has not said no, and the request may have reached it.
+    pub fn may_have_been_done(&self) -> bool {
+        match self {
+            Self::Refused { code, .. } => *code >= 500,
+            Self::Client { .. } => false,
+            Self::Network { source, .. } => !source.is_connect(),
+            Self::Timeout { .. } | Self::TooLarge { .. } | Self::Malformed { .. } => true,
+        }
+    }
+
     /// What to do about it.
     pub fn disposition(&self) -> Disposition {
         match self {

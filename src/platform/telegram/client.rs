@@ -61,9 +61,7 @@ pub(super) async fn perform(api: &Api, store: &Store, request: &Request) -> Resu
             fault::at(Point::Acknowledged);
             let seen = match &outcome {
                 Ok(sent) => Some(Seen::Shown { message_id: sent.message_id.to_string() }),
-                Err(TelegramError::Refused { .. }) => Some(Seen::Refused),
-                // Nobody knows.
-                Err(_) => None,
+                Err(error) => (!error.may_have_been_done()).then_some(Seen::Refused),
             };
             if let (Some(Attempt { entry, number, .. }), Some(seen)) = (&request.attempt, seen) {
                 store.attempted(*entry, *number, seen).await.unwrap_or_else(untold);

@@ -8,7 +8,8 @@
 //! - What it is told is shown, or given up with a line in the log, and found over, which is recorded in the outbox.
 //! - The whole state is plain data, and all of it that matters is in the outbox: [`Delivery::take_up`] goes on from
 //!   there, with or without what another image handed over. What was in flight then is *ambiguous*: a message is sent
-//!   again with [`RECOVERED`](super::item::RECOVERED) before it, an edit is just repeated.
+//!   again with [`RECOVERED`](super::item::RECOVERED) before it, an edit is just repeated. A message whose answer did
+//!   not arrive is ambiguous, too.
 //! - A reply whose text is with its agent waits until that is told.
 //!
 //! Bounds: 256 KiB of text in an item. From [`ITEMS_MAX`] items on no messages are taken in, so what can still come
@@ -536,9 +537,11 @@ impl Chat {
             error = %Chain(error),
             "a message was not delivered and is tried again"
         );
-        if let Some(item) = self.item(in_flight.item)
-            && now.since(item.queued_at) > AGE_MAX
-        {
+        let Some(item) = self.item(in_flight.item) else { return };
+        if matches!(in_flight.action, Action::Send { .. }) && error.may_have_been_done() {
+            item.unanswered();
+        }
+        if now.since(item.queued_at) > AGE_MAX {
             tracing::error!(chat = key, "a message was not delivered for a day and is given up");
             item.give_up("it could not be delivered for a day");
         }

@@ -1,6 +1,6 @@
 //! Delivery against a chat service that fails in every way, and across images.
 
-use super::super::item::RECOVERED;
+use super::super::item::{RECOVERED, SENT_AGAIN};
 use super::super::split::{MESSAGE_UNITS_MAX, units};
 use super::*;
 use crate::chat::{Conversation, ReplyEnd};

@@ -24,6 +24,9 @@ use crate::store::{Attempt, Entry, EntryId, Outcome, Part};
 /// Goes before a message that may have been delivered already.
 pub(super) const RECOVERED: &str =
     "♻️ Recovered reply — the gateway restarted during delivery, so this may be a duplicate:\n";
+/// The same where it was only Telegram's answer that did not arrive, or did not say.
+pub(super) const SENT_AGAIN: &str =
+    "♻️ Sent again — nobody knows whether it arrived the first time, so this may be a duplicate:\n";
 /// Said where a turn ended without a word.
 pub(super) const NO_ANSWER: &str = "(no answer)";
 /// The longest text of one item, in bytes: at least 64 messages.
@@ -105,6 +108,9 @@ pub(super) struct Item {
     /// The page is redelivered: it may be in the chat already.
     #[serde(default)]
     doubtful: bool,
+    /// Because of the connection, not of a kill or a handoff.
+    #[serde(default)]
+    unanswered: bool,
     #[serde(default)]
     activity: Option<String>,
     /// Text taken so far, in bytes.
@@ -157,6 +163,7 @@ impl Item {
             tail: String::new(),
             shown: None,
             doubtful: false,
+            unanswered: false,
             activity: None,
             taken: 0,
             said: false,
@@ -367,7 +374,11 @@ impl Item {
     }
 
     fn page(&self) -> Page {
-        let prefix = if self.doubtful { RECOVERED } else { "" };
+        let prefix = match (self.doubtful, self.unanswered) {
+            (false, _) => "",
+            (true, false) => RECOVERED,
+            (true, true) => SENT_AGAIN,
+        };
         let limit = MESSAGE_UNITS_MAX - units(prefix);
         if let Some(full) = head(&self.tail, limit) {
             return Page { text: format!("{prefix}{full}"), body: full.len(), settled: true };
@@ -401,7 +412,7 @@ impl Item {
         self.tail.drain(..body);
         (self.page, self.start) = (self.page + 1, self.start + body);
         self.shown = None;
-        self.doubtful = false;
+        (self.doubtful, self.unanswered) = (false, false);
     }
 
     /// `text` is shown as `message_id` now.
@@ -440,6 +451,12 @@ impl Item {
 
     /// The page was being sent when the image was replaced: nobody knows whether it arrived.
     pub(super) fn doubt(&mut self) {
+        (self.doubtful, self.unanswered) = (true, false);
+    }
+
+    /// The page was sent, and Telegram's answer did not arrive: nobody knows whether the page did.
+    pub(super) fn unanswered(&mut self) {
+        self.unanswered |= !self.doubtful;
         self.doubtful = true;
     }
 }
