@@ -1,8 +1,8 @@
 //! A log in memory that outlives the process that writes it.
 //!
-//! What a process must not forget when it is killed, and what nobody needs once the machine is off (which of an
-//! agent's answers were read, which messages of a reply are shown), is in a memfd whose fd somebody else holds as
-//! well: the service manager's fd store, and the next image. No disk is waited for.
+//! What a process must not forget when it is killed, and what nobody needs once the machine is off (how far an agent's
+//! output was read), is in a memfd whose fd somebody else holds as well: the service manager's fd store, and the next
+//! image. No disk is waited for.
 //!
 //! ```text
 //! 0        8            24             4096            start                    end
@@ -28,7 +28,7 @@ const MAGIC: [u8; 8] = *b"hermlog1";
 const HEADER_BYTES: usize = 24;
 /// Where the first record is: the header's page is its own.
 const FIRST: u64 = 4096;
-/// The longest record, in bytes. It holds one read of an agent, or the state of a platform.
+/// The longest record, in bytes. It holds one read of an agent, or its whole state.
 pub const RECORD_BYTES_MAX: usize = 64 << 20;
 
 /// The log; see the module's documentation.

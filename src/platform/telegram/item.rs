@@ -37,6 +37,8 @@ const CUT: &str = "\n… (the rest was cut off: this is too long for a chat)";
 /// that notifies people is more than a word.
 const FIRST_UNITS: usize = 200;
 const FIRST_WAIT: Duration = Duration::from_millis(300);
+/// An agent that answers at once is not shown as typing: that would cost a request, and a place in the bot's limit.
+const TYPING_WAIT: Duration = Duration::from_millis(300);
 /// A client shows "typing" for 5 s.
 const TYPING_PERIOD: Duration = Duration::from_secs(4);
 const ACTIVITY_CHARS_MAX: usize = 200;
@@ -364,7 +366,8 @@ impl Item {
     }
 
     fn typing(&self) -> Want {
-        Want::Typing { due: self.typed_at.map_or(self.queued_at, |last| after(last, TYPING_PERIOD)) }
+        let first = after(self.queued_at, TYPING_WAIT);
+        Want::Typing { due: self.typed_at.map_or(first, |last| after(last, TYPING_PERIOD)) }
     }
 
     fn due(&self, page: &Page) -> MonoNanos {

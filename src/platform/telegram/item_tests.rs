@@ -31,7 +31,7 @@ fn a_first_word_waits_for_more_and_a_paragraph_does_not() {
 #[test]
 fn typing_is_shown_until_there_is_text() {
     let mut item = reply();
-    assert_eq!(item.want(), Want::Typing { due: NOW });
+    assert_eq!(item.want(), Want::Typing { due: after(NOW, TYPING_WAIT) });
     item.typed(NOW);
     item.push("\n", NOW);
     assert_eq!(item.want(), Want::Typing { due: after(NOW, TYPING_PERIOD) });

@@ -6,7 +6,7 @@
 //! algorithm, ITU-T I.371). A bucket of `burst` tokens refilled once a `period` lets through at most
 //! `burst + window / period` messages in any window.
 //!
-//! The buckets are handed over to the next image and kept for the case of a kill; the overall rate is not: it is that of
+//! The buckets are handed over to the next image; the overall rate is not: it is that of
 //! the configuration of whoever runs ([`Limiter::limited_to`]).
 
 use std::collections::BTreeMap;
