@@ -83,14 +83,16 @@ fn in_savepoint<T>(
     transaction: &Transaction<'_>,
     job: impl FnOnce(&Connection) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<T> {
-    transaction.execute_batch("SAVEPOINT job")?;
+    let step = |sql| transaction.prepare_cached(sql)?.execute([]).map(drop);
+    step("SAVEPOINT job")?;
     match job(transaction) {
         Ok(value) => {
-            transaction.execute_batch("RELEASE job")?;
+            step("RELEASE job")?;
             Ok(value)
         }
         Err(error) => {
-            transaction.execute_batch("ROLLBACK TO job; RELEASE job")?;
+            step("ROLLBACK TO job")?;
+            step("RELEASE job")?;
             Err(error)
         }
     }

@@ -39,6 +39,7 @@ const CHATS_KEPT: usize = 64;
 const MIGRATIONS_MAX: usize = 256;
 /// Why what waits for a chat is given up.
 const NOBODY_THERE: &str = "nobody can be reached there";
+const TOO_OLD: &str = "it could not be delivered for a day";
 /// What could not be delivered for so long is given up.
 const AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 
@@ -220,8 +221,11 @@ impl Delivery {
         chat.line_up(id);
         let at = chat.items.iter().position(|item| item.entry > Some(entry.id)).unwrap_or(chat.items.len());
         let mut item = Item::restore(id, entry, made_at);
-        if chat.unreachable && item.turn.is_none() {
-            item.give_up(NOBODY_THERE);
+        // A word on what was is no use to anybody; an answer is wanted all the same.
+        match item.turn {
+            None if chat.unreachable => item.give_up(NOBODY_THERE),
+            None if age > AGE_MAX => item.give_up(TOO_OLD),
+            _ => {}
         }
         chat.items.insert(at, item);
     }
@@ -543,7 +547,7 @@ impl Chat {
         }
         if now.since(item.queued_at) > AGE_MAX {
             tracing::error!(chat = key, "a message was not delivered for a day and is given up");
-            item.give_up("it could not be delivered for a day");
+            item.give_up(TOO_OLD);
         }
     }
 

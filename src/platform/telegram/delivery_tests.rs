@@ -536,6 +536,22 @@ fn what_is_pushed_and_was_in_the_outbox_already_is_shown_once() {
 }
 
 #[test]
+fn an_old_answer_is_delivered_after_a_kill_and_an_old_notice_is_not() {
+    let mut world = World::new();
+    world.push(notice("1", "old news"));
+    world.push(step("1", 7, ReplyStep::Delta("an answer".into())));
+    world.push(step("1", 7, ReplyStep::End(ReplyEnd::Complete)));
+    let two_days_ms = 2 * i64::try_from(AGE_MAX.as_millis()).expect("small");
+    world.ledger.entries.values_mut().for_each(|entry| entry.created_at.0 -= two_days_ms);
+    world.kill(false);
+    world.settle();
+    assert_eq!(world.shown("1"), ["an answer"]);
+    world.find();
+    let outcomes: Vec<_> = world.ledger.over.values().copied().collect();
+    assert_eq!(outcomes, [Outcome::Abandoned, Outcome::Delivered]);
+}
+
+#[test]
 fn idle_chats_are_forgotten() {
     let mut world = World::new();
     for chat in 0..2000 {
