@@ -89,6 +89,8 @@ impl Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     pub kind: Kind,
+    /// The number of the chat, if that was said.
+    pub chat: usize,
     /// For people: what was asked and what came.
     pub what: String,
     /// When it was asked or first shown.
@@ -297,7 +299,7 @@ impl Judge<'_> {
     }
 
     fn fault(&mut self, kind: Kind, at_ms: u64, what: String) {
-        self.verdict.faults.push(Fault { kind, what, at_ms });
+        self.verdict.faults.push(Fault { kind, chat: 0, what, at_ms });
     }
 }
 

@@ -17,7 +17,7 @@ use crate::release::Publisher;
 use crate::rows::{NEW, OLD};
 use crate::schedule::{Act, Handoff, Schedule, Step, Way};
 use crate::systemd::Systemd;
-use crate::talk::Talk;
+use crate::talk::{Talk, transcript};
 use crate::telegram::TelegramServer;
 use crate::telegram::state::now_ms;
 use crate::unit::HOME;
@@ -366,6 +366,9 @@ impl<'a> Soak<'a> {
             let (from, to) = (at_ms.saturating_sub(JOURNAL_BEFORE_MS), at_ms + JOURNAL_AFTER_MS);
             for (at_ms, act) in self.acts.iter().filter(|(at_ms, _)| (from..to).contains(at_ms)) {
                 println!("    {at_ms} {act}");
+            }
+            if let Some(fault) = verdict.faults.iter().min_by_key(|fault| fault.at_ms) {
+                print!("chat {} shows:\n{}", fault.chat + 1, transcript(&self.telegram, fault.chat));
             }
             println!("the first mistake is at {at_ms}:\n{}", crate::journal(systemd, from, to));
         }

@@ -5,7 +5,7 @@ use crate::gateway::{expected_stream, stream_prompt};
 use crate::judge::{Asked, Shown, Verdict, judge};
 use crate::schedule::{Say, What};
 use crate::telegram::TelegramServer;
-use crate::telegram::state::now_ms;
+use crate::telegram::state::{Message, Version, now_ms};
 
 /// The id of the first chat.
 const CHATS: i64 = 7000;
@@ -67,12 +67,28 @@ impl Talk {
         for (number, chat) in self.chats.iter().enumerate() {
             let mut verdict = judge(&chat.asked, &shown(telegram, Self::id(number)), kills);
             for fault in &mut verdict.faults {
+                fault.chat = number;
                 fault.what = format!("chat {}: {}", number + 1, fault.what);
             }
             all.add(verdict);
         }
         all
     }
+}
+
+/// What a chat shows, for people: when each message came and was last edited, its length, and how it begins and ends.
+pub fn transcript(telegram: &TelegramServer, chat: usize) -> String {
+    const CHARS: usize = 40;
+    telegram.look(|state| {
+        let line = |message: &Message| {
+            let (text, times) = (message.text(), &message.versions);
+            let at = |version: Option<&Version>| version.map_or(0, |version| version.at_ms);
+            let start: String = text.chars().take(CHARS).collect();
+            let end: String = text.chars().skip(text.chars().count().saturating_sub(CHARS).max(CHARS)).collect();
+            format!("    {}..{} {} bytes {start:?} … {end:?}\n", at(times.first()), at(times.last()), text.len())
+        };
+        state.in_chat(Talk::id(chat)).map(line).collect()
+    })
 }
 
 /// What a chat shows.
