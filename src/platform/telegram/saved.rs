@@ -1,9 +1,10 @@
-//! What the next image needs to go on.
+//! What the next image needs to go on, besides the outbox.
 //!
 //! **Invariants**
 //! - It is self-describing JSON: additions have a default, and what is unknown is passed over, so that the image
 //!   before this one and the one after it read it.
-//! - Where the updates stand is not in it: that is in the store.
+//! - Where the updates stand is not in it: that is in the store. What is to be shown is there as well, so without this
+//!   only the limits and what was said of growing replies are missing, and the latter comes again.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -47,7 +48,7 @@ impl Saved {
         }
     }
 
-    /// Reads what another image or a process that was killed left. What cannot be read is told and dropped.
+    /// Reads what another image left. What cannot be read is told and dropped.
     pub(super) fn restore(left: Option<Value>, account: &str) -> Self {
         let Some(left) = left else { return Self::fresh(account) };
         match serde_json::from_value::<Self>(left) {
@@ -59,7 +60,7 @@ impl Saved {
             // The error's own text could quote a reply.
             Err(error) => {
                 let problem = error.classify();
-                tracing::error!(?problem, "the state that was left cannot be read: replies in delivery are lost");
+                tracing::error!(?problem, "the state that was left cannot be read: the outbox is gone on from");
                 Self::fresh(account)
             }
         }
