@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -33,6 +34,8 @@ const EACH: Duration = Duration::from_secs(4);
 const BESIDES: Duration = Duration::from_secs(60);
 /// From one look to the next.
 const LOOK: Duration = Duration::from_millis(10);
+/// Said to whoever asks for a handoff while another is under way.
+const NOT_NOW: &str = "⏳ Not now";
 /// Mistakes of a kind that are shown.
 const EXAMPLES: usize = 5;
 /// What is shown of the journal before and after the first mistake.
@@ -87,7 +90,8 @@ struct Soak<'a> {
     agent_kills: usize,
     /// Handoffs that the history has as committed: when they were asked for, and which.
     committed: BTreeSet<(i64, String)>,
-    /// Reverts that were refused, which they are while the lower version counts as failed: it was killed on probation.
+    /// Handoffs that were refused for a good reason: another is under way, or the lower version counts as failed, because
+    /// it was killed on probation.
     refused: usize,
     command_lines: Vec<Child>,
     /// What went wrong besides the answers, and when.
@@ -213,7 +217,7 @@ impl<'a> Soak<'a> {
                 };
                 let mut command = Command::new(&self.args.binary);
                 command.args(arguments).env("HERMES_HOME", HOME);
-                command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+                command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
                 self.command_lines.push(command.spawn().context("cannot run the command line")?);
             }
         }
@@ -248,12 +252,14 @@ impl<'a> Soak<'a> {
             if self.status.is_none() || self.committed.len() > committed {
                 return;
             }
-            let refused = self.telegram.texts(ADMIN).into_iter().skip(told).find(|text| text.contains('❌'));
+            let is_refusal = |text: &String| text.contains('❌') || text.contains(NOT_NOW);
+            let refused = self.telegram.texts(ADMIN).into_iter().skip(told).find(is_refusal);
             let own = self.command_lines.last_mut().filter(|_| way == Way::CommandLine);
-            let refused_here = own.and_then(|child| child.try_wait().ok()?);
-            let refused_here = refused_here.filter(|code| !code.success()).map(|code| code.to_string());
-            if let Some(why) = refused.or(refused_here) {
-                if handoff == Handoff::Swap && is_down {
+            let refused_here = own.and_then(refusal);
+            if let Some(why) = refused_here.or(refused) {
+                // One that was asked for before a kill, and delivered after it, is under way.
+                let is_overtaken = why.contains(NOT_NOW) || why.contains("is under way");
+                if is_overtaken || (handoff == Handoff::Swap && is_down) {
                     self.refused += 1;
                 } else {
                     self.violate(format!("a handoff was refused: {why}"));
@@ -345,7 +351,7 @@ impl<'a> Soak<'a> {
         );
         if self.refused + verdict.needless > 0 {
             println!(
-                "besides: {} reverts refused, {} failures told of answered messages",
+                "besides: {} handoffs refused, {} failures told of answered messages",
                 self.refused, verdict.needless
             );
         }
@@ -374,4 +380,13 @@ impl<'a> Soak<'a> {
         }
         first.is_none()
     }
+}
+
+/// What a command line that has failed said.
+fn refusal(child: &mut Child) -> Option<String> {
+    let code = child.try_wait().ok()?.filter(|code| !code.success())?;
+    let mut said = String::new();
+    // It has ended, so this does not wait.
+    drop(child.stderr.take().map(|mut stderr| stderr.read_to_string(&mut said)));
+    Some(format!("{code}: {said}"))
 }

@@ -264,6 +264,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
         proven,
         keeper,
         recovered_agents: if is_recovery { kept } else { BTreeSet::new() },
+        dead_agents: BTreeSet::new(),
         turn_agents: BTreeMap::new(),
         books: None,
         // Nothing is handled before everything is there.

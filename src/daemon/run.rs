@@ -79,6 +79,8 @@ pub(super) struct Daemon {
     pub(super) keeper: Keeper,
     /// The agents that outlived a process that was killed.
     pub(super) recovered_agents: BTreeSet<AgentName>,
+    /// The agents that have died, as long as what is kept of them may be needed.
+    pub(super) dead_agents: BTreeSet<AgentName>,
     /// Which agent was given a turn, until its reply is delivered.
     pub(super) turn_agents: BTreeMap<TurnId, AgentName>,
     /// The record of the handoff that led here, while it is being written; yields its row.
@@ -208,6 +210,7 @@ impl Daemon {
             self.hear_agent(event, &mut effects);
         }
         self.carry_out(effects).await;
+        self.forget_dead();
     }
 
     async fn platform_events(&mut self, first: PlatformEvent) {
@@ -275,18 +278,35 @@ impl Daemon {
         let mut effects = Vec::new();
         self.hear_agent(event, &mut effects);
         self.carry_out(effects).await;
+        self.forget_dead();
+    }
+
+    /// Of agents that have died what was kept is given up once none of their turns is open: those are looked for in the
+    /// log by who comes next.
+    fn forget_dead(&mut self) {
+        if self.dead_agents.is_empty() {
+            return;
+        }
+        let open: BTreeSet<AgentName> =
+            self.gateway.agents().filter(|(_, _, turns)| !turns.is_empty()).map(|(name, ..)| name.clone()).collect();
+        for agent in self.dead_agents.extract_if(.., |agent| !open.contains(agent)) {
+            self.keeper.forget_agent(&agent);
+        }
     }
 
     fn hear_agent(&mut self, event: AgentEvent, effects: &mut Vec<Effect>) {
         log_agent(&event);
         match &event {
-            // One that was dismissed has stopped. Of one that has died the log is kept until there is another: it has the
-            // turns that the next process is asked about.
+            // One that was dismissed has stopped.
             AgentEvent::Stopped { agent } => {
                 self.keeper.forget_agent(agent);
                 self.agents.remove(agent);
             }
+            AgentEvent::Died { agent, .. } | AgentEvent::StartFailed { agent, .. } => {
+                self.dead_agents.insert(agent.clone());
+            }
             AgentEvent::Started { agent, fds } => {
+                self.dead_agents.remove(agent);
                 self.keeper.forget_agent(agent);
                 self.keeper.keep_agent(agent, fds);
             }
