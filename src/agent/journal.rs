@@ -234,7 +234,7 @@ impl Journal {
         self.turns.0.get(&turn).map(|told| told.text.clone()).unwrap_or_default()
     }
 
-    /// The reply of an ended turn was delivered.
+    /// The whole reply of an ended turn is in the store.
     pub(super) fn settle(&mut self, turn: TurnId) {
         if self.turns.settle(turn) {
             self.next.settled.push(turn);

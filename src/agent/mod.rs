@@ -91,7 +91,7 @@ pub enum AgentCommand {
         /// The option chosen; `None` means cancelled.
         option: Option<String>,
     },
-    /// The reply of a turn that has ended was delivered: nothing of it is needed any more.
+    /// The whole reply of a turn that has ended is in the store: nothing of it is needed any more.
     Settled {
         /// The turn.
         turn: TurnId,

@@ -108,7 +108,7 @@ pub enum ReplyStep {
     /// Text to append.
     Delta(String),
     /// The whole text of the reply up to here, of a turn that is taken up after the gateway or its agent died. A platform
-    /// shows what of it is missing. A reply that is delivered already is answered as delivered, and not shown again.
+    /// shows what of it is missing. A reply that is delivered already is not shown again.
     SoFar(String),
     /// What the agent is doing, replacing the previous activity (a tool's title); not part of the answer.
     Activity(String),

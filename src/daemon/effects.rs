@@ -37,14 +37,12 @@ struct Asked {
 impl Daemon {
     /// Messages that the store has accepted.
     pub(super) async fn messages(&mut self, messages: Vec<(TurnId, Inbound)>) {
-        let mut unknown: Vec<Conversation> = messages
+        let unknown: Vec<Conversation> = messages
             .iter()
             .map(|(_, inbound)| &inbound.conversation)
             .filter(|c| !self.gateway.knows(c))
             .cloned()
             .collect();
-        unknown.sort_unstable();
-        unknown.dedup();
         self.learn(unknown).await;
         let mut effects = Vec::new();
         for (turn, inbound) in messages {
@@ -54,10 +52,12 @@ impl Daemon {
     }
 
     /// Tells the gateway the stored sessions of conversations that it does not know.
-    pub(super) async fn learn(&mut self, conversations: Vec<Conversation>) {
+    pub(super) async fn learn(&mut self, mut conversations: Vec<Conversation>) {
         if conversations.is_empty() {
             return;
         }
+        conversations.sort_unstable();
+        conversations.dedup();
         match self.store.sessions(conversations).await {
             Ok(rows) => rows.into_iter().for_each(|row| self.gateway.learn(row)),
             Err(error) => tracing::error!(error = %Chain(&error), "cannot look up sessions; new ones are made"),

@@ -75,10 +75,7 @@ impl Daemon {
             }
         };
         let mut effects = Vec::new();
-        let mut conversations: Vec<_> = open.iter().map(|turn| turn.inbound.conversation.clone()).collect();
-        conversations.sort_unstable();
-        conversations.dedup();
-        self.learn(conversations).await;
+        self.learn(open.iter().map(|turn| turn.inbound.conversation.clone()).collect()).await;
         for turn in open {
             match recovered.turns.remove(&turn.turn) {
                 Some((agent, said)) => self.gateway.take_up(turn, agent, said, &mut effects),
@@ -89,7 +86,7 @@ impl Daemon {
             }
         }
         self.carry_out(effects).await;
-        // Their replies were delivered, but their agents did not hear of it.
+        // Their replies are in the store, but their agents did not hear of it.
         for (turn, (agent, _)) in recovered.turns {
             if let Some(outlet) = self.agents.get_mut(&agent) {
                 outlet.put(AgentCommand::Settled { turn });

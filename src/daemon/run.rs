@@ -81,7 +81,7 @@ pub(super) struct Daemon {
     pub(super) recovered_agents: BTreeSet<AgentName>,
     /// The agents that have died, as long as what is kept of them may be needed.
     pub(super) dead_agents: BTreeSet<AgentName>,
-    /// Which agent was given a turn, until its reply is delivered.
+    /// Which agent was given a turn, until its whole reply is in the store.
     pub(super) turn_agents: BTreeMap<TurnId, AgentName>,
     /// The record of the handoff that led here, while it is being written; yields its row.
     pub(super) books: Option<JoinHandle<Option<i64>>>,

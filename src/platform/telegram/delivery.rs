@@ -446,7 +446,9 @@ impl Delivery {
 
     /// Forgets what is done in a chat, and finds its entries over.
     fn settle(&mut self, key: &str, now: MonoNanos) {
-        if let Some(chat) = self.chats.get_mut(key) {
+        let chat = self.chats.get_mut(key);
+        // Most steps of a reply end nothing.
+        if let Some(chat) = chat.filter(|chat| chat.items.iter().any(Item::is_done)) {
             let (done, open) = chat.items.drain(..).partition(Item::is_done);
             chat.items = open;
             self.findings.extend(done.into_iter().filter_map(|item: Item| {
