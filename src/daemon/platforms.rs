@@ -15,7 +15,7 @@ use crate::gateway::{Access, Allowed};
 use crate::handoff::{FdName, Inherited};
 use crate::id::PlatformName;
 use crate::platform::local::PLATFORM as LOCAL;
-use crate::platform::{Left, PlatformEvent, PlatformHandle, telegram};
+use crate::platform::{Left, PlatformEvent, PlatformHandle, dingtalk, telegram};
 use crate::store::Store;
 
 /// Starts the configured platforms, with what was left for them.
@@ -41,6 +41,11 @@ pub(super) fn platforms(
     if let Some(telegram) = &config.telegram {
         let left = left(telegram::PLATFORM);
         let handle = telegram::spawn(telegram.clone(), left, store.clone(), events.clone());
+        platforms.insert(handle.name().clone(), Outlet::new(handle));
+    }
+    if let Some(dingtalk) = &config.dingtalk {
+        let left = left(dingtalk::PLATFORM);
+        let handle = dingtalk::spawn(dingtalk, left, store.clone(), events.clone());
         platforms.insert(handle.name().clone(), Outlet::new(handle));
     }
     for platform in entries.keys() {
