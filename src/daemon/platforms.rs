@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use tokio::sync::mpsc;
 
@@ -17,6 +18,10 @@ use crate::id::PlatformName;
 use crate::platform::local::PLATFORM as LOCAL;
 use crate::platform::{Left, PlatformEvent, PlatformHandle, dingtalk, telegram};
 use crate::store::Store;
+
+/// The program that runs. Its file may have been replaced since it was started; this leads to it all the same
+/// (proc_pid_exe(5)).
+const OWN_IMAGE: &str = "/proc/self/exe";
 
 /// Starts the configured platforms, with what was left for them.
 pub(super) fn platforms(
@@ -45,7 +50,7 @@ pub(super) fn platforms(
     }
     if let Some(dingtalk) = &config.dingtalk {
         let left = left(dingtalk::PLATFORM);
-        let handle = dingtalk::spawn(dingtalk, left, store.clone(), events.clone());
+        let handle = dingtalk::spawn(dingtalk, Path::new(OWN_IMAGE), left, store.clone(), events.clone());
         platforms.insert(handle.name().clone(), Outlet::new(handle));
     }
     for platform in entries.keys() {

@@ -6,6 +6,7 @@
 //! - A conduit is left only for one that is connected, unless the platform is paused or stopped.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -46,6 +47,8 @@ pub(super) struct Heard {
 
 /// See the module's documentation.
 pub(super) struct DingTalkLink {
+    /// What conduits run.
+    program: PathBuf,
     account: Account,
     sender: DingTalkSender,
     /// By number; later ones are higher.
@@ -65,8 +68,9 @@ pub(super) struct DingTalkLink {
 }
 
 impl DingTalkLink {
-    pub(super) fn new(config: &DingTalkConfig) -> Self {
+    pub(super) fn new(config: &DingTalkConfig, program: &Path) -> Self {
         Self {
+            program: program.to_owned(),
             account: Account::of(config),
             sender: DingTalkSender::new(config),
             conduits: BTreeMap::new(),
@@ -87,7 +91,7 @@ impl DingTalkLink {
     }
 
     fn start(&mut self) -> Option<u64> {
-        match Conduit::spawn(self.account.clone()) {
+        match Conduit::spawn(&self.program, self.account.clone()) {
             Ok(conduit) => {
                 let number = self.next_number;
                 self.next_number += 1;

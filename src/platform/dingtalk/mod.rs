@@ -15,6 +15,7 @@ mod link;
 mod message;
 mod sender;
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -38,9 +39,16 @@ const MESSAGE_BYTES_MAX: usize = 6000;
 /// A group takes 20 messages in a minute (<https://open.dingtalk.com/document/orgapp/custom-robot-access>).
 const CHAT_RATE: Rate = Rate { period: Duration::from_secs(4), burst: 5 };
 
-/// Starts the task of the platform, see [`super`].
-pub fn spawn(config: &DingTalkConfig, left: Left, store: Store, events: mpsc::Sender<PlatformEvent>) -> PlatformHandle {
-    task::spawn(DingTalkLink::new(config), medium(config), left, store, events)
+/// Starts the task of the platform, see [`super`]. `program` is this image's own: it is run with the argument `conduit`
+/// ([`run_conduit`]).
+pub fn spawn(
+    config: &DingTalkConfig,
+    program: &Path,
+    left: Left,
+    store: Store,
+    events: mpsc::Sender<PlatformEvent>,
+) -> PlatformHandle {
+    task::spawn(DingTalkLink::new(config, program), medium(config), left, store, events)
 }
 
 fn medium(config: &DingTalkConfig) -> Medium {

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::packet::{PacketSocket, Received};
@@ -46,14 +47,13 @@ pub(in crate::platform::dingtalk) enum Said {
 }
 
 impl Conduit {
-    /// Starts one, of the image that runs. Must be called within a tokio runtime.
+    /// Starts one: `program` with the argument `conduit`. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// The kernel's reason.
-    pub(in crate::platform::dingtalk) fn spawn(account: Account) -> io::Result<Self> {
+    pub(in crate::platform::dingtalk) fn spawn(program: &Path, account: Account) -> io::Result<Self> {
         let (ours, theirs) = PacketSocket::pair()?;
-        // Its file may have been replaced since it was started; this leads to it all the same (proc_pid_exe(5)).
-        let mut command = Command::new("/proc/self/exe");
+        let mut command = Command::new(program);
         command.arg0("hermes").arg("conduit").current_dir("/").stdin(theirs).stdout(Stdio::null());
         command.stderr(Stdio::inherit());
         reexec::keep_to_ourselves(&mut command);
