@@ -12,6 +12,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::environment::Environment;
 use super::error::Problem;
+use super::people::read_language;
 use super::secret::{SecretContext, SecretKeys, read_secret};
 use super::table::{Entry, Problems, Section, as_section};
 use super::{AgentConfig, Config, GatewayConfig, TelegramConfig, UpdateConfig};
@@ -177,6 +178,7 @@ fn read_telegram(
     let mut allow_from = read_users(&mut section, "allow_from", p);
     let allow_admin_from = read_users(&mut section, "allow_admin_from", p);
     let notification = section.boolean("gateway_restart_notification", p);
+    let language = read_language(&mut section, p);
     let per_second = section.integer("messages_per_second", TelegramConfig::FREE_PER_SECOND, PER_SECOND, p);
     section.finish("key", p);
     // Whoever may restart the gateway may also talk to it.
@@ -191,6 +193,7 @@ fn read_telegram(
         allow_from,
         allow_admin_from,
         gateway_restart_notification: notification.unwrap_or(true),
+        language,
         messages_per_second: per_second.unwrap_or(TelegramConfig::FREE_PER_SECOND),
     })
 }

@@ -20,6 +20,7 @@ mod environment;
 mod error;
 mod file;
 mod home;
+mod people;
 mod secret;
 mod table;
 
@@ -30,6 +31,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::id::AgentName;
+use crate::words::Language;
 
 pub use duration::{DurationError, parse_duration};
 pub use environment::Environment;
@@ -95,6 +97,8 @@ pub struct TelegramConfig {
     pub allow_admin_from: Vec<String>,
     /// Whether chats are told about a restart. Default true.
     pub gateway_restart_notification: bool,
+    /// What is spoken in its chats. Default English.
+    pub language: Language,
     /// The most messages that the bot sends in a second, in all its chats together: 1 to 1000, default 30.
     ///
     /// Telegram lets a bot send about 30 messages a second for free. Beyond [`TelegramConfig::FREE_PER_SECOND`] it

@@ -48,6 +48,7 @@ use crate::service::unit::UnitFiles;
 use crate::store::{Opening, Store};
 use crate::sys::signals::{Request, Signals};
 use crate::telemetry::{self, TelemetryOptions, lifecycle};
+use crate::words::Languages;
 
 /// How long a database that is being opened may hold up the orderly stop of what was taken over.
 const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -228,6 +229,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     let local = optional::<Local>(inherited.as_mut(), LOCAL)?;
     let state = optional::<GatewayState>(inherited.as_mut(), GATEWAY)?;
     let gateway = Gateway::restore(access(&ground.config), agents.keys().cloned(), state);
+    let gateway = gateway.speaking(languages(&ground.config));
     let stash = optional::<Stash>(inherited.as_mut(), STASH)?;
     let proven = inherited.as_mut().and_then(|inherited| inherited.take_fd(&proven_fd())).map(File::from);
     if let Some(inherited) = inherited {
@@ -580,6 +582,11 @@ fn access(config: &Config) -> Access {
         (PlatformName::from("telegram"), allowed)
     });
     Access::new(telegram.into_iter().chain([(PlatformName::from(LOCAL_PLATFORM), Allowed::Everyone)]))
+}
+
+fn languages(config: &Config) -> Languages {
+    let telegram = config.telegram.as_ref().map(|telegram| (PlatformName::from(telegram::PLATFORM), telegram.language));
+    Languages::new(telegram)
 }
 
 fn running_image(passport: Option<&Passport>, came_back: bool) -> std::io::Result<RunningImage> {

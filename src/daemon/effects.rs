@@ -168,7 +168,9 @@ impl Daemon {
             Effect::Close(_) | Effect::Requeue(..) | Effect::Session(_) => {}
             Effect::Handoff { kind, force, by } => handoffs.push(Asked { kind, force, by }),
             Effect::CheckUpdate(conversation) => Box::pin(self.check_for_chat(conversation)).await,
-            Effect::Describe(conversation, what) => brought_about.push(notice(&conversation, self.describe(what))),
+            Effect::Describe(conversation, what) => {
+                brought_about.push(notice(&conversation, self.describe(what, &conversation)))
+            }
         }
     }
 

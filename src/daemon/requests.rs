@@ -14,6 +14,7 @@ use crate::jsonrpc::{ErrorObject, RequestId};
 use crate::report::Chain;
 use crate::store::Accepted;
 use crate::update::{Check, UpdateError};
+use crate::words::Found;
 
 /// Handoffs that `status` tells.
 const HISTORY: u32 = 10;
@@ -104,17 +105,14 @@ impl Daemon {
                 self.respond(client, id, outcome);
             }
             CheckFor::Chat(conversation) => {
-                let text = match outcome {
-                    Ok(Check::Available { version, .. }) => {
-                        format!("{version} is available; {running} runs. /update installs it.")
-                    }
-                    Ok(Check::FailedBefore { version, reason }) => {
-                        format!("{}. {running} runs.", UpdateError::FailedBefore { version, reason })
-                    }
-                    Ok(Check::UpToDate { .. }) => format!("{running} is the newest release."),
-                    Err(error) => format!("❌ Cannot look for releases: {}", Chain(&error)),
+                let found = match outcome {
+                    Ok(Check::Available { version, .. }) => Found::Newer(version.to_string()),
+                    Ok(Check::FailedBefore { version, reason }) => Found::FailedBefore(version.to_string(), reason),
+                    Ok(Check::UpToDate { .. }) => Found::Nothing,
+                    Err(error) => Found::Unknown(Chain(&error).to_string()),
                 };
-                self.carry_out(vec![notice(&conversation, text)]).await;
+                let told = self.gateway.words(&conversation).found(&found, &running);
+                self.carry_out(vec![notice(&conversation, told)]).await;
             }
         }
     }

@@ -4,6 +4,7 @@ use super::*;
 use crate::agent::PermissionOption;
 use crate::chat::{OutboundContent, Sender};
 use crate::id::SessionId;
+use crate::words::Language;
 
 const ADMIN: &str = "1";
 const USER: &str = "2";
@@ -310,6 +311,15 @@ fn an_agent_that_stays_down_is_told_once_to_each_chat_that_waits() {
 }
 
 #[test]
+fn a_platform_is_spoken_to_in_its_language() {
+    let languages = Languages::new([("telegram".into(), Language::ZhCn)]);
+    let mut gateway = gateway().speaking(languages);
+    assert_eq!(short(&say(&mut gateway, 1, USER, "/stop")), ["1 is closed", "notice 当前没有正在生成的回答。"]);
+    let local = Conversation::new("local", "main");
+    assert_eq!(gateway.words(&local).nothing_to_stop(), Language::En.words().nothing_to_stop());
+}
+
+#[test]
 fn only_known_commands_are_commands() {
     assert_eq!(ChatCommand::parse("hello /stop"), None);
     assert_eq!(ChatCommand::parse("/"), None);
@@ -319,7 +329,7 @@ fn only_known_commands_are_commands() {
     assert_eq!(ChatCommand::parse("/update check"), Some(ChatCommand::UpdateCheck));
     assert_eq!(ChatCommand::parse("/update revert"), Some(ChatCommand::Revert));
     assert!(matches!(ChatCommand::parse("/restart now"), Some(ChatCommand::Misused(_))));
-    assert!(matches!(ChatCommand::parse("/update 1 2"), Some(ChatCommand::Misused(_))));
+    assert_eq!(ChatCommand::parse("/update 1 2"), Some(ChatCommand::Surplus));
 }
 
 #[derive(Clone, Debug)]

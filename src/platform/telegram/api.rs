@@ -368,6 +368,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::words::Language;
 
     const TOKEN: &str = "42:not-a-real-one";
 
@@ -380,6 +381,7 @@ mod tests {
                 allow_from: Vec::new(),
                 allow_admin_from: Vec::new(),
                 gateway_restart_notification: false,
+                language: Language::En,
                 messages_per_second: TelegramConfig::FREE_PER_SECOND,
             })
             .expect("a client")

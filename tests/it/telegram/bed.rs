@@ -12,6 +12,7 @@ use hermes_gateway::id::TurnId;
 use hermes_gateway::platform::telegram::{PLATFORM, spawn};
 use hermes_gateway::platform::{PlatformCommand, PlatformEvent, PlatformHandle};
 use hermes_gateway::store::{Accepted, Change, EntryId, Store};
+use hermes_gateway::words::Language;
 use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
@@ -267,6 +268,7 @@ pub fn config(api_url: String, token: String) -> TelegramConfig {
         allow_from: Vec::new(),
         allow_admin_from: Vec::new(),
         gateway_restart_notification: true,
+        language: Language::En,
         messages_per_second: TelegramConfig::FREE_PER_SECOND,
     }
 }
