@@ -7,7 +7,7 @@ use super::{Describe, Effect, Gateway, Requester, asked, notice};
 use crate::agent::AgentCommand;
 use crate::chat::Inbound;
 use crate::control::proto::HandoffKind;
-use crate::id::{AgentName, TurnId};
+use crate::id::{AgentName, PlatformName, TurnId};
 
 /// A command, read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +49,17 @@ pub enum ChatCommand {
     Revert,
     /// `/update VERSION`.
     UpdateTo(String),
+    /// `/platform list`.
+    PlatformList,
+    /// `/platform pause NAME [here]`.
+    PlatformPause {
+        /// Which.
+        name: String,
+        /// Also if it is the platform on which this is said.
+        here: bool,
+    },
+    /// `/platform resume NAME`.
+    PlatformResume(String),
     /// A known command with arguments that it does not take; the text is its usage.
     Misused(&'static str),
     /// A known command with too many arguments.
@@ -60,6 +71,9 @@ impl ChatCommand {
     pub fn parse(text: &str) -> Option<Self> {
         let mut words = text.strip_prefix('/')?.split_whitespace();
         let name = words.next()?.to_ascii_lowercase();
+        if name == "platform" {
+            return Some(Self::platform(&words.collect::<Vec<_>>()));
+        }
         let argument = words.next().map(str::to_owned);
         let surplus = words.next().is_some();
         let command = match (name.as_str(), argument.as_deref()) {
@@ -95,11 +109,29 @@ impl ChatCommand {
         Some(if surplus { Self::Surplus } else { command })
     }
 
+    fn platform(words: &[&str]) -> Self {
+        match *words {
+            ["list"] => Self::PlatformList,
+            ["pause", name] => Self::PlatformPause { name: name.to_owned(), here: false },
+            ["pause", name, "here"] => Self::PlatformPause { name: name.to_owned(), here: true },
+            ["resume", name] => Self::PlatformResume(name.to_owned()),
+            _ => Self::Misused("/platform list | pause NAME | resume NAME"),
+        }
+    }
+
     /// Whether only admins may use it.
     pub fn needs_admin(&self) -> bool {
         matches!(
             self,
-            Self::Restart { .. } | Self::Reload | Self::Update | Self::UpdateCheck | Self::UpdateTo(_) | Self::Revert
+            Self::Restart { .. }
+                | Self::Reload
+                | Self::Update
+                | Self::UpdateCheck
+                | Self::UpdateTo(_)
+                | Self::Revert
+                | Self::PlatformList
+                | Self::PlatformPause { .. }
+                | Self::PlatformResume(_)
         )
     }
 }
@@ -114,16 +146,17 @@ impl Gateway {
             return;
         }
         let describe = |what| Effect::Describe(conversation.clone(), what);
-        let handoff = |kind, force| {
-            let by = Requester { conversation: conversation.clone(), turn, sender: inbound.sender.clone() };
-            Effect::Handoff { kind, force, by }
-        };
+        let by = || Requester { conversation: conversation.clone(), turn, sender: inbound.sender.clone() };
+        let handoff = |kind, force| Effect::Handoff { kind, force, by: by() };
+        let pause = |name: String, pause, here| Effect::Pause { platform: PlatformName::new(name), pause, here, by: by() };
         match command {
             ChatCommand::Help => out.push(notice(conversation, words.help())),
             ChatCommand::Status => out.push(describe(Describe::Status)),
             ChatCommand::Version => out.push(describe(Describe::Version)),
             ChatCommand::Agents => out.push(describe(Describe::Agents)),
-            ChatCommand::Platforms => out.push(describe(Describe::Platforms)),
+            ChatCommand::Platforms | ChatCommand::PlatformList => out.push(describe(Describe::Platforms)),
+            ChatCommand::PlatformPause { name, here } => out.push(pause(name, true, here)),
+            ChatCommand::PlatformResume(name) => out.push(pause(name, false, false)),
             ChatCommand::Whoami => {
                 let (who, is_admin) = (&inbound.sender, self.access.is_admin(inbound));
                 out.push(notice(conversation, words.whoami(&who.name, &who.id, is_admin, conversation)));

@@ -14,6 +14,7 @@ mod access;
 mod command;
 mod conversation;
 mod effect;
+pub mod pairing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use access::{Access, Allowed};
 pub use command::ChatCommand;
 use conversation::{Ask, Running, Talk, Waiting};
+use pairing::Knock;
 pub use effect::{Describe, Effect, Requester};
 
 use crate::agent::{
@@ -33,6 +35,7 @@ use crate::clock::UnixMillis;
 use crate::config::DEFAULT_AGENT;
 use crate::id::{AgentName, TurnId};
 use crate::store::{OpenTurn, SessionRow};
+use crate::sys::random;
 use crate::words::{Answer, Expired, Languages, Words};
 
 /// Messages that may wait behind the running turn of one conversation.
@@ -194,23 +197,45 @@ impl Gateway {
         let conversation = inbound.conversation.clone();
         if !self.access.may_talk(&inbound) {
             effects.push(Effect::Close(turn));
-            let words = self.words(&conversation);
-            if self.strangers.len() < STRANGERS_LIMIT && self.strangers.insert(conversation.clone()) {
-                effects.push(notice(&conversation, words.stranger(&inbound.sender.id)));
-            }
-            return;
+            return self.turn_away(&inbound, effects);
         }
         match ChatCommand::parse(&inbound.text) {
             Some(command) => {
                 let at = effects.len();
                 self.command(command, turn, &inbound, effects);
-                if !matches!(effects.last(), Some(Effect::Handoff { .. })) {
+                if !matches!(effects.last(), Some(Effect::Handoff { .. } | Effect::Pause { .. })) {
                     // Before what is to be done: `/retry` makes it wait again.
                     effects.insert(at, Effect::Close(turn));
                 }
             }
             None => self.enqueue(turn, &conversation, inbound.text, effects),
         }
+    }
+
+    /// Somebody may not talk. In a group nothing is said of it: that would be a word to everyone there.
+    fn turn_away(&mut self, inbound: &Inbound, effects: &mut Vec<Effect>) {
+        if !inbound.is_direct {
+            return;
+        }
+        let (conversation, words) = (&inbound.conversation, self.words(&inbound.conversation));
+        let make = || random::bytes().ok().map(pairing::code);
+        match self.access.knock(inbound, UnixMillis::now(), make) {
+            Some(Knock::Code(code, changes)) => {
+                effects.extend(changes.into_iter().map(Effect::Record));
+                effects.push(notice(conversation, words.pairing_code(&code, conversation.platform.as_str())));
+            }
+            Some(Knock::Told) => {}
+            Some(Knock::Full) | None => {
+                if self.strangers.len() < STRANGERS_LIMIT && self.strangers.insert(conversation.clone()) {
+                    effects.push(notice(conversation, words.stranger(&inbound.sender.id)));
+                }
+            }
+        }
+    }
+
+    /// The gate, for whoever lets people in.
+    pub fn access(&mut self) -> &mut Access {
+        &mut self.access
     }
 
     /// A turn that the store has as not over although no image carried it: the previous process was killed.

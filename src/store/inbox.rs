@@ -143,6 +143,7 @@ mod tests {
             sender: Sender { id: "1".into(), name: "Ann".into() },
             sent_at: UnixMillis(5),
             text: "hello".into(),
+            is_direct: true,
         }
     }
 

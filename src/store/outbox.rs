@@ -378,6 +378,7 @@ mod tests {
             sender: Sender { id: "1".into(), name: "Ann".into() },
             sent_at: UnixMillis(5),
             text: "hello".into(),
+            is_direct: true,
         };
         let Accepted::New(turn) = store.accept(&inbound).await.expect("accepts") else { panic!("a new message") };
         turn

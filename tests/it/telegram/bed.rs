@@ -170,6 +170,7 @@ impl Bed {
             sender: Sender { id: "1".to_owned(), name: "Ann".to_owned() },
             sent_at: UnixMillis(0),
             text: "asked".to_owned(),
+            is_direct: true,
         };
         match self.store.accept(&inbound).await.expect("accepts") {
             Accepted::New(turn) => turn,
