@@ -13,14 +13,16 @@ use tokio::sync::mpsc;
 
 use super::advice::advice;
 use super::keeper::Keeper;
+use super::kept::Kept;
 use super::outlet::Outlet;
+use super::platforms::{access, languages, platforms};
 use super::pulse::Pulse;
 use super::recovery::{self, Recovered};
 use super::releases::{mark_abandoned, raise_floor, sha256_hex};
 use super::run::{Daemon, Event, Events, ticks};
 use super::state::{
-    AGENTS, AgentEntry, CONTROL, ControlEntry, GATEWAY, LOCAL, PASSPORT, PLATFORMS, Passport, PlatformEntry, SECTIONS,
-    STASH, Stash, agent_fds, agent_log_fd, client_fd, listener_fd, lock_fd, proven_fd,
+    AGENTS, AgentEntry, CONTROL, ControlEntry, GATEWAY, LOCAL, PASSPORT, Passport, SECTIONS, STASH, Stash, agent_fds,
+    agent_log_fd, client_fd, listener_fd, lock_fd, proven_fd,
 };
 use super::swap::{FIRST, RunningImage, Step, Swap};
 use super::{DaemonError, RunOptions, report};
@@ -32,13 +34,13 @@ use crate::control::proto::Image;
 use crate::control::server::{self, ControlHandle};
 use crate::control::{ControlEvent, ControlSnapshot};
 use crate::fault::{self, Point};
-use crate::gateway::{Access, Allowed, Gateway, GatewayState};
+use crate::gateway::{Gateway, GatewayState};
 use crate::handoff::adopt::{AdoptError, EXEC_AT_VARIABLE, STATE_FD_VARIABLE};
 use crate::handoff::way_back::{self, RECOVERY_VARIABLE, WayBack};
 use crate::handoff::{FdName, Inherited, Phase};
-use crate::id::{AgentName, PlatformName};
-use crate::platform::local::{Local, PLATFORM as LOCAL_PLATFORM};
-use crate::platform::{PlatformEvent, PlatformHandle, telegram};
+use crate::id::AgentName;
+use crate::platform::PlatformEvent;
+use crate::platform::local::Local;
 use crate::service::fdstore::{self, FdStore, Restored};
 use crate::service::listen::{bind_control, restored_control};
 use crate::service::lock::Lock;
@@ -48,7 +50,6 @@ use crate::service::unit::UnitFiles;
 use crate::store::{Opening, Store};
 use crate::sys::signals::{Request, Signals};
 use crate::telemetry::{self, TelemetryOptions, lifecycle};
-use crate::words::Languages;
 
 /// How long a database that is being opened may hold up the orderly stop of what was taken over.
 const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -215,20 +216,23 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     let system = |what| move |source| DaemonError::System { what, source };
     let mut signals = Signals::open().map_err(system("listen for signals"))?;
     let (mut inherited, passport) = ground.inherited.open();
-    // Nothing is started, or taken over, without a database. From here to the first word to the service manager
-    // nothing is awaited, so no part runs and nothing is consumed: until then the way back leads to the same state.
+    // Nothing is started, or taken over, without a database.
     let (early, aside) = opened(ground.opening, &mut signals, inherited.is_some()).await?;
+    let kept = Kept::read(&ground.store).await;
+    // From here to the first word to the service manager nothing is awaited, so no part runs and nothing is consumed:
+    // until then the way back leads to the same state.
     fault::at(Point::Adopting);
     let (ports, events) = queues();
     let mut keeper = Keeper::new(ground.fd_store, passport.as_ref(), inherited.as_ref());
     let control = control(&ground.home, ground.activated, inherited.as_mut(), ports.control, &mut keeper)?;
     let is_recovery = passport.is_none();
     let taken = agents(&ground.config, inherited.as_mut(), &ports.agents, &mut keeper, is_recovery)?;
-    let TakenAgents { agents, removed, recovered, kept } = taken;
-    let platforms = platforms(&ground.config, inherited.as_mut(), &ground.store, &ports.platforms)?;
+    let TakenAgents { agents, removed, recovered, kept: kept_agents } = taken;
+    let platforms =
+        platforms(&ground.config, inherited.as_mut(), &ground.store, &ports.platforms, &mut keeper, &kept.paused)?;
     let local = optional::<Local>(inherited.as_mut(), LOCAL)?;
     let state = optional::<GatewayState>(inherited.as_mut(), GATEWAY)?;
-    let gateway = Gateway::restore(access(&ground.config), agents.keys().cloned(), state);
+    let gateway = Gateway::restore(access(&ground.config).with(kept.pairings), agents.keys().cloned(), state);
     let gateway = gateway.speaking(languages(&ground.config));
     let stash = optional::<Stash>(inherited.as_mut(), STASH)?;
     let proven = inherited.as_mut().and_then(|inherited| inherited.take_fd(&proven_fd())).map(File::from);
@@ -256,6 +260,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
         gateway,
         local,
         links,
+        paused: kept.paused,
         agents,
         platforms,
         control: Outlet::new(control),
@@ -265,7 +270,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
         probation: None,
         proven,
         keeper,
-        recovered_agents: if is_recovery { kept } else { BTreeSet::new() },
+        recovered_agents: if is_recovery { kept_agents } else { BTreeSet::new() },
         dead_agents: BTreeSet::new(),
         turn_agents: BTreeMap::new(),
         books: None,
@@ -419,7 +424,7 @@ fn take<T: serde::de::DeserializeOwned>(inherited: &mut Inherited, section: &'st
         .map_err(DaemonError::Adopt)
 }
 
-fn optional<T: serde::de::DeserializeOwned + Default>(
+pub(super) fn optional<T: serde::de::DeserializeOwned + Default>(
     inherited: Option<&mut Inherited>,
     section: &'static str,
 ) -> Result<T, DaemonError> {
@@ -552,41 +557,6 @@ fn agents(
 
 pub(super) fn spec(name: &AgentName, agent: &crate::config::AgentConfig) -> AgentSpec {
     AgentSpec { name: name.clone(), command: agent.command.clone(), cwd: agent.cwd.clone(), env: agent.env.clone() }
-}
-
-fn platforms(
-    config: &Config,
-    inherited: Option<&mut Inherited>,
-    store: &Store,
-    events: &mpsc::Sender<PlatformEvent>,
-) -> Result<BTreeMap<PlatformName, Outlet<PlatformHandle>>, DaemonError> {
-    let entries: Vec<PlatformEntry> = optional(inherited, PLATFORMS)?;
-    let mut states: BTreeMap<_, _> = entries.into_iter().map(|entry| (entry.name, entry.state)).collect();
-    let mut platforms = BTreeMap::new();
-    if let Some(telegram) = &config.telegram {
-        let name = PlatformName::from("telegram");
-        let state = states.remove(&name);
-        let handle = telegram::spawn(telegram.clone(), state, store.clone(), events.clone());
-        platforms.insert(name, Outlet::new(handle));
-    }
-    for platform in states.keys() {
-        tracing::info!(%platform, "platform is no longer configured, its open deliveries are dropped");
-    }
-    Ok(platforms)
-}
-
-fn access(config: &Config) -> Access {
-    let listed = |ids: &[String]| ids.iter().cloned().collect();
-    let telegram = config.telegram.as_ref().map(|telegram| {
-        let allowed = Allowed::Listed { talk: listed(&telegram.allow_from), admin: listed(&telegram.allow_admin_from) };
-        (PlatformName::from("telegram"), allowed)
-    });
-    Access::new(telegram.into_iter().chain([(PlatformName::from(LOCAL_PLATFORM), Allowed::Everyone)]))
-}
-
-fn languages(config: &Config) -> Languages {
-    let telegram = config.telegram.as_ref().map(|telegram| (PlatformName::from(telegram::PLATFORM), telegram.language));
-    Languages::new(telegram)
 }
 
 fn running_image(passport: Option<&Passport>, came_back: bool) -> std::io::Result<RunningImage> {

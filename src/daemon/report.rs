@@ -12,13 +12,13 @@ use super::state::Origin;
 use super::swap::{Pending, Swap};
 use crate::chat::{Conversation, LinkState, Outbound, ReplyEnd, ReplyStep};
 use crate::clock::UnixMillis;
-use crate::config::Home;
+use crate::config::{Home, PlatformAccess};
 use crate::control::ControlCommand;
 use crate::control::proto::{self, AgentStatus, HandoffReport, PlatformStatus, Progress, Status, TurnStatus};
 use crate::gateway::{AgentView, Describe, Effect, Requester, notice};
 use crate::handoff::Phase;
 use crate::jsonrpc::ErrorObject;
-use crate::platform::{local, telegram};
+use crate::platform::local;
 use crate::report::Chain;
 use crate::service::state_file::{self, GatewayState, HandoffState, LinkPhase, PlatformState, ProcessRecord};
 use crate::words::{AgentState, Busy, Done, Language, State, Step, Wait};
@@ -74,13 +74,16 @@ impl Daemon {
 
     /// Tells the admins that a damaged database was set aside, where a direct chat has the id of its user.
     pub(super) async fn tell_damage(&mut self, aside: &Path) {
-        let admins = self.config.telegram.iter().flat_map(|telegram| &telegram.allow_admin_from);
         let aside = aside.display().to_string();
-        let tell = |admin: &String| {
-            let conversation = Conversation::new(telegram::PLATFORM, admin.clone());
-            notice(&conversation, self.gateway.words(&conversation).database_damaged(&aside))
+        let of = |(platform, access): (&'static str, &PlatformAccess)| {
+            let told = access.language.words().database_damaged(&aside);
+            let tell = |admin: &String| notice(&Conversation::new(platform, admin.clone()), told.clone());
+            access.allow_admin_from.iter().map(tell).collect::<Vec<_>>()
         };
-        self.carry_out(admins.map(tell).collect()).await;
+        // A direct chat on DingTalk has an id of its own.
+        let platforms = self.config.platforms().filter(|(platform, _)| *platform != "dingtalk");
+        let notices = platforms.flat_map(of).collect();
+        self.carry_out(notices).await;
     }
 
     pub(super) async fn tell_done(&mut self, origin: &Origin, report: &HandoffReport) {
@@ -283,7 +286,8 @@ impl Daemon {
 
     fn gateway_state(&self) -> state_file::Phase {
         // After every start and handoff a link is made anew for a moment, which is no trouble.
-        let fine = |link: &LinkState| matches!(link, LinkState::Connected | LinkState::Connecting);
+        // One that is paused was meant to be.
+        let fine = |link: &LinkState| matches!(link, LinkState::Connected | LinkState::Connecting | LinkState::Paused);
         let trouble = self.links.values().any(|(link, _)| !fine(link))
             || self.gateway.agents().any(|(_, view, _)| matches!(view, AgentView::Down { .. }));
         match &self.swap {

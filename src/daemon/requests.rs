@@ -1,5 +1,6 @@
 //! Serving the control socket.
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -41,9 +42,22 @@ impl Daemon {
                 Ok(Value::Null)
             }
             proto::UPDATE_CHECK => return self.check(CheckFor::Client(client, id)).await,
-            proto::CHAT_OPEN => read(params)
-                .and_then(|params: ChatOpenParams| self.local.open(client, peer, params))
-                .map(|opened| serde_json::to_value(opened).expect("plain data serialises")),
+            proto::PLATFORM_PAUSE | proto::PLATFORM_RESUME => match read(params) {
+                Ok(params) => to_value(self.pause_for_client(params, method == proto::PLATFORM_PAUSE).await),
+                Err(error) => Err(error),
+            },
+            proto::PAIRING_LIST => to_value(Ok(self.pairings())),
+            proto::PAIRING_APPROVE => match read(params) {
+                Ok(params) => to_value(self.approve(params).await),
+                Err(error) => Err(error),
+            },
+            proto::PAIRING_REVOKE => match read(params) {
+                Ok(params) => to_value(self.revoke(params).await),
+                Err(error) => Err(error),
+            },
+            proto::CHAT_OPEN => {
+                read(params).and_then(|params: ChatOpenParams| to_value(self.local.open(client, peer, params)))
+            }
             proto::CHAT_SEND => return self.chat_send(client, peer, id, params).await,
             _ => Err(ErrorObject::new(ErrorObject::METHOD_NOT_FOUND, format!("there is no method '{method}'"))),
         };
@@ -130,6 +144,10 @@ fn found(running: String, check: Check) -> UpdateCheck {
         }
         Check::UpToDate { .. } => nothing,
     }
+}
+
+fn to_value<T: Serialize>(answer: Result<T, ErrorObject>) -> Result<Value, ErrorObject> {
+    answer.map(|answer| serde_json::to_value(answer).expect("plain data serialises"))
 }
 
 fn read<T: DeserializeOwned>(params: Value) -> Result<T, ErrorObject> {

@@ -148,7 +148,8 @@ impl Gateway {
         let describe = |what| Effect::Describe(conversation.clone(), what);
         let by = || Requester { conversation: conversation.clone(), turn, sender: inbound.sender.clone() };
         let handoff = |kind, force| Effect::Handoff { kind, force, by: by() };
-        let pause = |name: String, pause, here| Effect::Pause { platform: PlatformName::new(name), pause, here, by: by() };
+        let pause =
+            |name: String, pause, here| Effect::Pause { platform: PlatformName::new(name), pause, here, by: by() };
         match command {
             ChatCommand::Help => out.push(notice(conversation, words.help())),
             ChatCommand::Status => out.push(describe(Describe::Status)),

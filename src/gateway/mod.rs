@@ -24,13 +24,13 @@ use serde::{Deserialize, Serialize};
 pub use access::{Access, Allowed};
 pub use command::ChatCommand;
 use conversation::{Ask, Running, Talk, Waiting};
-use pairing::Knock;
 pub use effect::{Describe, Effect, Requester};
+use pairing::Knock;
 
 use crate::agent::{
     AgentCommand, AgentEvent, PermissionOption, RecoveredPermission, RecoveredTurn, TurnOutcome, TurnUpdate,
 };
-use crate::chat::{Conversation, Inbound, Outbound, ReplyEnd, ReplyStep};
+use crate::chat::{Conversation, Inbound, Notice, Outbound, ReplyEnd, ReplyStep};
 use crate::clock::UnixMillis;
 use crate::config::DEFAULT_AGENT;
 use crate::id::{AgentName, TurnId};
@@ -507,8 +507,8 @@ pub struct RunningTurn<'a> {
     pub answer_bytes: u64,
 }
 
-pub(crate) fn notice(conversation: &Conversation, text: impl Into<String>) -> Effect {
-    Effect::Notice(conversation.clone(), text.into())
+pub(crate) fn notice(conversation: &Conversation, notice: impl Into<Notice>) -> Effect {
+    Effect::Notice(conversation.clone(), notice.into())
 }
 
 /// What an agent asks, for people.

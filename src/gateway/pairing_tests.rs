@@ -14,6 +14,8 @@ fn inbound(user: u8) -> Inbound {
         sent_at: UnixMillis(0),
         text: "hello".into(),
         is_direct: true,
+        attachments: Vec::new(),
+        context: None,
     }
 }
 

@@ -22,7 +22,10 @@ const ADMIN_COMMANDS: [&str; 9] = [
 
 fn access() -> Access {
     let listed = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect();
-    Access::new([("telegram".into(), Allowed::Listed { talk: listed(&[USER]), admin: listed(&[ADMIN]), pairing: false })])
+    Access::new([(
+        "telegram".into(),
+        Allowed::Listed { talk: listed(&[USER]), admin: listed(&[ADMIN]), pairing: false },
+    )])
 }
 
 fn gateway() -> Gateway {
@@ -38,6 +41,8 @@ fn said(sender: &str, chat: &str, text: &str) -> Inbound {
         sent_at: UnixMillis(0),
         text: text.into(),
         is_direct: true,
+        attachments: Vec::new(),
+        context: None,
     }
 }
 
@@ -73,9 +78,9 @@ fn short(effects: &[Effect]) -> Vec<String> {
         .map(|effect| match effect {
             Effect::Show(Outbound { content, .. }) => match content {
                 OutboundContent::Reply { turn, step } => format!("{turn} {step:?}"),
-                OutboundContent::Notice { .. } => unreachable!("a notice is an effect of its own"),
+                OutboundContent::Notice(_) => unreachable!("a notice is an effect of its own"),
             },
-            Effect::Notice(_, text) => format!("notice {}", text.lines().next().unwrap_or("")),
+            Effect::Notice(_, notice) => format!("notice {}", notice.text.lines().next().unwrap_or("")),
             Effect::Start(turn, _) => format!("{turn} starts"),
             Effect::Finish { turn, text, end, .. } => format!("{turn} ends {end:?} {text:?}"),
             Effect::Close(turn) => format!("{turn} is closed"),
@@ -133,9 +138,7 @@ fn the_gate_is_the_same_for_every_way() {
     let refused = short(&say(&mut gateway, 1, "3", "/restart"));
     assert_eq!(refused, ["1 is closed", "notice You may not talk to this bot. Your id here is 3."]);
     assert_eq!(short(&say(&mut gateway, 2, "3", "again")), ["2 is closed"], "told once");
-    for (turn, command) in
-        ADMIN_COMMANDS.iter().enumerate()
-    {
+    for (turn, command) in ADMIN_COMMANDS.iter().enumerate() {
         let refused = short(&say(&mut gateway, 10, USER, command));
         assert_eq!(refused, ["10 is closed", "notice This command is for admins."], "{turn}");
     }
@@ -156,6 +159,7 @@ fn somebody_unknown_gets_a_code_alone_and_is_let_in_by_it_to_talk_only() {
     assert_eq!(short(&in_group), ["1 is closed"], "nothing is said in a group");
     let given = say(&mut gateway, 2, "3", "/restart");
     let [Effect::Close(_), Effect::Record(_), Effect::Notice(_, told)] = &given[..] else { panic!("{given:?}") };
+    let told = &told.text;
     let code = told.lines().nth(1).expect("it has its line");
     assert_eq!(code.len(), pairing::CODE_CHARS);
     assert!(told.ends_with(&format!("hermes pairing approve telegram {code}")), "{told}");
@@ -165,7 +169,10 @@ fn somebody_unknown_gets_a_code_alone_and_is_let_in_by_it_to_talk_only() {
     assert_eq!(short(&say(&mut gateway, 4, "3", "hello")), ["4 starts", "default <- 4 None hello"]);
     assert_eq!(short(&say(&mut gateway, 5, "3", "/restart"))[1], "notice This command is for admins.");
     gateway.access().revoke(&"telegram".into(), "3", &mut Vec::new()).expect("was let in");
-    assert!(matches!(&say(&mut gateway, 6, "3", "hello")[..], [Effect::Close(_), Effect::Record(_), Effect::Notice(..)]));
+    assert!(matches!(
+        &say(&mut gateway, 6, "3", "hello")[..],
+        [Effect::Close(_), Effect::Record(_), Effect::Notice(..)]
+    ));
     for (turn, user) in [(7, "4"), (8, "5")] {
         say(&mut gateway, turn, user, "hi");
     }
