@@ -132,14 +132,21 @@ proptest! {
         for op in ops {
             let now = UnixMillis(minute * MINUTE_MS);
             let mut changes = Vec::new();
+            let does_nothing = match op {
+                Op::Knock(user) => world.approved.contains(&user),
+                Op::Approve(user) => !world.given.contains_key(&user),
+                Op::ApproveWrong | Op::Revoke(_) | Op::Minutes(_) => false,
+            };
+            if does_nothing {
+                continue;
+            }
+            let right = matches!(op, Op::Approve(user) if world.is_open(user, minute));
+            let given = world.given.clone();
             if !matches!(op, Op::Revoke(_) | Op::Minutes(_)) {
                 world.forget_expired(minute);
             }
             match op {
                 Op::Knock(user) => {
-                    if world.approved.contains(&user) {
-                        continue;
-                    }
                     let knock = pairings.knock(&inbound(user), now, || { made = made.wrapping_add(1); Some(numbered(made)) });
                     let open = (0..6).filter(|user| world.is_open(*user, minute)).count();
                     match knock {
@@ -165,9 +172,8 @@ proptest! {
                     }
                 }
                 Op::Approve(user) => {
-                    let Some((code, ..)) = world.given.get(&user).cloned() else { continue };
-                    let right = world.is_open(user, minute);
-                    match pairings.approve(&platform(), &code, now, &mut changes) {
+                    let (code, ..) = &given[&user];
+                    match pairings.approve(&platform(), code, now, &mut changes) {
                         Ok(row) => {
                             prop_assert!(right && !world.is_locked(minute));
                             prop_assert_eq!(row.user, user.to_string());
