@@ -11,6 +11,8 @@ mod ctl;
 mod error;
 mod handoff;
 mod home;
+mod pairing;
+mod platform;
 mod probe;
 mod progress;
 mod render;
@@ -74,6 +76,8 @@ async fn client_command(command: Command, home: Home) -> Result<(), CliError> {
         Command::Gateway(GatewayCommand::Restart(args)) => ctl::restart(&home, args).await,
         Command::Gateway(GatewayCommand::Reload(args)) => ctl::reload(&home, args).await,
         Command::Gateway(GatewayCommand::Stop(args)) => ctl::stop(&home, args).await,
+        Command::Gateway(GatewayCommand::Platform(command)) => platform::run(&home, command).await,
+        Command::Pairing(command) => pairing::run(&home, command).await,
         Command::SelfUpdate(args) => update::self_update(&home, args).await,
         Command::Chat(args) => chat::run(&home, args).await,
         Command::Gateway(GatewayCommand::Run(_))

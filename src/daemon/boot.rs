@@ -13,8 +13,9 @@ use tokio::sync::mpsc;
 
 use super::advice::advice;
 use super::keeper::Keeper;
+use super::kept::Kept;
 use super::outlet::Outlet;
-use super::platforms::{access, platforms};
+use super::platforms::{access, languages, platforms};
 use super::pulse::Pulse;
 use super::recovery::{self, Recovered};
 use super::releases::{mark_abandoned, raise_floor, sha256_hex};
@@ -223,20 +224,24 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     let system = |what| move |source| DaemonError::System { what, source };
     let mut signals = Signals::open().map_err(system("listen for signals"))?;
     let (mut inherited, passport) = ground.inherited.open();
-    // Nothing is started, or taken over, without a database. From here to the first word to the service manager
-    // nothing is awaited, so no part runs and nothing is consumed: until then the way back leads to the same state.
+    // Nothing is started, or taken over, without a database.
     let (early, aside) = opened(ground.opening, &mut signals, inherited.is_some()).await?;
+    let kept = Kept::read(&ground.store).await;
+    // From here to the first word to the service manager nothing is awaited, so no part runs and nothing is consumed:
+    // until then the way back leads to the same state.
     fault::at(Point::Adopting);
     let (ports, events) = queues();
     let mut keeper = Keeper::new(ground.fd_store, passport.as_ref(), inherited.as_ref());
     let control = control(&ground.home, ground.activated, inherited.as_mut(), ports.control, &mut keeper)?;
     let is_recovery = passport.is_none();
     let taken = agents(&ground.config, inherited.as_mut(), &ports.agents, &mut keeper, is_recovery)?;
-    let TakenAgents { agents, removed, recovered, kept } = taken;
-    let platforms = platforms(&ground.config, inherited.as_mut(), &ground.store, &ports.platforms, &mut keeper)?;
+    let TakenAgents { agents, removed, recovered, kept: kept_agents } = taken;
+    let platforms =
+        platforms(&ground.config, inherited.as_mut(), &ground.store, &ports.platforms, &mut keeper, &kept.paused)?;
     let local = optional::<Local>(inherited.as_mut(), LOCAL)?;
     let state = optional::<GatewayState>(inherited.as_mut(), GATEWAY)?;
-    let gateway = Gateway::restore(access(&ground.config), agents.keys().cloned(), state);
+    let gateway = Gateway::restore(access(&ground.config).with(kept.pairings), agents.keys().cloned(), state);
+    let gateway = gateway.speaking(languages(&ground.config));
     let stash = optional::<Stash>(inherited.as_mut(), STASH)?;
     let proven = inherited.as_mut().and_then(|inherited| inherited.take_fd(&proven_fd())).map(File::from);
     if let Some(inherited) = inherited {
@@ -263,6 +268,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
         gateway,
         local,
         links,
+        paused: kept.paused,
         agents,
         platforms,
         control: Outlet::new(control),
@@ -272,7 +278,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
         probation: None,
         proven,
         keeper,
-        recovered_agents: if is_recovery { kept } else { BTreeSet::new() },
+        recovered_agents: if is_recovery { kept_agents } else { BTreeSet::new() },
         dead_agents: BTreeSet::new(),
         turn_agents: BTreeMap::new(),
         books: None,

@@ -67,6 +67,8 @@ pub(super) struct Daemon {
     pub(super) image_started_at: UnixMillis,
     pub(super) gateway: Gateway,
     pub(super) local: Local,
+    /// The platforms that are held back, configured or not.
+    pub(super) paused: BTreeSet<PlatformName>,
     pub(super) links: BTreeMap<PlatformName, (LinkState, UnixMillis)>,
     pub(super) agents: BTreeMap<AgentName, Outlet<AgentHandle>>,
     pub(super) platforms: BTreeMap<PlatformName, Outlet<PlatformHandle>>,

@@ -1,4 +1,4 @@
-//! The kernel: inherited fds, memfds, signals, execveat, peek offsets of sockets. The only place with `unsafe`.
+//! The kernel: inherited fds, memfds, signals, execveat, peek offsets of sockets, random bytes. The only place with `unsafe`.
 //!
 //! **Invariants**
 //! - An fd number becomes an [`std::os::fd::OwnedFd`] in one place, [`inherit::claim`], once per image and before
@@ -13,6 +13,7 @@ pub mod exec;
 pub mod inherit;
 pub mod memfd;
 pub mod peek;
+pub mod random;
 pub mod readiness;
 pub mod rescue;
 pub mod signals;
