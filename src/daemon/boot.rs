@@ -19,6 +19,7 @@ use super::platforms::{access, languages, platforms};
 use super::pulse::Pulse;
 use super::recovery::{self, Recovered};
 use super::releases::{mark_abandoned, raise_floor, sha256_hex};
+use super::rollback::note;
 use super::run::{Daemon, Event, Events, ticks};
 use super::state::{
     AGENTS, AgentEntry, CONTROL, ControlEntry, GATEWAY, LOCAL, PASSPORT, Passport, SECTIONS, STASH, Stash, agent_fds,
@@ -233,7 +234,8 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     let local = optional::<Local>(inherited.as_mut(), LOCAL)?;
     let state = optional::<GatewayState>(inherited.as_mut(), GATEWAY)?;
     let gateway = Gateway::restore(access(&ground.config).with(kept.pairings), agents.keys().cloned(), state);
-    let gateway = gateway.speaking(languages(&ground.config));
+    let mut gateway = gateway.speaking(languages(&ground.config));
+    gateway.count_asks_from(kept.last_ask);
     let stash = optional::<Stash>(inherited.as_mut(), STASH)?;
     let proven = inherited.as_mut().and_then(|inherited| inherited.take_fd(&proven_fd())).map(File::from);
     if let Some(inherited) = inherited {
@@ -261,6 +263,9 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
         local,
         links,
         paused: kept.paused,
+        untold: kept.untold,
+        was_stopped: kept.was_stopped,
+        notes: None,
         agents,
         platforms,
         control: Outlet::new(control),
@@ -355,8 +360,10 @@ impl Daemon {
             (None, came_back) => {
                 tracing::info!(name: lifecycle::READY, version = self.image.id.version, "serving");
                 mark_abandoned(&self.store).await;
-                self.read_note(came_back).await;
-                self.recover(recovered).await;
+                let (note, is_back) = (note(&self.store).await, came_back.is_some());
+                self.read_note(note.clone(), came_back).await;
+                let lost = self.recover(recovered).await;
+                self.note_start(note.as_ref(), is_back, lost);
                 raise_floor(&self.store).await;
             }
         }

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeSet;
 
+use super::notices::{STOPPED, UNTOLD, Untold};
+use crate::gateway::ASKS_KEY;
 use crate::gateway::pairing::{Pairings, WRONG_KEY};
 use crate::id::PlatformName;
 use crate::report::Chain;
@@ -20,14 +22,32 @@ pub(super) struct Kept {
     pub(super) paused: BTreeSet<PlatformName>,
     /// Who was let in, or has asked to be.
     pub(super) pairings: Pairings,
+    /// Who is to be told of a restart.
+    pub(super) untold: Vec<Untold>,
+    /// The number that was given last to a permission request.
+    pub(super) last_ask: u64,
+    /// The gateway was stopped in order.
+    pub(super) was_stopped: bool,
 }
 
 impl Kept {
     /// Reads it; together, so that it is one look at the database.
     pub(super) async fn read(store: &Store) -> Self {
-        let (paused, pairings, wrong) = tokio::join!(store.meta(PAUSED), store.pairings(), store.meta(WRONG_KEY));
-        let pairings = Pairings::new(known("the pairings", pairings), known("the wrong codes", wrong).as_deref());
-        Self { paused: read_json("the paused platforms", known("the paused platforms", paused)), pairings }
+        let (paused, pairings, wrong, untold, asks, stopped) = tokio::join!(
+            store.meta(PAUSED),
+            store.pairings(),
+            store.meta(WRONG_KEY),
+            store.meta(UNTOLD),
+            store.meta(ASKS_KEY),
+            store.meta(STOPPED),
+        );
+        Self {
+            paused: read_json(PAUSED, known(PAUSED, paused)),
+            pairings: Pairings::new(known("pairings", pairings), known(WRONG_KEY, wrong).as_deref()),
+            untold: read_json(UNTOLD, known(UNTOLD, untold)),
+            last_ask: read_json(ASKS_KEY, known(ASKS_KEY, asks)),
+            was_stopped: known(STOPPED, stopped).is_some_and(|value| !value.is_empty()),
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::boot::Claimed;
 use super::keeper::Keeper;
+use super::notices::{STOPPED, Untold};
 use super::outlet::Outlet;
 use super::probation::Probation;
 use super::pulse::Pulse;
@@ -69,6 +70,12 @@ pub(super) struct Daemon {
     pub(super) local: Local,
     /// The platforms that are held back, configured or not.
     pub(super) paused: BTreeSet<PlatformName>,
+    /// Who is to be told of a restart once their platform's link is up.
+    pub(super) untold: Vec<Untold>,
+    /// Whether the process before was stopped in order.
+    pub(super) was_stopped: bool,
+    /// What is being written of these, in order.
+    pub(super) notes: Option<JoinHandle<()>>,
     pub(super) links: BTreeMap<PlatformName, (LinkState, UnixMillis)>,
     pub(super) agents: BTreeMap<AgentName, Outlet<AgentHandle>>,
     pub(super) platforms: BTreeMap<PlatformName, Outlet<PlatformHandle>>,
@@ -343,8 +350,12 @@ impl Daemon {
             }
             PlatformEvent::Link { platform, state } => {
                 tracing::info!(%platform, ?state, "link changed");
-                self.links.insert(platform, (state, UnixMillis::now()));
+                let is_up = state == LinkState::Connected;
+                self.links.insert(platform.clone(), (state, UnixMillis::now()));
                 self.write_state_file();
+                if is_up {
+                    self.tell_restart(&platform).await;
+                }
             }
             PlatformEvent::Keep { platform, name, fd } => {
                 let name = platform_fd(&platform, &name);
@@ -458,6 +469,9 @@ impl Daemon {
         self.close_books().await;
         // An orderly stop is no failure of a version that is being tried.
         if self.died.is_none() {
+            if let Err(error) = self.store.set_meta(STOPPED, "yes".to_owned()).await {
+                tracing::error!(error = %Chain(&error), "the next start will take this stop for a crash");
+            }
             self.note_stopped().await;
             self.close_history("the gateway was stopped before it was committed").await;
         }
