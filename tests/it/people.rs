@@ -4,11 +4,11 @@ mod restarts;
 
 use std::path::Path;
 
-use hermes_gateway::chat::LinkState;
+use hermes_gateway::chat::{LinkState, Notice, OutboundContent};
 use hermes_gateway::control::proto::{HandoffKind, PairingEntry, PlatformChange, PlatformStatus};
 use serde_json::Value;
 
-use crate::support::gateway::Gateway;
+use crate::support::gateway::{Chat, Gateway};
 use crate::support::telegram::TelegramServer;
 
 pub const USER: i64 = 1002;
@@ -198,4 +198,40 @@ async fn without_pairing_somebody_unknown_is_told_once_that_they_may_not_talk() 
     assert_eq!(telegram.texts(STRANGER).len(), 1);
     let none: Vec<PairingEntry> = json(&gateway, &["pairing", "list", "--json"]).await;
     assert!(none.is_empty());
+}
+
+/// The next thing that is asked in a local chat, with its buttons.
+async fn asked(chat: &mut Chat) -> Notice {
+    loop {
+        if let OutboundContent::Notice(notice) = chat.next().await
+            && notice.text.starts_with("🔐")
+        {
+            return notice;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_button_that_is_pressed_late_answers_nothing_else() {
+    let telegram = TelegramServer::start().await;
+    let mut gateway = Gateway::start(binary(), &config(&telegram, "")).await;
+    let mut chat = gateway.chat("main").await;
+    chat.say("ask touch it").await;
+    let first = asked(&mut chat).await;
+    let [yes, .., no] = &first.choices[..] else { panic!("{first:?}") };
+    assert!(yes.command.starts_with("/approve 1.") && no.command.starts_with("/deny 1."), "{first:?}");
+    gateway.handoff(HandoffKind::Restart).await.expect("hands over");
+    chat.say(&yes.command).await;
+    assert_eq!(chat.answer(async |_, _| {}).await.text, "chosen: yes");
+    gateway.kill_and_start().await;
+    let mut chat = gateway.chat("main").await;
+    chat.say("ask touch another").await;
+    let second = asked(&mut chat).await;
+    assert_eq!(second.choices[0].command, yes.command.replace("1.", "2."), "the count goes on after a kill");
+    chat.say(&yes.command).await;
+    chat.notice("⌛ That is no longer to be answered.").await;
+    chat.say(&no.command).await;
+    chat.notice("⌛ That is no longer to be answered.").await;
+    chat.say(&second.choices.last().expect("it can be denied").command).await;
+    assert_eq!(chat.answer(async |_, _| {}).await.text, "chosen: no");
 }
