@@ -40,6 +40,9 @@ pub enum Command {
     /// Say whether this program could take over the state on standard input.
     #[command(hide = true)]
     HandoffCheck(RunArgs),
+    /// Hold the connection to DingTalk, for the gateway at standard input.
+    #[command(hide = true)]
+    Conduit,
     /// Measure what it costs to replace this image, for scripts/bench.
     #[command(hide = true)]
     ExecProbe(ExecProbeArgs),
@@ -53,6 +56,7 @@ impl Command {
             | Self::Chat(_)
             | Self::Agent(_)
             | Self::HandoffCheck(_)
+            | Self::Conduit
             | Self::ExecProbe(_) => false,
             Self::Gateway(
                 GatewayCommand::Status(JsonArgs { json })

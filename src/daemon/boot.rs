@@ -50,7 +50,7 @@ use crate::service::state_file;
 use crate::service::unit::UnitFiles;
 use crate::store::{Opening, Store};
 use crate::sys::signals::{Request, Signals};
-use crate::telemetry::{self, TelemetryOptions, lifecycle};
+use crate::telemetry::{self, LogFormat, TelemetryOptions, lifecycle};
 
 /// How long a database that is being opened may hold up the orderly stop of what was taken over.
 const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -119,13 +119,7 @@ pub(super) fn claim(options: RunOptions) -> Result<Claimed, DaemonError> {
     let way_back = WayBack::claim();
     let keep = matches!(way_back, Ok(Some(_)));
     let claimed = Inherited::claim(environment.text(STATE_FD_VARIABLE), SECTIONS, keep);
-    let logging = TelemetryOptions {
-        format: options.log_format,
-        filter: environment.text("HERMES_LOG").map(str::to_owned),
-        journal_stream: environment.text("JOURNAL_STREAM").map(str::to_owned),
-        no_color: environment.get("NO_COLOR").is_some(),
-    };
-    telemetry::init(&logging).map_err(DaemonError::Telemetry)?;
+    init_logging(&environment, options.log_format)?;
     let mut way_back = way_back.map_err(AdoptError::Claim).map_err(DaemonError::Adopt)?;
     let mut inherited = match claimed.map_err(DaemonError::Adopt)? {
         Some(mut inherited) => {
@@ -150,6 +144,20 @@ pub(super) fn claim(options: RunOptions) -> Result<Claimed, DaemonError> {
     };
     fault::at(Point::Claimed);
     Ok(Claimed { options, environment, home, lock: Rc::new(lock), inherited, way_back })
+}
+
+/// Logs from here on, as the environment says.
+///
+/// # Errors
+/// [`DaemonError::Telemetry`].
+pub fn init_logging(environment: &Environment, format: Option<LogFormat>) -> Result<(), DaemonError> {
+    let logging = TelemetryOptions {
+        format,
+        filter: environment.text("HERMES_LOG").map(str::to_owned),
+        journal_stream: environment.text("JOURNAL_STREAM").map(str::to_owned),
+        no_color: environment.get("NO_COLOR").is_some(),
+    };
+    telemetry::init(&logging).map(drop).map_err(DaemonError::Telemetry)
 }
 
 /// Everything else that must happen before there are threads, and all that can fail for the operator's sake.

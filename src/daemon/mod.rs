@@ -49,6 +49,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+pub use boot::init_logging;
 pub use check::{CheckError, handoff_check};
 pub use run::run;
 

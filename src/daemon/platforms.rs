@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use tokio::sync::mpsc;
 
@@ -15,9 +16,13 @@ use crate::gateway::{Access, Allowed};
 use crate::handoff::{FdName, Inherited};
 use crate::id::PlatformName;
 use crate::platform::local::PLATFORM as LOCAL;
-use crate::platform::{Left, PlatformEvent, PlatformHandle, telegram};
+use crate::platform::{Left, PlatformEvent, PlatformHandle, dingtalk, telegram};
 use crate::store::Store;
 use crate::words::Languages;
+
+/// The program that runs. Its file may have been replaced since it was started; this leads to it all the same
+/// (proc_pid_exe(5)).
+const OWN_IMAGE: &str = "/proc/self/exe";
 
 /// Starts the configured platforms, with what was left for them.
 pub(super) fn platforms(
@@ -43,6 +48,11 @@ pub(super) fn platforms(
     if let Some(telegram) = &config.telegram {
         let left = left(telegram::PLATFORM);
         let handle = telegram::spawn(telegram.clone(), left, store.clone(), events.clone());
+        platforms.insert(handle.name().clone(), Outlet::new(handle));
+    }
+    if let Some(dingtalk) = &config.dingtalk {
+        let left = left(dingtalk::PLATFORM);
+        let handle = dingtalk::spawn(dingtalk, Path::new(OWN_IMAGE), left, store.clone(), events.clone());
         platforms.insert(handle.name().clone(), Outlet::new(handle));
     }
     for platform in entries.keys() {

@@ -18,6 +18,7 @@ use crate::config::DEFAULT_AGENT;
 use crate::fault::{self, Point};
 use crate::gateway::AgentView;
 use crate::handoff::Phase;
+use crate::platform::PlatformCommand;
 use crate::report::Chain;
 use crate::store::{HandoffRecord, Store};
 use crate::telemetry::lifecycle;
@@ -257,6 +258,7 @@ impl Daemon {
         let Some(probation) = self.probation.take() else { return };
         fault::at(Point::Committing);
         self.keeper.take_down();
+        self.platforms.values_mut().for_each(|outlet| outlet.put(PlatformCommand::Proven));
         self.proven = None;
         self.forget_note();
         self.slot_proven(self.image.id.version.clone()).await;

@@ -8,6 +8,7 @@
 //! - The signals the daemon reacts to are blocked from the first statement on and read from a signalfd
 //!   ([`signals`]): one that arrives while the image is being replaced stays pending and is read by the next image.
 
+pub mod child;
 pub mod exec;
 pub mod inherit;
 pub mod memfd;
