@@ -15,6 +15,9 @@ use crate::store::{Store, StoreError};
 /// The key in the store of the paused platforms: a JSON list of names.
 pub(super) const PAUSED: &str = "paused_platforms";
 
+/// How often it is tried to read it.
+const ATTEMPTS: usize = 3;
+
 /// All of it.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
@@ -31,31 +34,35 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// Reads it; together, so that it is one look at the database.
+    /// Reads it. A disk that fails once is asked again.
     pub(super) async fn read(store: &Store) -> Self {
-        let (paused, pairings, wrong, untold, asks, stopped) = tokio::join!(
+        for _ in 0..ATTEMPTS {
+            match Self::attempt(store).await {
+                Ok(kept) => return kept,
+                Err(error) => tracing::error!(error = %Chain(&error), "cannot read what the store has of people"),
+            }
+        }
+        Self::default()
+    }
+
+    /// Together, so that it is one look at the database.
+    async fn attempt(store: &Store) -> Result<Self, StoreError> {
+        let (paused, pairings, wrong, untold, asks, stopped) = tokio::try_join!(
             store.meta(PAUSED),
             store.pairings(),
             store.meta(WRONG_KEY),
             store.meta(UNTOLD),
             store.meta(ASKS_KEY),
             store.meta(STOPPED),
-        );
-        Self {
-            paused: read_json(PAUSED, known(PAUSED, paused)),
-            pairings: Pairings::new(known("pairings", pairings), known(WRONG_KEY, wrong).as_deref()),
-            untold: read_json(UNTOLD, known(UNTOLD, untold)),
-            last_ask: read_json(ASKS_KEY, known(ASKS_KEY, asks)),
-            was_stopped: known(STOPPED, stopped).is_some_and(|value| !value.is_empty()),
-        }
+        )?;
+        Ok(Self {
+            paused: read_json(PAUSED, paused),
+            pairings: Pairings::new(pairings, wrong.as_deref()),
+            untold: read_json(UNTOLD, untold),
+            last_ask: read_json(ASKS_KEY, asks),
+            was_stopped: stopped.is_some_and(|value| !value.is_empty()),
+        })
     }
-}
-
-fn known<T: Default>(what: &'static str, read: Result<T, StoreError>) -> T {
-    read.unwrap_or_else(|error| {
-        tracing::error!(error = %Chain(&error), what, "cannot read what the store has");
-        T::default()
-    })
 }
 
 /// A value that is not there, or empty, is the default.
