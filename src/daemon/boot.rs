@@ -15,7 +15,7 @@ use super::advice::advice;
 use super::keeper::Keeper;
 use super::kept::Kept;
 use super::outlet::Outlet;
-use super::platforms::{access, languages, platforms};
+use super::platforms::platforms;
 use super::pulse::Pulse;
 use super::recovery::{self, Recovered};
 use super::releases::{mark_abandoned, raise_floor, sha256_hex};
@@ -35,7 +35,7 @@ use crate::control::proto::Image;
 use crate::control::server::{self, ControlHandle};
 use crate::control::{ControlEvent, ControlSnapshot};
 use crate::fault::{self, Point};
-use crate::gateway::{Gateway, GatewayState};
+use crate::gateway::GatewayState;
 use crate::handoff::adopt::{AdoptError, EXEC_AT_VARIABLE, STATE_FD_VARIABLE};
 use crate::handoff::way_back::{self, RECOVERY_VARIABLE, WayBack};
 use crate::handoff::{FdName, Inherited, Phase};
@@ -227,7 +227,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     let (mut inherited, passport) = ground.inherited.open();
     // Nothing is started, or taken over, without a database.
     let (early, aside) = opened(ground.opening, &mut signals, inherited.is_some()).await?;
-    let kept = Kept::read(&ground.store).await;
+    let mut kept = Kept::read(&ground.store).await;
     // From here to the first word to the service manager nothing is awaited, so no part runs and nothing is consumed:
     // until then the way back leads to the same state.
     fault::at(Point::Adopting);
@@ -237,18 +237,12 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     let is_recovery = passport.is_none();
     let taken = agents(&ground.config, inherited.as_mut(), &ports.agents, &mut keeper, is_recovery)?;
     let TakenAgents { agents, removed, recovered, kept: kept_agents } = taken;
-    let platforms =
-        platforms(&ground.config, inherited.as_mut(), &ground.store, &ports.platforms, &mut keeper, &kept.paused)?;
+    let platforms = platforms(&ground.config, inherited.as_mut(), &ground.store, &ports.platforms, &mut keeper, &kept)?;
     let local = optional::<Local>(inherited.as_mut(), LOCAL)?;
     let state = optional::<GatewayState>(inherited.as_mut(), GATEWAY)?;
-    let gateway = Gateway::restore(access(&ground.config).with(kept.pairings), agents.keys().cloned(), state);
-    let mut gateway = gateway.speaking(languages(&ground.config));
-    gateway.count_asks_from(kept.last_ask);
+    let gateway = kept.gateway(&ground.config, agents.keys().cloned(), state);
     let stash = optional::<Stash>(inherited.as_mut(), STASH)?;
-    let proven = inherited.as_mut().and_then(|inherited| inherited.take_fd(&proven_fd())).map(File::from);
-    if let Some(inherited) = inherited {
-        keeper.forget(inherited.close_unclaimed());
-    }
+    let proven = last_of(inherited, &mut keeper);
     let came_back = way_back::came_back();
     let image = running_image(passport.as_ref(), came_back.is_some()).map_err(system("open the running image"))?;
     let now = UnixMillis::now();
@@ -270,10 +264,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
         gateway,
         local,
         links,
-        paused: kept.paused,
-        untold: kept.untold,
-        was_stopped: kept.was_stopped,
-        notes: None,
+        kept,
         agents,
         platforms,
         control: Outlet::new(control),
@@ -302,6 +293,14 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     daemon.begin(passport, came_back, ground.way_back, recovered).await;
     daemon.heed(early, aside).await;
     Ok(daemon)
+}
+
+/// The image that was proven last; what else nobody has claimed is closed.
+fn last_of(inherited: Option<Inherited>, keeper: &mut Keeper) -> Option<File> {
+    let mut inherited = inherited?;
+    let proven = inherited.take_fd(&proven_fd()).map(File::from);
+    keeper.forget(inherited.close_unclaimed());
+    proven
 }
 
 /// Waits for the database. Returns what signals asked for meanwhile: a stop, else the latest; and where a damaged

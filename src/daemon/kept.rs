@@ -5,10 +5,14 @@
 
 use std::collections::BTreeSet;
 
+use tokio::task::JoinHandle;
+
 use super::notices::{STOPPED, UNTOLD, Untold};
-use crate::gateway::ASKS_KEY;
+use super::platforms::{access, languages};
+use crate::config::Config;
 use crate::gateway::pairing::{Pairings, WRONG_KEY};
-use crate::id::PlatformName;
+use crate::gateway::{ASKS_KEY, Gateway, GatewayState};
+use crate::id::{AgentName, PlatformName};
 use crate::report::Chain;
 use crate::store::{Store, StoreError};
 
@@ -23,14 +27,16 @@ const ATTEMPTS: usize = 3;
 pub(super) struct Kept {
     /// The platforms that are held back, configured or not.
     pub(super) paused: BTreeSet<PlatformName>,
-    /// Who was let in, or has asked to be.
-    pub(super) pairings: Pairings,
+    /// Who was let in, or has asked to be; the gateway has it.
+    pairings: Pairings,
     /// Who is to be told of a restart.
     pub(super) untold: Vec<Untold>,
-    /// The number that was given last to a permission request.
-    pub(super) last_ask: u64,
+    /// The number that was given last to a permission request; the gateway has it.
+    last_ask: u64,
     /// The gateway was stopped in order.
     pub(super) was_stopped: bool,
+    /// What is being written of the last two, in order.
+    pub(super) notes: Option<JoinHandle<()>>,
 }
 
 impl Kept {
@@ -61,7 +67,21 @@ impl Kept {
             untold: read_json(UNTOLD, untold),
             last_ask: read_json(ASKS_KEY, asks),
             was_stopped: stopped.is_some_and(|value| !value.is_empty()),
+            notes: None,
         })
+    }
+
+    /// A gateway with what is its own of this.
+    pub(super) fn gateway(
+        &mut self,
+        config: &Config,
+        agents: impl IntoIterator<Item = AgentName>,
+        state: GatewayState,
+    ) -> Gateway {
+        let access = access(config).with(std::mem::take(&mut self.pairings));
+        let mut gateway = Gateway::restore(access, agents, state).speaking(languages(config));
+        gateway.count_asks_from(self.last_ask);
+        gateway
     }
 }
 

@@ -56,10 +56,10 @@ impl Daemon {
             Some(note) if came_back => {
                 Restart::WentBack { from: note.to.version.clone(), to: self.image.id.version.clone() }
             }
-            _ if self.was_stopped => Restart::Stopped,
+            _ if self.kept.was_stopped => Restart::Stopped,
             _ => Restart::Crashed,
         };
-        if std::mem::take(&mut self.was_stopped) {
+        if std::mem::take(&mut self.kept.was_stopped) {
             self.write_beside(STOPPED, String::new());
         }
         let waiting: BTreeSet<Conversation> = self.gateway.waiting_chats().cloned().collect();
@@ -69,18 +69,18 @@ impl Daemon {
     }
 
     fn note_restart(&mut self, why: &Restart, except: Option<&Conversation>, chats: Vec<(Conversation, bool)>) {
-        let before = self.untold.clone();
-        self.untold.retain(|untold| Some(&untold.conversation) != except);
+        let before = self.kept.untold.clone();
+        self.kept.untold.retain(|untold| Some(&untold.conversation) != except);
         for (conversation, goes_on) in chats {
             if Some(&conversation) == except || !self.is_to_be_told(&conversation.platform) {
                 continue;
             }
-            self.untold.retain(|untold| untold.conversation != conversation);
-            if self.untold.len() < UNTOLD_MAX {
-                self.untold.push(Untold { conversation, why: why.clone(), goes_on });
+            self.kept.untold.retain(|untold| untold.conversation != conversation);
+            if self.kept.untold.len() < UNTOLD_MAX {
+                self.kept.untold.push(Untold { conversation, why: why.clone(), goes_on });
             }
         }
-        if self.untold != before {
+        if self.kept.untold != before {
             self.write_beside(UNTOLD, self.untold_json());
         }
     }
@@ -92,7 +92,8 @@ impl Daemon {
 
     /// The link of a platform is up: its chats are told.
     pub(super) async fn tell_restart(&mut self, platform: &PlatformName) {
-        let due: Vec<Untold> = self.untold.extract_if(.., |untold| untold.conversation.platform == *platform).collect();
+        let due: Vec<Untold> =
+            self.kept.untold.extract_if(.., |untold| untold.conversation.platform == *platform).collect();
         if due.is_empty() {
             return;
         }
@@ -106,13 +107,13 @@ impl Daemon {
     }
 
     fn untold_json(&self) -> String {
-        serde_json::to_string(&self.untold).expect("plain data serialises")
+        serde_json::to_string(&self.kept.untold).expect("plain data serialises")
     }
 
     /// Writes a value beside the loop, in order.
     fn write_beside(&mut self, key: &'static str, value: String) {
-        let (store, before) = (self.store.clone(), self.notes.take());
-        self.notes = Some(tokio::spawn(async move {
+        let (store, before) = (self.store.clone(), self.kept.notes.take());
+        self.kept.notes = Some(tokio::spawn(async move {
             if let Some(before) = before
                 && let Err(error) = before.await
             {
@@ -126,7 +127,7 @@ impl Daemon {
 
     /// Waits until everything that this module began to write is on disk.
     pub(super) async fn await_notes(&mut self) {
-        if let Some(notes) = self.notes.take()
+        if let Some(notes) = self.kept.notes.take()
             && let Err(error) = notes.await
         {
             tracing::error!(%error, "cannot write a note");

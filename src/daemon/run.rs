@@ -13,7 +13,8 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::boot::Claimed;
 use super::keeper::Keeper;
-use super::notices::{STOPPED, Untold};
+use super::kept::Kept;
+use super::notices::STOPPED;
 use super::outlet::Outlet;
 use super::probation::Probation;
 use super::pulse::Pulse;
@@ -68,14 +69,8 @@ pub(super) struct Daemon {
     pub(super) image_started_at: UnixMillis,
     pub(super) gateway: Gateway,
     pub(super) local: Local,
-    /// The platforms that are held back, configured or not.
-    pub(super) paused: BTreeSet<PlatformName>,
-    /// Who is to be told of a restart once their platform's link is up.
-    pub(super) untold: Vec<Untold>,
-    /// Whether the process before was stopped in order.
-    pub(super) was_stopped: bool,
-    /// What is being written of these, in order.
-    pub(super) notes: Option<JoinHandle<()>>,
+    /// What the store has for whoever comes next.
+    pub(super) kept: Kept,
     pub(super) links: BTreeMap<PlatformName, (LinkState, UnixMillis)>,
     pub(super) agents: BTreeMap<AgentName, Outlet<AgentHandle>>,
     pub(super) platforms: BTreeMap<PlatformName, Outlet<PlatformHandle>>,
