@@ -15,10 +15,11 @@ use super::advice::advice;
 use super::keeper::Keeper;
 use super::kept::Kept;
 use super::outlet::Outlet;
-use super::platforms::{access, languages, platforms};
+use super::platforms::platforms;
 use super::pulse::Pulse;
 use super::recovery::{self, Recovered};
 use super::releases::{mark_abandoned, raise_floor, sha256_hex};
+use super::rollback::note;
 use super::run::{Daemon, Event, Events, ticks};
 use super::state::{
     AGENTS, AgentEntry, CONTROL, ControlEntry, GATEWAY, LOCAL, PASSPORT, Passport, SECTIONS, STASH, Stash, agent_fds,
@@ -34,8 +35,7 @@ use crate::control::proto::Image;
 use crate::control::server::{self, ControlHandle};
 use crate::control::{ControlEvent, ControlSnapshot};
 use crate::fault::{self, Point};
-use crate::gateway::pairing::Pairings;
-use crate::gateway::{Gateway, GatewayState};
+use crate::gateway::GatewayState;
 use crate::handoff::adopt::{AdoptError, EXEC_AT_VARIABLE, STATE_FD_VARIABLE};
 use crate::handoff::way_back::{self, RECOVERY_VARIABLE, WayBack};
 use crate::handoff::{FdName, Inherited, Phase};
@@ -227,7 +227,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     let (mut inherited, passport) = ground.inherited.open();
     // Nothing is started, or taken over, without a database.
     let (early, aside) = opened(ground.opening, &mut signals, inherited.is_some()).await?;
-    let kept = Kept::read(&ground.store).await;
+    let mut kept = Kept::read(&ground.store).await;
     // From here to the first word to the service manager nothing is awaited, so no part runs and nothing is consumed:
     // until then the way back leads to the same state.
     fault::at(Point::Adopting);
@@ -236,15 +236,12 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     let control = control(&ground.home, ground.activated, inherited.as_mut(), ports.control, &mut keeper)?;
     let TakenAgents { agents, removed, recovered, recovered_names } =
         agents(&ground.config, inherited.as_mut(), &ports.agents, &mut keeper, passport.is_none())?;
-    let platforms =
-        platforms(&ground.config, inherited.as_mut(), &ground.store, &ports.platforms, &mut keeper, &kept.paused)?;
+    let platforms = platforms(&ground.config, inherited.as_mut(), &ground.store, &ports.platforms, &mut keeper, &kept)?;
     let local = optional::<Local>(inherited.as_mut(), LOCAL)?;
-    let gateway = gateway(&ground.config, inherited.as_mut(), agents.keys().cloned(), kept.pairings)?;
+    let state = optional::<GatewayState>(inherited.as_mut(), GATEWAY)?;
+    let gateway = kept.gateway(&ground.config, agents.keys().cloned(), state);
     let stash = optional::<Stash>(inherited.as_mut(), STASH)?;
-    let proven = inherited.as_mut().and_then(|inherited| inherited.take_fd(&proven_fd())).map(File::from);
-    if let Some(inherited) = inherited {
-        keeper.forget(inherited.close_unclaimed());
-    }
+    let proven = last_of(inherited, &mut keeper);
     let came_back = way_back::came_back();
     let image = running_image(passport.as_ref(), came_back.is_some()).map_err(system("open the running image"))?;
     let now = UnixMillis::now();
@@ -266,7 +263,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
         gateway,
         local,
         links,
-        paused: kept.paused,
+        kept,
         agents,
         platforms,
         control: Outlet::new(control),
@@ -296,14 +293,12 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     Ok(daemon)
 }
 
-fn gateway(
-    config: &Config,
-    inherited: Option<&mut Inherited>,
-    agents: impl IntoIterator<Item = AgentName>,
-    pairings: Pairings,
-) -> Result<Gateway, DaemonError> {
-    let state = optional::<GatewayState>(inherited, GATEWAY)?;
-    Ok(Gateway::restore(access(config).with(pairings), agents, state).speaking(languages(config)))
+/// The image that was proven last; what else nobody has claimed is closed.
+fn last_of(inherited: Option<Inherited>, keeper: &mut Keeper) -> Option<File> {
+    let mut inherited = inherited?;
+    let proven = inherited.take_fd(&proven_fd()).map(File::from);
+    keeper.forget(inherited.close_unclaimed());
+    proven
 }
 
 /// Waits for the database. Returns what signals asked for meanwhile: a stop, else the latest; and where a damaged
@@ -371,8 +366,10 @@ impl Daemon {
             (None, came_back) => {
                 tracing::info!(name: lifecycle::READY, version = self.image.id.version, "serving");
                 mark_abandoned(&self.store).await;
-                self.read_note(came_back).await;
-                self.recover(recovered).await;
+                let (note, is_back) = (note(&self.store).await, came_back.is_some());
+                self.read_note(note.clone(), came_back).await;
+                let lost = self.recover(recovered).await;
+                self.note_start(note.as_ref(), is_back, lost);
                 raise_floor(&self.store).await;
             }
         }
