@@ -15,6 +15,7 @@
 
 pub mod local;
 pub mod telegram;
+pub mod weixin;
 
 use std::time::Duration;
 
