@@ -14,13 +14,14 @@ use tokio::sync::mpsc;
 use super::advice::advice;
 use super::keeper::Keeper;
 use super::outlet::Outlet;
+use super::platforms::{access, platforms};
 use super::pulse::Pulse;
 use super::recovery::{self, Recovered};
 use super::releases::{mark_abandoned, raise_floor, sha256_hex};
 use super::run::{Daemon, Event, Events, ticks};
 use super::state::{
-    AGENTS, AgentEntry, CONTROL, ControlEntry, GATEWAY, LOCAL, PASSPORT, PLATFORMS, Passport, PlatformEntry, SECTIONS,
-    STASH, Stash, agent_fds, agent_log_fd, client_fd, listener_fd, lock_fd, proven_fd,
+    AGENTS, AgentEntry, CONTROL, ControlEntry, GATEWAY, LOCAL, PASSPORT, Passport, SECTIONS, STASH, Stash, agent_fds,
+    agent_log_fd, client_fd, listener_fd, lock_fd, proven_fd,
 };
 use super::swap::{FIRST, RunningImage, Step, Swap};
 use super::{DaemonError, RunOptions, report};
@@ -32,13 +33,13 @@ use crate::control::proto::Image;
 use crate::control::server::{self, ControlHandle};
 use crate::control::{ControlEvent, ControlSnapshot};
 use crate::fault::{self, Point};
-use crate::gateway::{Access, Allowed, Gateway, GatewayState};
+use crate::gateway::{Gateway, GatewayState};
 use crate::handoff::adopt::{AdoptError, EXEC_AT_VARIABLE, STATE_FD_VARIABLE};
 use crate::handoff::way_back::{self, RECOVERY_VARIABLE, WayBack};
 use crate::handoff::{FdName, Inherited, Phase};
-use crate::id::{AgentName, PlatformName};
-use crate::platform::local::{Local, PLATFORM as LOCAL_PLATFORM};
-use crate::platform::{PlatformEvent, PlatformHandle, telegram};
+use crate::id::AgentName;
+use crate::platform::PlatformEvent;
+use crate::platform::local::Local;
 use crate::service::fdstore::{self, FdStore, Restored};
 use crate::service::listen::{bind_control, restored_control};
 use crate::service::lock::Lock;
@@ -224,7 +225,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     let is_recovery = passport.is_none();
     let taken = agents(&ground.config, inherited.as_mut(), &ports.agents, &mut keeper, is_recovery)?;
     let TakenAgents { agents, removed, recovered, kept } = taken;
-    let platforms = platforms(&ground.config, inherited.as_mut(), &ground.store, &ports.platforms)?;
+    let platforms = platforms(&ground.config, inherited.as_mut(), &ground.store, &ports.platforms, &mut keeper)?;
     let local = optional::<Local>(inherited.as_mut(), LOCAL)?;
     let state = optional::<GatewayState>(inherited.as_mut(), GATEWAY)?;
     let gateway = Gateway::restore(access(&ground.config), agents.keys().cloned(), state);
@@ -417,7 +418,7 @@ fn take<T: serde::de::DeserializeOwned>(inherited: &mut Inherited, section: &'st
         .map_err(DaemonError::Adopt)
 }
 
-fn optional<T: serde::de::DeserializeOwned + Default>(
+pub(super) fn optional<T: serde::de::DeserializeOwned + Default>(
     inherited: Option<&mut Inherited>,
     section: &'static str,
 ) -> Result<T, DaemonError> {
@@ -550,36 +551,6 @@ fn agents(
 
 pub(super) fn spec(name: &AgentName, agent: &crate::config::AgentConfig) -> AgentSpec {
     AgentSpec { name: name.clone(), command: agent.command.clone(), cwd: agent.cwd.clone(), env: agent.env.clone() }
-}
-
-fn platforms(
-    config: &Config,
-    inherited: Option<&mut Inherited>,
-    store: &Store,
-    events: &mpsc::Sender<PlatformEvent>,
-) -> Result<BTreeMap<PlatformName, Outlet<PlatformHandle>>, DaemonError> {
-    let entries: Vec<PlatformEntry> = optional(inherited, PLATFORMS)?;
-    let mut states: BTreeMap<_, _> = entries.into_iter().map(|entry| (entry.name, entry.state)).collect();
-    let mut platforms = BTreeMap::new();
-    if let Some(telegram) = &config.telegram {
-        let name = PlatformName::from("telegram");
-        let state = states.remove(&name);
-        let handle = telegram::spawn(telegram.clone(), state, store.clone(), events.clone());
-        platforms.insert(name, Outlet::new(handle));
-    }
-    for platform in states.keys() {
-        tracing::info!(%platform, "platform is no longer configured, its open deliveries are dropped");
-    }
-    Ok(platforms)
-}
-
-fn access(config: &Config) -> Access {
-    let listed = |ids: &[String]| ids.iter().cloned().collect();
-    let telegram = config.telegram.as_ref().map(|telegram| {
-        let allowed = Allowed::Listed { talk: listed(&telegram.allow_from), admin: listed(&telegram.allow_admin_from) };
-        (PlatformName::from("telegram"), allowed)
-    });
-    Access::new(telegram.into_iter().chain([(PlatformName::from(LOCAL_PLATFORM), Allowed::Everyone)]))
 }
 
 fn running_image(passport: Option<&Passport>, came_back: bool) -> std::io::Result<RunningImage> {

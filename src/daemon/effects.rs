@@ -104,8 +104,8 @@ impl Daemon {
 
     fn change_of(&self, effect: &Effect) -> Option<Change> {
         Some(match effect {
-            Effect::Notice(conversation, text) => {
-                return self.has_outbox(conversation).then(|| Change::Notice(conversation.clone(), text.clone()));
+            Effect::Notice(conversation, notice) => {
+                return self.has_outbox(conversation).then(|| Change::Notice(conversation.clone(), notice.clone()));
             }
             Effect::Start(turn, conversation) => {
                 Change::Start(*turn, self.has_outbox(conversation).then(|| conversation.clone()))
@@ -142,8 +142,8 @@ impl Daemon {
     ) {
         match effect {
             Effect::Show(outbound) => self.show(outbound, None),
-            Effect::Notice(conversation, text) => {
-                self.show(Outbound { conversation, content: OutboundContent::Notice { text } }, recorded.entry);
+            Effect::Notice(conversation, notice) => {
+                self.show(Outbound { conversation, content: OutboundContent::Notice(notice) }, recorded.entry);
             }
             Effect::Start(turn, conversation) => {
                 self.show(Outbound::reply(conversation, turn, ReplyStep::Begin), recorded.entry);

@@ -25,6 +25,7 @@ mod check;
 mod effects;
 mod keeper;
 mod outlet;
+mod platforms;
 mod probation;
 mod pulse;
 mod quiesce;

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::run::{Daemon, Event};
 use super::state::{
     AGENTS, AgentEntry, CONTROL, ControlEntry, GATEWAY, LOCAL, PLATFORMS, PlatformEntry, STASH, Stash, VERSION,
-    agent_fds, agent_log_fd, client_fd, listener_fd, lock_fd, proven_fd,
+    agent_fds, agent_log_fd, client_fd, listener_fd, lock_fd, platform_fd, proven_fd,
 };
 use super::swap::Swap;
 use crate::agent::{AgentCommand, AgentEvent, AgentSnapshot};
@@ -26,7 +26,7 @@ use crate::control::{ControlCommand, ControlEvent, ControlSnapshot};
 use crate::gateway::GatewayState;
 use crate::handoff::{Phase, Registry, SealError};
 use crate::id::{AgentName, PlatformName};
-use crate::platform::{PlatformCommand, PlatformEvent};
+use crate::platform::{NamedFd, PlatformCommand, PlatformEvent};
 use crate::sys::signals;
 
 /// The longest wait for a part to reach a safe point. They need microseconds.
@@ -64,6 +64,9 @@ pub(super) enum FreezeError {
     /// An agent's state could not be taken, for example for want of fds.
     #[error("agent '{agent}' cannot be frozen: {reason}")]
     Agent { agent: AgentName, reason: String },
+    /// A platform's state could not be taken, likewise.
+    #[error("platform '{platform}' cannot be frozen: {reason}")]
+    Platform { platform: PlatformName, reason: String },
     /// An fd could not be duplicated.
     #[error("the sockets of the control clients cannot be duplicated")]
     Duplicate(#[source] std::io::Error),
@@ -75,8 +78,14 @@ pub(super) enum FreezeError {
 /// What the frozen parts gave.
 pub(super) struct Frozen {
     agents: Vec<(AgentName, AgentSnapshot)>,
-    platforms: Vec<PlatformEntry>,
+    platforms: Vec<FrozenPlatform>,
     control: ControlSnapshot,
+}
+
+struct FrozenPlatform {
+    name: PlatformName,
+    state: serde_json::Value,
+    fds: Vec<NamedFd>,
 }
 
 impl Frozen {
@@ -197,29 +206,35 @@ impl Daemon {
         frozen
     }
 
-    async fn freeze_chats(&mut self) -> Result<(Vec<PlatformEntry>, ControlSnapshot), FreezeError> {
+    async fn freeze_chats(&mut self) -> Result<(Vec<FrozenPlatform>, ControlSnapshot), FreezeError> {
         let mut waiting: BTreeSet<PlatformName> = self.platforms.keys().cloned().collect();
         for outlet in self.platforms.values_mut() {
             // What could be waited for was waited for by `drain`, while everything else went on.
             outlet.put(PlatformCommand::Freeze { drain: Duration::ZERO });
         }
         self.control.put(ControlCommand::Freeze);
-        let (mut platforms, mut control) = (Vec::new(), None);
+        let (mut platforms, mut control) = (Ok(Vec::new()), None);
         let deadline = Instant::now() + MARKER_DEADLINE;
         loop {
             if waiting.is_empty()
                 && let Some(control) = control
             {
-                return Ok((platforms, control?));
+                return Ok((platforms?, control?));
             }
             let holders = || {
                 let control = control.is_none().then(|| "the control socket".to_owned());
                 waiting.iter().map(|platform| format!("platform '{platform}'")).chain(control).collect()
             };
             match self.event_until(deadline, MARKER_DEADLINE, holders).await? {
-                Event::Platform(PlatformEvent::Frozen { platform, state }) => {
+                Event::Platform(PlatformEvent::Frozen { platform, state, fds }) => {
                     waiting.remove(&platform);
-                    platforms.push(PlatformEntry { name: platform, state });
+                    if let Ok(platforms) = &mut platforms {
+                        platforms.push(FrozenPlatform { name: platform, state, fds });
+                    }
+                }
+                Event::Platform(PlatformEvent::FreezeFailed { platform, reason }) => {
+                    waiting.remove(&platform);
+                    platforms = Err(FreezeError::Platform { platform, reason });
                 }
                 Event::Control(ControlEvent::Frozen(snapshot)) => control = Some(Ok(snapshot)),
                 Event::Control(ControlEvent::FreezeFailed(source)) => {
@@ -302,7 +317,15 @@ impl Daemon {
             registry.put_fd(client_fd(client), fd);
         }
         registry.put_section(CONTROL, ControlSnapshot::VERSION, &ControlEntry { state, clients: ids })?;
-        registry.put_section(PLATFORMS, VERSION, &frozen.platforms)?;
+        let mut platforms = Vec::new();
+        for FrozenPlatform { name, state, fds } in frozen.platforms {
+            let names = fds.iter().map(|(what, _)| what.clone()).collect();
+            for (what, fd) in fds {
+                registry.put_fd(platform_fd(&name, &what), fd);
+            }
+            platforms.push(PlatformEntry { name, state, fds: names });
+        }
+        registry.put_section(PLATFORMS, VERSION, &platforms)?;
         registry.put_section(LOCAL, VERSION, &self.local)?;
         // A look for releases that is under way is made again by the next image; by this one it goes on.
         let stash = Stash { checks: self.checks.clone(), ..self.stash.clone() };

@@ -10,13 +10,13 @@ use super::state::Origin;
 use super::swap::{Pending, Swap};
 use crate::chat::{Conversation, LinkState, Outbound, ReplyEnd, ReplyStep};
 use crate::clock::UnixMillis;
-use crate::config::Home;
+use crate::config::{Home, PlatformAccess};
 use crate::control::ControlCommand;
 use crate::control::proto::{self, AgentStatus, HandoffReport, PlatformStatus, Progress, Status, TurnStatus};
 use crate::gateway::{AgentView, Describe, Effect, Requester, notice, text};
 use crate::handoff::Phase;
 use crate::jsonrpc::ErrorObject;
-use crate::platform::{local, telegram};
+use crate::platform::local;
 use crate::report::Chain;
 use crate::service::state_file::{self, GatewayState, HandoffState, LinkPhase, PlatformState, ProcessRecord};
 
@@ -67,10 +67,15 @@ impl Daemon {
 
     /// Tells the admins that a damaged database was set aside, where a direct chat has the id of its user.
     pub(super) async fn tell_damage(&mut self, aside: &Path) {
-        let admins = self.config.telegram.iter().flat_map(|telegram| &telegram.allow_admin_from);
         let told = text::database_damaged(aside);
-        let tell = |admin: &String| notice(&Conversation::new(telegram::PLATFORM, admin.clone()), told.clone());
-        self.carry_out(admins.map(tell).collect()).await;
+        let of = |(platform, access): (&'static str, &PlatformAccess)| {
+            let tell = |admin: &String| notice(&Conversation::new(platform, admin.clone()), told.clone());
+            access.allow_admin_from.iter().map(tell).collect::<Vec<_>>()
+        };
+        // A direct chat on DingTalk has an id of its own.
+        let platforms = self.config.platforms().filter(|(platform, _)| *platform != "dingtalk");
+        let notices = platforms.flat_map(of).collect();
+        self.carry_out(notices).await;
     }
 
     pub(super) async fn tell_done(&mut self, origin: &Origin, report: &HandoffReport) {

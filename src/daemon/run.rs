@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use super::keeper::Keeper;
 use super::outlet::Outlet;
 use super::probation::Probation;
 use super::pulse::Pulse;
-use super::state::{CheckFor, ControlRequest, Stash};
+use super::state::{CheckFor, ControlRequest, Stash, platform_fd};
 use super::swap::{RunningImage, Step, Swap};
 use super::{DaemonError, RunOptions, boot, report};
 use crate::agent::{AgentCommand, AgentEvent, AgentHandle};
@@ -343,7 +344,18 @@ impl Daemon {
                 self.links.insert(platform, (state, UnixMillis::now()));
                 self.write_state_file();
             }
-            PlatformEvent::Drained { .. } | PlatformEvent::Frozen { .. } | PlatformEvent::Stopped { .. } => {}
+            PlatformEvent::Keep { platform, name, fd } => {
+                let name = platform_fd(&platform, &name);
+                match fd {
+                    Some(fd) => self.keeper.renew(name, fd.as_fd()),
+                    None => self.keeper.forget([name]),
+                }
+            }
+            // Of a freeze that was given up.
+            PlatformEvent::Drained { .. }
+            | PlatformEvent::Frozen { .. }
+            | PlatformEvent::FreezeFailed { .. }
+            | PlatformEvent::Stopped { .. } => {}
         }
     }
 

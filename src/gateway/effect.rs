@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::agent::AgentCommand;
-use crate::chat::{Conversation, Outbound, ReplyEnd, Sender};
+use crate::chat::{Conversation, Notice, Outbound, ReplyEnd, Sender};
 use crate::control::proto::HandoffKind;
 use crate::id::{AgentName, TurnId};
 use crate::store::SessionRow;
@@ -15,7 +15,7 @@ pub enum Effect {
     /// Show something in a chat that a kill may cost: a piece of a reply, which comes again with the whole.
     Show(Outbound),
     /// Show a message of its own, which no kill may cost.
-    Notice(Conversation, String),
+    Notice(Conversation, Notice),
     /// Record that a turn is given to an agent, and begin the reply to it.
     Start(TurnId, Conversation),
     /// Record that a turn is over, and end the reply to it.

@@ -28,7 +28,7 @@ pub use effect::{Describe, Effect, Requester};
 use text::Expired;
 
 use crate::agent::{AgentCommand, AgentEvent, RecoveredPermission, RecoveredTurn, TurnOutcome, TurnUpdate};
-use crate::chat::{Conversation, Inbound, Outbound, ReplyEnd, ReplyStep};
+use crate::chat::{Conversation, Inbound, Notice, Outbound, ReplyEnd, ReplyStep};
 use crate::clock::UnixMillis;
 use crate::config::DEFAULT_AGENT;
 use crate::id::{AgentName, TurnId};
@@ -457,8 +457,8 @@ pub struct RunningTurn<'a> {
     pub answer_bytes: u64,
 }
 
-pub(crate) fn notice(conversation: &Conversation, text: impl Into<String>) -> Effect {
-    Effect::Notice(conversation.clone(), text.into())
+pub(crate) fn notice(conversation: &Conversation, notice: impl Into<Notice>) -> Effect {
+    Effect::Notice(conversation.clone(), notice.into())
 }
 
 fn reply(conversation: &Conversation, turn: TurnId, step: ReplyStep) -> Effect {

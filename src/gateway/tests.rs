@@ -25,6 +25,9 @@ fn said(sender: &str, chat: &str, text: &str) -> Inbound {
         sender: Sender { id: sender.into(), name: "N".into() },
         sent_at: UnixMillis(0),
         text: text.into(),
+        is_direct: true,
+        attachments: Vec::new(),
+        context: None,
     }
 }
 
@@ -60,9 +63,9 @@ fn short(effects: &[Effect]) -> Vec<String> {
         .map(|effect| match effect {
             Effect::Show(Outbound { content, .. }) => match content {
                 OutboundContent::Reply { turn, step } => format!("{turn} {step:?}"),
-                OutboundContent::Notice { .. } => unreachable!("a notice is an effect of its own"),
+                OutboundContent::Notice(_) => unreachable!("a notice is an effect of its own"),
             },
-            Effect::Notice(_, text) => format!("notice {}", text.lines().next().unwrap_or("")),
+            Effect::Notice(_, notice) => format!("notice {}", notice.text.lines().next().unwrap_or("")),
             Effect::Start(turn, _) => format!("{turn} starts"),
             Effect::Finish { turn, text, end, .. } => format!("{turn} ends {end:?} {text:?}"),
             Effect::Close(turn) => format!("{turn} is closed"),

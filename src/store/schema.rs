@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use super::StoreError;
 
 /// The schema that this image writes.
-pub const SCHEMA_VERSION: i64 = 2;
+pub const SCHEMA_VERSION: i64 = 3;
 
 /// How long SQLite waits for another process's lock: the preflight child and the CLI read while the gateway writes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,10 +32,14 @@ struct Step {
 }
 
 /// All of them, in order. `tests/data` has a database of each.
-const STEPS: &[Step] = &[Step { version: 1, sql: V1, read_by: 1 }, Step { version: 2, sql: V2, read_by: 1 }];
+const STEPS: &[Step] = &[
+    Step { version: 1, sql: V1, read_by: 1 },
+    Step { version: 2, sql: V2, read_by: 1 },
+    Step { version: 3, sql: V3, read_by: 1 },
+];
 
 /// What there is after all steps.
-const TABLES: &[&str] = &["inbox", "sessions", "cursors", "meta", "handoffs", "outbox", "parts", "targets"];
+const TABLES: &[&str] = &["inbox", "sessions", "cursors", "meta", "handoffs", "outbox", "parts", "targets", "contexts"];
 
 const V1: &str = "
 CREATE TABLE inbox (
@@ -103,6 +107,19 @@ CREATE TABLE targets (
     error    TEXT,
     since_ms INTEGER NOT NULL,
     PRIMARY KEY (platform, chat)
+) WITHOUT ROWID;
+";
+
+const V3: &str = "
+ALTER TABLE parts ADD COLUMN length INTEGER;
+ALTER TABLE outbox ADD COLUMN choices TEXT;
+CREATE TABLE contexts (
+    platform   TEXT NOT NULL,
+    account    TEXT NOT NULL,
+    chat       TEXT NOT NULL,
+    value      TEXT NOT NULL,
+    updated_ms INTEGER NOT NULL,
+    PRIMARY KEY (platform, account, chat)
 ) WITHOUT ROWID;
 ";
 

@@ -75,9 +75,9 @@ fn every_key_is_read() {
     let telegram = config.telegram.expect("there");
     assert_eq!(telegram.token, Secret::new("1:abc"));
     assert_eq!(telegram.api_url, "http://127.0.0.1:8081");
-    assert_eq!(telegram.allow_from, ["1001", "1002", "1003"], "an admin may also talk");
-    assert_eq!(telegram.allow_admin_from, ["1003", "1001"]);
-    assert!(!telegram.gateway_restart_notification);
+    assert_eq!(telegram.access.allow_from, ["1001", "1002", "1003"], "an admin may also talk");
+    assert_eq!(telegram.access.allow_admin_from, ["1003", "1001"]);
+    assert!(!telegram.access.gateway_restart_notification);
     assert_eq!(telegram.messages_per_second, 1000);
     assert_eq!(config.update.manifest_url.as_deref(), Some("file:///srv/releases/manifest.json"));
     assert_eq!(config.update.verifying_keys.len(), 1);
@@ -93,10 +93,10 @@ fn without_agents_there_is_still_the_default_one() {
 #[test]
 fn nobody_may_talk_unless_named() {
     let telegram = accepted("[platforms.telegram]\ntoken = 'x'").telegram.expect("there");
-    assert_eq!(telegram.allow_from, Vec::<String>::new());
-    assert_eq!(telegram.allow_admin_from, Vec::<String>::new());
+    assert_eq!(telegram.access.allow_from, Vec::<String>::new());
+    assert_eq!(telegram.access.allow_admin_from, Vec::<String>::new());
     assert_eq!(telegram.api_url, "https://api.telegram.org");
-    assert!(telegram.gateway_restart_notification);
+    assert!(telegram.access.gateway_restart_notification);
 }
 
 #[test]
@@ -135,8 +135,8 @@ zzz = 1
 [agents.default]
 comand = ["x"]
 [platforms.telegarm]
-[platforms.dingtalk]
-client_id = "x"
+[platforms.web]
+listen = "x"
 [udpate]
 "#;
     assert_snapshot!(refused(text), @r#"
@@ -145,7 +145,7 @@ client_id = "x"
     gateway.toml:5:9: [agents.default] needs 'command'; for example command = ["hermes", "agent", "echo"]
     gateway.toml:6:1: unknown key 'comand' in [agents.default]; did you mean 'command'?
     gateway.toml:7:12: unknown platform 'telegarm' in [platforms]; did you mean 'telegram'?
-    gateway.toml:8:12: the platform 'dingtalk' is not in this version; remove the section
+    gateway.toml:8:12: the platform 'web' is not in this version; remove the section
     gateway.toml:10:2: unknown section 'udpate' in the file; did you mean 'update'?
     "#);
 }

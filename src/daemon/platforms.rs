@@ -1,0 +1,69 @@
+//! The platforms at a start: which are configured, what was left for each, and who may talk there.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+
+use tokio::sync::mpsc;
+
+use super::DaemonError;
+use super::boot::optional;
+use super::keeper::Keeper;
+use super::outlet::Outlet;
+use super::state::{PLATFORMS, PlatformEntry, platform_fd};
+use crate::config::Config;
+use crate::gateway::{Access, Allowed};
+use crate::handoff::{FdName, Inherited};
+use crate::id::PlatformName;
+use crate::platform::local::PLATFORM as LOCAL;
+use crate::platform::{Left, PlatformEvent, PlatformHandle, telegram};
+use crate::store::Store;
+
+/// Starts the configured platforms, with what was left for them.
+pub(super) fn platforms(
+    config: &Config,
+    mut inherited: Option<&mut Inherited>,
+    store: &Store,
+    events: &mpsc::Sender<PlatformEvent>,
+    keeper: &mut Keeper,
+) -> Result<BTreeMap<PlatformName, Outlet<PlatformHandle>>, DaemonError> {
+    let entries: Vec<PlatformEntry> = optional(inherited.as_deref_mut(), PLATFORMS)?;
+    let mut entries: BTreeMap<_, _> = entries.into_iter().map(|entry| (entry.name.clone(), entry)).collect();
+    let mut platforms = BTreeMap::new();
+    let mut left = |name: &str| {
+        let name = PlatformName::from(name);
+        let state = entries.remove(&name).map(|entry| entry.state);
+        let fds = inherited.as_deref_mut().map(|inherited| platform_fds(&name, inherited)).unwrap_or_default();
+        for (what, fd) in &fds {
+            keeper.store(platform_fd(&name, what), fd.as_fd());
+        }
+        Left { state, fds, paused: false }
+    };
+    if let Some(telegram) = &config.telegram {
+        let left = left(telegram::PLATFORM);
+        let handle = telegram::spawn(telegram.clone(), left, store.clone(), events.clone());
+        platforms.insert(handle.name().clone(), Outlet::new(handle));
+    }
+    for platform in entries.keys() {
+        tracing::info!(%platform, "platform is no longer configured, its open deliveries are dropped");
+    }
+    Ok(platforms)
+}
+
+/// What a platform left, by its own names: at a handoff what it handed over, after a kill what was kept for it.
+fn platform_fds(platform: &PlatformName, inherited: &mut Inherited) -> Vec<(String, OwnedFd)> {
+    let prefix = platform_fd(platform, "");
+    let names: Vec<FdName> =
+        inherited.names().filter(|name| name.as_str().starts_with(prefix.as_str())).cloned().collect();
+    let take = |name: FdName| Some((name.as_str()[prefix.as_str().len()..].to_owned(), inherited.take_fd(&name)?));
+    names.into_iter().filter_map(take).collect()
+}
+
+/// Who may talk on which platform.
+pub(super) fn access(config: &Config) -> Access {
+    let listed = |ids: &[String]| ids.iter().cloned().collect();
+    let platforms = config.platforms().map(|(name, access)| {
+        let allowed = Allowed::Listed { talk: listed(&access.allow_from), admin: listed(&access.allow_admin_from) };
+        (PlatformName::from(name), allowed)
+    });
+    Access::new(platforms.chain([(PlatformName::from(LOCAL), Allowed::Everyone)]))
+}
