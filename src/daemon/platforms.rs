@@ -15,7 +15,7 @@ use crate::gateway::{Access, Allowed};
 use crate::handoff::{FdName, Inherited};
 use crate::id::PlatformName;
 use crate::platform::local::PLATFORM as LOCAL;
-use crate::platform::{Left, PlatformEvent, PlatformHandle, telegram};
+use crate::platform::{Left, PlatformEvent, PlatformHandle, telegram, weixin};
 use crate::store::Store;
 
 /// Starts the configured platforms, with what was left for them.
@@ -41,6 +41,11 @@ pub(super) fn platforms(
     if let Some(telegram) = &config.telegram {
         let left = left(telegram::PLATFORM);
         let handle = telegram::spawn(telegram.clone(), left, store.clone(), events.clone());
+        platforms.insert(handle.name().clone(), Outlet::new(handle));
+    }
+    if let Some(weixin) = &config.weixin {
+        let left = left(weixin::PLATFORM);
+        let handle = weixin::spawn(weixin.clone(), left, store.clone(), events.clone());
         platforms.insert(handle.name().clone(), Outlet::new(handle));
     }
     for platform in entries.keys() {
