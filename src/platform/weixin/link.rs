@@ -46,6 +46,9 @@ pub(super) struct Saved {
     /// How long a poll may be held, in milliseconds, if the service has said so.
     #[serde(default)]
     hold_ms: Option<u64>,
+    /// The service asked not to be polled before.
+    #[serde(default)]
+    asked_until: MonoNanos,
 }
 
 /// What [`WeixinLink::heard`] brings.
@@ -106,6 +109,8 @@ struct Poll {
     silent: u32,
     failures: u32,
     not_before: MonoNanos,
+    /// The part of `not_before` that the service asked for.
+    asked_until: MonoNanos,
     recent: Recent,
 }
 
@@ -222,6 +227,7 @@ impl WeixinLink {
 
     fn worked(&mut self) {
         self.poll.failures = 0;
+        self.poll.asked_until = MonoNanos::default();
         self.state = LinkState::Connected;
     }
 
@@ -238,6 +244,7 @@ impl WeixinLink {
         let own = if self.poll.failures < FAILURES_MAX { RETRY_WAIT } else { LONG_RETRY_WAIT };
         let wait = asked.unwrap_or(own);
         self.poll.not_before = after(MonoNanos::now(), wait);
+        self.poll.asked_until = if asked.is_some() { self.poll.not_before } else { MonoNanos::default() };
         let known = matches!(&self.state, LinkState::Retrying { error_code, .. } if error_code == code);
         if !known {
             tracing::warn!(code, error = %message, "Weixin cannot be polled and is tried again");
@@ -271,6 +278,7 @@ impl Link for WeixinLink {
 
     fn restore(&mut self, saved: Saved, _fds: Vec<NamedFd>) {
         self.poll.hold = saved.hold_ms.map(Duration::from_millis);
+        (self.poll.not_before, self.poll.asked_until) = (saved.asked_until, saved.asked_until);
     }
 
     /// Without a stored cursor the service sends again what it still has, and the store drops what it knows.
@@ -355,7 +363,8 @@ impl Link for WeixinLink {
     }
 
     fn save(&self) -> Saved {
-        Saved { hold_ms: self.poll.hold.and_then(|hold| u64::try_from(hold.as_millis()).ok()) }
+        let hold_ms = self.poll.hold.and_then(|hold| u64::try_from(hold.as_millis()).ok());
+        Saved { hold_ms, asked_until: self.poll.asked_until }
     }
 
     async fn leave(&mut self, _store: &Store) {

@@ -200,11 +200,13 @@ async fn too_often_is_heeded_in_all_chats_and_by_the_poll() {
         tokio::task::yield_now().await;
     }
     assert_eq!(bed.server.look(|state| state.calls_of("sendmessage")), 1);
-    // The next image does not know of it, and has all of both.
+    // The next image heeds it too, and has all of both.
+    let calls = bed.server.look(|state| state.calls.len());
     bed.hand_off(DRAIN).await;
-    assert_eq!(bed.inbound().await.text, "hello");
-    bed.until_shown(BOB, &["two"]).await;
-    assert_eq!(bed.store.outbox("weixin").await.expect("reads").entries.len(), 1, "the other waits in its chat");
+    bed.command(PlatformCommand::Drain { drain: DRAIN }).await;
+    bed.event("drained", |event| matches!(event, PlatformEvent::Drained { .. }).then_some(())).await;
+    assert_eq!(bed.server.look(|state| (state.calls.len(), state.confirmed)), (calls, 0));
+    assert_eq!(bed.store.outbox("weixin").await.expect("reads").entries.len(), 2);
 }
 
 #[tokio::test]
