@@ -31,6 +31,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::id::AgentName;
+use crate::words::Language;
 
 pub use duration::{DurationError, parse_duration};
 pub use environment::Environment;
@@ -96,12 +97,22 @@ pub struct PlatformAccess {
     pub allow_admin_from: Vec<String>,
     /// Whether chats are told about a restart. Default true.
     pub gateway_restart_notification: bool,
+    /// What is spoken in the platform's chats. Default English.
+    pub language: Language,
+    /// Whether people who are not named are given codes, by which they can be let in. Default true.
+    pub pairing: bool,
 }
 
-/// Nobody may talk, and chats are told about a restart.
+/// Nobody may talk unless let in by pairing, and chats are told about a restart.
 impl Default for PlatformAccess {
     fn default() -> Self {
-        Self { allow_from: Vec::new(), allow_admin_from: Vec::new(), gateway_restart_notification: true }
+        Self {
+            allow_from: Vec::new(),
+            allow_admin_from: Vec::new(),
+            gateway_restart_notification: true,
+            language: Language::default(),
+            pairing: true,
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use toml::de::DeValue;
 use super::secret::{SecretContext, SecretKeys, read_secret};
 use super::table::{Problems, Section};
 use super::{Config, DingTalkConfig, PlatformAccess, TelegramConfig, WeixinConfig};
+use crate::words::Language;
 
 const TELEGRAM_API_URL: &str = "https://api.telegram.org";
 const TELEGRAM_TOKEN: SecretKeys = SecretKeys { inline: "token", file: "token_file", credential: "token_credential" };
@@ -139,13 +140,30 @@ fn access(section: &mut Section<'_, '_>, ids: UserIds, p: &mut Problems<'_>) -> 
     let mut allow_from = users(section, "allow_from", ids, p);
     let allow_admin_from = users(section, "allow_admin_from", ids, p);
     let notification = section.boolean("gateway_restart_notification", p);
+    let language = language(section, p);
+    let pairing = section.boolean("pairing", p);
     // Whoever may restart the gateway may also talk to it.
     for admin in &allow_admin_from {
         if !allow_from.contains(admin) {
             allow_from.push(admin.clone());
         }
     }
-    PlatformAccess { allow_from, allow_admin_from, gateway_restart_notification: notification.unwrap_or(true) }
+    PlatformAccess {
+        allow_from,
+        allow_admin_from,
+        gateway_restart_notification: notification.unwrap_or(true),
+        language,
+        pairing: pairing.unwrap_or(true),
+    }
+}
+
+fn language(section: &mut Section<'_, '_>, p: &mut Problems<'_>) -> Language {
+    let Some((tag, span)) = section.string("language", Language::ZhCn.tag(), p) else { return Language::default() };
+    Language::parse(tag).unwrap_or_else(|| {
+        let known: Vec<String> = Language::ALL.map(|language| format!("\"{}\"", language.tag())).into();
+        p.add(&span, format!("'language' must be one of {}", known.join(", ")));
+        Language::default()
+    })
 }
 
 /// User ids as strings or integers; in the configuration they are strings.
@@ -162,6 +180,14 @@ fn users(section: &mut Section<'_, '_>, key: &'static str, ids: UserIds, p: &mut
     let mut users = Vec::with_capacity(items.len());
     for (item, span) in items {
         let item = item.trim();
+        if item == "*" {
+            let message = format!(
+                "'{key}' names people, and '*' for everyone is not supported; leave it out, and `pairing` lets people \
+                 in one by one; for example {key} = {example}"
+            );
+            p.add(&span, message);
+            continue;
+        }
         match ids {
             UserIds::Numbers => match item.parse::<i64>() {
                 Ok(id) => users.push(id.to_string()),
@@ -170,7 +196,7 @@ fn users(section: &mut Section<'_, '_>, key: &'static str, ids: UserIds, p: &mut
                     format!("'{key}' takes numeric user ids, not names (the bot answers /whoami with it); for example {key} = {example}"),
                 ),
             },
-            UserIds::Words { .. } if item.is_empty() || item == "*" => {
+            UserIds::Words { .. } if item.is_empty() => {
                 p.add(&span, format!("'{key}' takes user ids (the bot answers /whoami with it); for example {key} = {example}"));
             }
             UserIds::Words { .. } => users.push(item.to_owned()),

@@ -19,7 +19,7 @@ use crate::gateway::GatewayState;
 use crate::handoff::adopt::{AdoptError, Sections};
 use crate::handoff::preflight::{CheckReport, PRODUCT};
 use crate::platform::local::Local;
-use crate::platform::{telegram, weixin};
+use crate::platform::{dingtalk, telegram, weixin};
 use crate::store::{SCHEMA_VERSION, Store, StoreError};
 
 /// Why this image cannot take over.
@@ -78,12 +78,13 @@ fn read_everything(sections: &mut Sections) -> Result<(), AdoptError> {
         server::check_state(&control.state).map_err(|source| unreadable(CONTROL, source))?;
     }
     for platform in sections.take::<Vec<PlatformEntry>>(PLATFORMS)?.unwrap_or_default() {
-        let checked = match platform.name.as_str() {
+        let read = match platform.name.as_str() {
             telegram::PLATFORM => telegram::check_state(&platform.state),
+            dingtalk::PLATFORM => dingtalk::check_state(&platform.state),
             weixin::PLATFORM => weixin::check_state(&platform.state),
             _ => Ok(()),
         };
-        checked.map_err(|source| unreadable(PLATFORMS, source))?;
+        read.map_err(|source| unreadable(PLATFORMS, source))?;
     }
     sections.take::<Local>(LOCAL)?;
     sections.take::<Stash>(STASH)?;

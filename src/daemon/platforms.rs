@@ -1,7 +1,8 @@
 //! The platforms at a start: which are configured, what was left for each, and who may talk there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use tokio::sync::mpsc;
 
@@ -10,13 +11,18 @@ use super::boot::optional;
 use super::keeper::Keeper;
 use super::outlet::Outlet;
 use super::state::{PLATFORMS, PlatformEntry, platform_fd};
-use crate::config::Config;
+use crate::config::{Config, PlatformAccess};
 use crate::gateway::{Access, Allowed};
 use crate::handoff::{FdName, Inherited};
 use crate::id::PlatformName;
 use crate::platform::local::PLATFORM as LOCAL;
-use crate::platform::{Left, PlatformEvent, PlatformHandle, telegram, weixin};
+use crate::platform::{Left, PlatformEvent, PlatformHandle, dingtalk, telegram, weixin};
 use crate::store::Store;
+use crate::words::Languages;
+
+/// The program that runs. Its file may have been replaced since it was started; this leads to it all the same
+/// (proc_pid_exe(5)).
+const OWN_IMAGE: &str = "/proc/self/exe";
 
 /// Starts the configured platforms, with what was left for them.
 pub(super) fn platforms(
@@ -25,6 +31,7 @@ pub(super) fn platforms(
     store: &Store,
     events: &mpsc::Sender<PlatformEvent>,
     keeper: &mut Keeper,
+    paused: &BTreeSet<PlatformName>,
 ) -> Result<BTreeMap<PlatformName, Outlet<PlatformHandle>>, DaemonError> {
     let entries: Vec<PlatformEntry> = optional(inherited.as_deref_mut(), PLATFORMS)?;
     let mut entries: BTreeMap<_, _> = entries.into_iter().map(|entry| (entry.name.clone(), entry)).collect();
@@ -36,7 +43,7 @@ pub(super) fn platforms(
         for (what, fd) in &fds {
             keeper.store(platform_fd(&name, what), fd.as_fd());
         }
-        Left { state, fds, paused: false }
+        Left { state, fds, paused: paused.contains(&name) }
     };
     if let Some(telegram) = &config.telegram {
         let left = left(telegram::PLATFORM);
@@ -46,6 +53,11 @@ pub(super) fn platforms(
     if let Some(weixin) = &config.weixin {
         let left = left(weixin::PLATFORM);
         let handle = weixin::spawn(weixin.clone(), left, store.clone(), events.clone());
+        platforms.insert(handle.name().clone(), Outlet::new(handle));
+    }
+    if let Some(dingtalk) = &config.dingtalk {
+        let left = left(dingtalk::PLATFORM);
+        let handle = dingtalk::spawn(dingtalk, Path::new(OWN_IMAGE), left, store.clone(), events.clone());
         platforms.insert(handle.name().clone(), Outlet::new(handle));
     }
     for platform in entries.keys() {
@@ -67,8 +79,14 @@ fn platform_fds(platform: &PlatformName, inherited: &mut Inherited) -> Vec<(Stri
 pub(super) fn access(config: &Config) -> Access {
     let listed = |ids: &[String]| ids.iter().cloned().collect();
     let platforms = config.platforms().map(|(name, access)| {
-        let allowed = Allowed::Listed { talk: listed(&access.allow_from), admin: listed(&access.allow_admin_from) };
+        let PlatformAccess { allow_from, allow_admin_from, pairing, .. } = access;
+        let allowed = Allowed::Listed { talk: listed(allow_from), admin: listed(allow_admin_from), pairing: *pairing };
         (PlatformName::from(name), allowed)
     });
     Access::new(platforms.chain([(PlatformName::from(LOCAL), Allowed::Everyone)]))
+}
+
+/// What is spoken on which platform.
+pub(super) fn languages(config: &Config) -> Languages {
+    Languages::new(config.platforms().map(|(name, access)| (PlatformName::from(name), access.language)))
 }

@@ -7,7 +7,6 @@
 //! been given to the chats before theirs, so nothing is under way between two parts when the last marker is back.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::fs::File;
 use std::time::Duration;
 
@@ -21,13 +20,13 @@ use super::state::{
 };
 use super::swap::Swap;
 use crate::agent::{AgentCommand, AgentEvent, AgentSnapshot};
-use crate::control::proto::Progress;
 use crate::control::{ControlCommand, ControlEvent, ControlSnapshot};
 use crate::gateway::GatewayState;
 use crate::handoff::{Phase, Registry, SealError};
 use crate::id::{AgentName, PlatformName};
 use crate::platform::{NamedFd, PlatformCommand, PlatformEvent};
 use crate::sys::signals;
+use crate::words::{Step, Wait};
 
 /// The longest wait for a part to reach a safe point. They need microseconds.
 const MARKER_DEADLINE: Duration = Duration::from_secs(5);
@@ -38,7 +37,7 @@ const LONG_DRAIN: Duration = Duration::from_secs(2);
 /// Who holds a drain up, and for how long.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    holders: Vec<String>,
+    platforms: Vec<String>,
     since: Instant,
     /// How long sends in flight are given.
     drain: Duration,
@@ -46,12 +45,13 @@ pub(super) struct Waiting {
     limit: Duration,
 }
 
-impl fmt::Display for Waiting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Waiting {
+    /// For people.
+    pub(super) fn wait(&self) -> Wait {
         let waited = self.since.elapsed();
         let left = self.drain.checked_sub(waited).unwrap_or_else(|| self.limit.saturating_sub(waited));
-        let holders = self.holders.join(", ");
-        write!(f, "{holders} ({} s so far, at most {} s more)", waited.as_secs(), left.as_secs_f64().ceil())
+        let left = left.as_secs() + u64::from(left.subsec_nanos() > 0);
+        Wait { platforms: self.platforms.clone(), waited: waited.as_secs(), left }
     }
 }
 
@@ -118,15 +118,16 @@ impl Daemon {
                 event?
             } else {
                 told = true;
-                self.tell_waiting(Waiting { holders: holders(), since, drain, limit }).await;
+                let platforms = waiting.iter().map(PlatformName::to_string).collect();
+                self.tell_waiting(Waiting { platforms, since, drain, limit }).await;
                 continue;
             };
             match event {
                 Event::Platform(PlatformEvent::Drained { platform }) => {
                     waiting.remove(&platform);
-                    let left: Vec<_> = waiting.iter().map(|platform| format!("platform '{platform}'")).collect();
+                    let left: Vec<_> = waiting.iter().map(PlatformName::to_string).collect();
                     if let Some(waiting) = self.waiting() {
-                        waiting.holders = left;
+                        waiting.platforms = left;
                     }
                 }
                 other => Box::pin(self.handle(other)).await,
@@ -153,14 +154,13 @@ impl Daemon {
 
     /// In the journal, to whoever asked, and until the drain ends in the status.
     async fn tell_waiting(&mut self, waiting: Waiting) {
-        let message = format!("Waiting for {waiting}");
-        tracing::warn!(holders = waiting.holders.join(", "), "the handoff waits for sends in flight: {waiting}");
+        let wait = waiting.wait();
+        tracing::warn!(holders = wait.platforms.join(", "), "the handoff waits for sends in flight: {wait}");
         if let Swap::Preparing(pending) = &mut self.swap {
             pending.waiting = Some(waiting);
         }
         self.notifier.status(&self.status_line());
-        let phase = Phase::Drain.to_string();
-        self.tell_progress(Progress { phase, message, done_bytes: None, total_bytes: None }).await;
+        self.tell_progress(Phase::Drain.as_str(), &Step::Waiting(wait), None).await;
     }
 
     /// Brings every part to a safe point. From here to [`Daemon::thaw`] or execve nothing is acted upon.

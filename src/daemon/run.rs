@@ -67,6 +67,8 @@ pub(super) struct Daemon {
     pub(super) image_started_at: UnixMillis,
     pub(super) gateway: Gateway,
     pub(super) local: Local,
+    /// The platforms that are held back, configured or not.
+    pub(super) paused: BTreeSet<PlatformName>,
     pub(super) links: BTreeMap<PlatformName, (LinkState, UnixMillis)>,
     pub(super) agents: BTreeMap<AgentName, Outlet<AgentHandle>>,
     pub(super) platforms: BTreeMap<PlatformName, Outlet<PlatformHandle>>,
@@ -410,13 +412,14 @@ impl Daemon {
         self.agents.retain(|_, outlet| !outlet.is_over());
         self.platforms.retain(|_, outlet| !outlet.is_over());
         let drain = self.config.gateway.restart_drain_timeout;
-        if self.died.is_none() && self.unit.stops_for_a_restart() {
+        let for_a_restart = self.died.is_none() && self.unit.stops_for_a_restart();
+        if for_a_restart {
             self.leave_agents().await;
         } else {
             self.stop_agents().await;
         }
         for outlet in self.platforms.values_mut() {
-            outlet.put(PlatformCommand::Stop { drain });
+            outlet.put(PlatformCommand::Stop { drain, for_a_restart });
         }
         self.control.put(ControlCommand::Stop { drain });
         self.held = true;

@@ -23,6 +23,7 @@
 //! - This module knows no agent.
 
 mod delivery;
+pub mod dingtalk;
 mod link;
 pub mod local;
 mod saved;
@@ -77,6 +78,8 @@ pub enum PlatformCommand {
     Stop {
         /// The longest wait.
         drain: Duration,
+        /// Whoever is started next goes on with what was kept ([`PlatformEvent::Keep`]).
+        for_a_restart: bool,
     },
 }
 

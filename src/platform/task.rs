@@ -87,6 +87,8 @@ struct Task<L: Link> {
     told: Option<LinkState>,
     phase: Phase,
     paused: bool,
+    /// Whoever is started next goes on with what was kept for the link.
+    stays: bool,
 }
 
 /// Starts the task of a platform, which goes on with what was left and with what the store's outbox has.
@@ -115,6 +117,7 @@ pub(super) fn spawn<L: Link>(
         told: None,
         phase: Phase::Running,
         paused: left.paused,
+        stays: false,
     };
     tokio::spawn(task.run());
     PlatformHandle::new(L::PLATFORM.into(), sender)
@@ -127,7 +130,9 @@ impl<L: Link> Task<L> {
             let wake = self.advance();
             self.tell_changes();
             if matches!(self.phase, Phase::Leaving { until } if self.outbox.is_empty() || MonoNanos::now() >= until) {
-                let _late = tokio::time::timeout(FAREWELL, self.link.leave(&self.store)).await;
+                if !self.stays {
+                    let _late = tokio::time::timeout(FAREWELL, self.link.leave(&self.store)).await;
+                }
                 return;
             }
             match self.step(wake).await {
@@ -277,7 +282,10 @@ impl<L: Link> Task<L> {
             PlatformCommand::Pause => self.pause(true),
             PlatformCommand::Resume => self.pause(false),
             PlatformCommand::Proven => self.link.proven(),
-            PlatformCommand::Stop { drain } => self.phase = Phase::Stopping { until: after(now, drain) },
+            PlatformCommand::Stop { drain, for_a_restart } => {
+                self.phase = Phase::Stopping { until: after(now, drain) };
+                self.stays = for_a_restart;
+            }
             _ if matches!(self.phase, Phase::Stopping { .. } | Phase::Leaving { .. }) => {}
             PlatformCommand::Drain { drain } => self.phase = Phase::Draining { until: after(now, drain), told: false },
             PlatformCommand::Freeze { drain } => self.phase = Phase::Freezing { until: after(now, drain) },

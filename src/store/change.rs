@@ -5,10 +5,10 @@
 
 use rusqlite::{Connection, params};
 
-use super::{EntryId, SessionRow, Store, StoreError};
+use super::{EntryId, Pairing, SessionRow, Store, StoreError, meta, pairings};
 use crate::chat::{Conversation, Notice, ReplyEnd};
 use crate::clock::UnixMillis;
-use crate::id::{SessionId, TurnId};
+use crate::id::{PlatformName, SessionId, TurnId};
 
 /// One thing to record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +34,12 @@ pub enum Change {
     Session(SessionRow),
     /// A notice is to be shown.
     Notice(Conversation, Notice),
+    /// How far a pairing is.
+    Pairing(Pairing),
+    /// Somebody is forgotten, by platform and id.
+    Unpair(PlatformName, String),
+    /// A single value, by its key ([`Store::meta`]).
+    Meta(&'static str, String),
 }
 
 impl Store {
@@ -100,6 +106,9 @@ fn apply(db: &Connection, change: Change, now: UnixMillis) -> rusqlite::Result<O
             .execute(params![conversation.platform.as_str(), key, text, choices, now.0])?;
             return Ok(Some(EntryId(db.last_insert_rowid())));
         }
+        Change::Pairing(pairing) => pairings::put(db, &pairing)?,
+        Change::Unpair(platform, user) => pairings::remove(db, &platform, &user)?,
+        Change::Meta(key, value) => meta::set(db, key, &value)?,
     }
     Ok(None)
 }

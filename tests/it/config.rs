@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use hermes_gateway::config::{Config, ConfigError, Environment, Secret};
 use hermes_gateway::id::AgentName;
+use hermes_gateway::words::Language;
 use insta::assert_snapshot;
 use proptest::prelude::*;
 
@@ -58,6 +59,8 @@ fn every_key_is_read() {
         allow_from = ["1001", 1002]
         allow_admin_from = [1003, "1001"]
         gateway_restart_notification = false
+        language = "zh-CN"
+        pairing = false
         messages_per_second = 1_000
         [update]
         manifest_url = "file:///srv/releases/manifest.json"
@@ -78,6 +81,7 @@ fn every_key_is_read() {
     assert_eq!(telegram.access.allow_from, ["1001", "1002", "1003"], "an admin may also talk");
     assert_eq!(telegram.access.allow_admin_from, ["1003", "1001"]);
     assert!(!telegram.access.gateway_restart_notification);
+    assert_eq!((telegram.access.language, telegram.access.pairing), (Language::ZhCn, false));
     assert_eq!(telegram.messages_per_second, 1000);
     assert_eq!(config.update.manifest_url.as_deref(), Some("file:///srv/releases/manifest.json"));
     assert_eq!(config.update.verifying_keys.len(), 1);
@@ -97,6 +101,14 @@ fn nobody_may_talk_unless_named() {
     assert_eq!(telegram.access.allow_admin_from, Vec::<String>::new());
     assert_eq!(telegram.api_url, "https://api.telegram.org");
     assert!(telegram.access.gateway_restart_notification);
+    assert_eq!((telegram.access.language, telegram.access.pairing), (Language::En, true));
+}
+
+#[test]
+fn nobody_is_everybody() {
+    let told = |platform: &str, keys: &str| refused(&format!("[platforms.{platform}]\n{keys}\nallow_from = ['*']"));
+    assert_snapshot!(told("telegram", "token = 'x'"), @"");
+    assert_snapshot!(told("weixin", "token = 'x'\naccount_id = 'x'"), @"");
 }
 
 #[test]
@@ -193,6 +205,7 @@ api_url = "ftp://example.org"
 allow_from = ["@kim", 1.5]
 allow_admin_from = "1001"
 gateway_restart_notification = "yes"
+language = "zh"
 [update]
 manifest_url = "http://example.org/manifest.json"
 verifying_keys = ["short"]
@@ -206,10 +219,11 @@ github = "owner/repo"
     gateway.toml:6:23: 'allow_from' is a list of user ids, and this is a float; for example allow_from = ["1001"]
     gateway.toml:7:20: 'allow_admin_from' must be a list of user ids, not a string; for example allow_admin_from = ["1001"]
     gateway.toml:8:32: 'gateway_restart_notification' must be true or false, not a string; for example gateway_restart_notification = true
-    gateway.toml:10:16: 'manifest_url' must be an https or file address (http only on this machine); for example manifest_url = "https://example.org/hermes/manifest.json"
-    gateway.toml:11:19: this is not an ed25519 public key: 32 bytes as base64, 44 characters with the '=' at the end
-    gateway.toml:12:8: 'auto' can only be "off" in this version
-    gateway.toml:13:1: 'github' is not in this version; use manifest_url
+    gateway.toml:9:12: 'language' must be one of "en", "zh-CN"
+    gateway.toml:11:16: 'manifest_url' must be an https or file address (http only on this machine); for example manifest_url = "https://example.org/hermes/manifest.json"
+    gateway.toml:12:19: this is not an ed25519 public key: 32 bytes as base64, 44 characters with the '=' at the end
+    gateway.toml:13:8: 'auto' can only be "off" in this version
+    gateway.toml:14:1: 'github' is not in this version; use manifest_url
     "#);
 }
 

@@ -179,7 +179,7 @@ async fn a_refused_token_is_told_once_and_the_task_still_obeys() {
     bed.notice(7, "never").await;
     bed.freeze(DRAIN).await;
     bed.command(PlatformCommand::Thaw).await;
-    bed.command(PlatformCommand::Stop { drain: DRAIN }).await;
+    bed.command(PlatformCommand::Stop { drain: DRAIN, for_a_restart: false }).await;
     bed.event("stopped", |event| matches!(event, PlatformEvent::Stopped { .. }).then_some(())).await;
     assert_eq!(bed.server.look(|state| state.messages.len()), 0);
 }
@@ -461,7 +461,7 @@ async fn a_stop_shows_what_there_is() {
     bed.connected().await;
     bed.notice(7, "goodbye").await;
     bed.reply(8, 1, ReplyStep::Delta("half an ans".into())).await;
-    bed.command(PlatformCommand::Stop { drain: DRAIN }).await;
+    bed.command(PlatformCommand::Stop { drain: DRAIN, for_a_restart: false }).await;
     bed.event("stopped", |event| matches!(event, PlatformEvent::Stopped { .. }).then_some(())).await;
     assert_eq!((bed.server.texts(7), bed.server.texts(8)), (vec!["goodbye".into()], vec!["half an ans".into()]));
     assert!(bed.handle.try_send(PlatformCommand::Thaw).is_err() || bed.events.recv().await.is_none());

@@ -225,7 +225,7 @@ async fn a_stop_shows_what_there_is_and_says_good_bye() {
     bed.notice(ANN, "goodbye").await;
     bed.reply(BOB, 1, ReplyStep::Delta("an answer".into())).await;
     bed.reply(BOB, 1, ReplyStep::End(ReplyEnd::Complete)).await;
-    bed.command(PlatformCommand::Stop { drain: DRAIN }).await;
+    bed.command(PlatformCommand::Stop { drain: DRAIN, for_a_restart: false }).await;
     bed.event("stopped", |event| matches!(event, PlatformEvent::Stopped { .. }).then_some(())).await;
     assert_eq!((bed.server.texts(ANN), bed.server.texts(BOB)), (vec!["goodbye".into()], vec!["an answer".into()]));
     bed.until("the good-bye", |state| (state.stopped == 1).then_some(())).await;

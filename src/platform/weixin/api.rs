@@ -299,13 +299,7 @@ fn uin() -> String {
 
 /// Random bytes, for keys too.
 pub(super) fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    let mut filled = 0;
-    while filled < N {
-        // It can only be interrupted, and that before anything was written (getrandom(2)).
-        filled += rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()).unwrap_or(0);
-    }
-    bytes
+    crate::sys::random::bytes().expect("the kernel gives random bytes once it is up")
 }
 
 /// A configured URL. The part after it is appended, whether it ends in a slash or not.

@@ -177,7 +177,7 @@ async fn a_token_that_a_send_finds_stale_stops_the_account_too() {
     let (code, ..) = bed.trouble().await;
     assert_eq!(code, "-14");
     // Commands are taken all the same, and what is not sent is kept.
-    bed.command(PlatformCommand::Stop { drain: DRAIN }).await;
+    bed.command(PlatformCommand::Stop { drain: DRAIN, for_a_restart: false }).await;
     bed.event("stopped", |event| matches!(event, PlatformEvent::Stopped { .. }).then_some(())).await;
     assert_eq!(bed.store.outbox("weixin").await.expect("reads").entries.len(), 1);
     assert_eq!(bed.server.look(|state| (state.sent.len(), state.stopped)), (0, 0));
