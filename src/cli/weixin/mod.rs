@@ -41,7 +41,7 @@ pub(super) async fn run(home: &Home, command: WeixinCommand) -> Result<(), CliEr
     let api = Api::new(&base_url, WeixinConfig::CDN_URL, None).map_err(CliError::Weixin)?;
     let mut login = Login { origin: api.clone(), api, base_url, said: Said::new(args.json.json), codes: 0 };
     let known = keep::known_token(&home.path);
-    let login = tokio::time::timeout(args.within, login.follow(known.as_ref().map_or(&[], std::slice::from_ref)));
+    let login = tokio::time::timeout(args.within, login.follow(known.as_slice()));
     let Ok(outcome) = login.await else {
         return Err(failed("timeout", "nobody has confirmed the login in time"));
     };
