@@ -17,7 +17,7 @@ use crate::gateway::{Access, Allowed};
 use crate::handoff::{FdName, Inherited};
 use crate::id::PlatformName;
 use crate::platform::local::PLATFORM as LOCAL;
-use crate::platform::{Left, PlatformEvent, PlatformHandle, dingtalk, telegram};
+use crate::platform::{Left, PlatformEvent, PlatformHandle, dingtalk, telegram, weixin};
 use crate::store::Store;
 use crate::words::Languages;
 
@@ -49,6 +49,11 @@ pub(super) fn platforms(
     if let Some(telegram) = &config.telegram {
         let left = left(telegram::PLATFORM);
         let handle = telegram::spawn(telegram.clone(), left, store.clone(), events.clone());
+        platforms.insert(handle.name().clone(), Outlet::new(handle));
+    }
+    if let Some(weixin) = &config.weixin {
+        let left = left(weixin::PLATFORM);
+        let handle = weixin::spawn(weixin.clone(), left, store.clone(), events.clone());
         platforms.insert(handle.name().clone(), Outlet::new(handle));
     }
     if let Some(dingtalk) = &config.dingtalk {

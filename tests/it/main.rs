@@ -22,6 +22,7 @@
 //! - `telegram`: the Telegram platform against the test server.
 //! - `tidy`: rules for the source tree that the compiler does not know.
 //! - `update`: which releases are staged and which are refused, and what is left on disk either way.
+//! - `weixin`: the Weixin platform against the test server, its faults and its files.
 //! - `support`: harnesses and test servers; no tests of its own beyond those that keep them honest.
 
 mod agent;
@@ -48,3 +49,4 @@ mod support;
 mod telegram;
 mod tidy;
 mod update;
+mod weixin;
