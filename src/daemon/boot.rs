@@ -234,9 +234,8 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     let (ports, events) = queues();
     let mut keeper = Keeper::new(ground.fd_store, passport.as_ref(), inherited.as_ref());
     let control = control(&ground.home, ground.activated, inherited.as_mut(), ports.control, &mut keeper)?;
-    let is_recovery = passport.is_none();
-    let taken = agents(&ground.config, inherited.as_mut(), &ports.agents, &mut keeper, is_recovery)?;
-    let TakenAgents { agents, removed, recovered, kept: kept_agents } = taken;
+    let TakenAgents { agents, removed, recovered, recovered_names } =
+        agents(&ground.config, inherited.as_mut(), &ports.agents, &mut keeper, passport.is_none())?;
     let platforms = platforms(&ground.config, inherited.as_mut(), &ground.store, &ports.platforms, &mut keeper, &kept)?;
     let local = optional::<Local>(inherited.as_mut(), LOCAL)?;
     let state = optional::<GatewayState>(inherited.as_mut(), GATEWAY)?;
@@ -274,7 +273,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
         probation: None,
         proven,
         keeper,
-        recovered_agents: if is_recovery { kept_agents } else { BTreeSet::new() },
+        recovered_agents: recovered_names,
         dead_agents: BTreeSet::new(),
         turn_agents: BTreeMap::new(),
         books: None,
@@ -289,7 +288,6 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
         died: None,
     };
     removed.into_iter().for_each(|outlet| daemon.dismiss(outlet));
-    daemon.keeper.keep(lock_fd(), daemon.lock.as_fd());
     daemon.begin(passport, came_back, ground.way_back, recovered).await;
     daemon.heed(early, aside).await;
     Ok(daemon)
@@ -355,6 +353,7 @@ impl Daemon {
         recovered: Recovered,
     ) {
         fault::at(Point::Adopted);
+        self.keeper.keep(lock_fd(), self.lock.as_fd());
         self.notifier.ready(&self.status_line());
         fault::at(Point::Ready);
         let ready = MonoNanos::now();
@@ -498,8 +497,8 @@ struct TakenAgents {
     removed: Removed,
     /// What the agents had that outlived a gateway.
     recovered: Recovered,
-    /// Those whose processes ran before this image.
-    kept: BTreeSet<AgentName>,
+    /// Those whose processes outlived a gateway.
+    recovered_names: BTreeSet<AgentName>,
 }
 
 type Agents = BTreeMap<AgentName, Outlet<AgentHandle>>;
@@ -560,13 +559,13 @@ fn agents(
             }
         }
     }
-    let kept: BTreeSet<AgentName> = agents.keys().cloned().collect();
+    let recovered_names = if is_recovery { agents.keys().cloned().collect() } else { BTreeSet::new() };
     for (name, agent) in &config.agents {
         if !agents.contains_key(name) {
             agents.insert(name.clone(), Outlet::new(agent::spawn(spec(name, agent), events.clone())));
         }
     }
-    Ok(TakenAgents { agents, removed, recovered, kept })
+    Ok(TakenAgents { agents, removed, recovered, recovered_names })
 }
 
 pub(super) fn spec(name: &AgentName, agent: &crate::config::AgentConfig) -> AgentSpec {
