@@ -1,6 +1,8 @@
 //! Harnesses and test servers.
 
+pub mod dingtalk;
 pub mod fake_gateway;
+pub mod faults;
 pub mod gateway;
 pub mod openai;
 pub mod release;
