@@ -280,7 +280,7 @@ impl State {
         let wants = |wanted: &Subscription| wanted.kind == kind && (wanted.topic == "*" || wanted.topic == topic);
         let open: Vec<u64> = self
             .open_connections()
-            .filter(|connection| connection.subscriptions.iter().any(wants))
+            .filter(|connection| kind == "SYSTEM" || connection.subscriptions.iter().any(wants))
             .map(|connection| connection.id)
             .collect();
         let chosen = match u64::try_from(open.len()) {
