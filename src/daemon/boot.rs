@@ -34,6 +34,7 @@ use crate::control::proto::Image;
 use crate::control::server::{self, ControlHandle};
 use crate::control::{ControlEvent, ControlSnapshot};
 use crate::fault::{self, Point};
+use crate::gateway::pairing::Pairings;
 use crate::gateway::{Gateway, GatewayState};
 use crate::handoff::adopt::{AdoptError, EXEC_AT_VARIABLE, STATE_FD_VARIABLE};
 use crate::handoff::way_back::{self, RECOVERY_VARIABLE, WayBack};
@@ -233,15 +234,12 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     let (ports, events) = queues();
     let mut keeper = Keeper::new(ground.fd_store, passport.as_ref(), inherited.as_ref());
     let control = control(&ground.home, ground.activated, inherited.as_mut(), ports.control, &mut keeper)?;
-    let is_recovery = passport.is_none();
-    let taken = agents(&ground.config, inherited.as_mut(), &ports.agents, &mut keeper, is_recovery)?;
-    let TakenAgents { agents, removed, recovered, kept: kept_agents } = taken;
+    let TakenAgents { agents, removed, recovered, recovered_names } =
+        agents(&ground.config, inherited.as_mut(), &ports.agents, &mut keeper, passport.is_none())?;
     let platforms =
         platforms(&ground.config, inherited.as_mut(), &ground.store, &ports.platforms, &mut keeper, &kept.paused)?;
     let local = optional::<Local>(inherited.as_mut(), LOCAL)?;
-    let state = optional::<GatewayState>(inherited.as_mut(), GATEWAY)?;
-    let gateway = Gateway::restore(access(&ground.config).with(kept.pairings), agents.keys().cloned(), state);
-    let gateway = gateway.speaking(languages(&ground.config));
+    let gateway = gateway(&ground.config, inherited.as_mut(), agents.keys().cloned(), kept.pairings)?;
     let stash = optional::<Stash>(inherited.as_mut(), STASH)?;
     let proven = inherited.as_mut().and_then(|inherited| inherited.take_fd(&proven_fd())).map(File::from);
     if let Some(inherited) = inherited {
@@ -278,7 +276,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
         probation: None,
         proven,
         keeper,
-        recovered_agents: if is_recovery { kept_agents } else { BTreeSet::new() },
+        recovered_agents: recovered_names,
         dead_agents: BTreeSet::new(),
         turn_agents: BTreeMap::new(),
         books: None,
@@ -293,10 +291,19 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
         died: None,
     };
     removed.into_iter().for_each(|outlet| daemon.dismiss(outlet));
-    daemon.keeper.keep(lock_fd(), daemon.lock.as_fd());
     daemon.begin(passport, came_back, ground.way_back, recovered).await;
     daemon.heed(early, aside).await;
     Ok(daemon)
+}
+
+fn gateway(
+    config: &Config,
+    inherited: Option<&mut Inherited>,
+    agents: impl IntoIterator<Item = AgentName>,
+    pairings: Pairings,
+) -> Result<Gateway, DaemonError> {
+    let state = optional::<GatewayState>(inherited, GATEWAY)?;
+    Ok(Gateway::restore(access(config).with(pairings), agents, state).speaking(languages(config)))
 }
 
 /// Waits for the database. Returns what signals asked for meanwhile: a stop, else the latest; and where a damaged
@@ -351,6 +358,7 @@ impl Daemon {
         recovered: Recovered,
     ) {
         fault::at(Point::Adopted);
+        self.keeper.keep(lock_fd(), self.lock.as_fd());
         self.notifier.ready(&self.status_line());
         fault::at(Point::Ready);
         let ready = MonoNanos::now();
@@ -492,8 +500,8 @@ struct TakenAgents {
     removed: Removed,
     /// What the agents had that outlived a gateway.
     recovered: Recovered,
-    /// Those whose processes ran before this image.
-    kept: BTreeSet<AgentName>,
+    /// Those whose processes outlived a gateway.
+    recovered_names: BTreeSet<AgentName>,
 }
 
 type Agents = BTreeMap<AgentName, Outlet<AgentHandle>>;
@@ -554,13 +562,13 @@ fn agents(
             }
         }
     }
-    let kept: BTreeSet<AgentName> = agents.keys().cloned().collect();
+    let recovered_names = if is_recovery { agents.keys().cloned().collect() } else { BTreeSet::new() };
     for (name, agent) in &config.agents {
         if !agents.contains_key(name) {
             agents.insert(name.clone(), Outlet::new(agent::spawn(spec(name, agent), events.clone())));
         }
     }
-    Ok(TakenAgents { agents, removed, recovered, kept })
+    Ok(TakenAgents { agents, removed, recovered, recovered_names })
 }
 
 pub(super) fn spec(name: &AgentName, agent: &crate::config::AgentConfig) -> AgentSpec {

@@ -117,7 +117,7 @@ mod tests {
         let approved = Pairing { standing: Standing::Approved { at: UnixMillis(9) }, ..asked.clone() };
         for pairing in [asked, approved] {
             store.change(vec![Change::Pairing(pairing.clone())]).await.expect("records");
-            assert_eq!(store.pairings().await.expect("lists"), [pairing.clone()]);
+            assert_eq!(store.pairings().await.expect("lists"), std::slice::from_ref(&pairing));
             assert_eq!(Store::open(&path).expect("opens").pairings().await.expect("lists"), [pairing]);
         }
         store.change(vec![Change::Unpair("telegram".into(), "7".into())]).await.expect("records");
