@@ -1,0 +1,50 @@
+//! The whole gateway with Weixin: a message is answered by the agent, before and after its image is replaced and its
+//! process is killed.
+
+use std::path::Path;
+
+use hermes_gateway::control::proto::HandoffKind;
+
+use super::bed::{ANN, BOB};
+use crate::support::gateway::Gateway;
+use crate::support::weixin::WeixinServer;
+
+fn config(server: &WeixinServer) -> String {
+    let account = server.look(|state| state.account.clone());
+    format!(
+        "[agents.default]\ncommand = [\"hermes\", \"agent\", \"echo\"]\n\n[platforms.weixin]\ntoken = \"{}\"\n\
+         account_id = \"{account}\"\nbase_url = \"{}\"\ncdn_url = \"{}\"\nallow_from = [\"{ANN}\"]\n\
+         gateway_restart_notification = false\n",
+        server.token(),
+        server.url(),
+        server.cdn_url()
+    )
+}
+
+#[tokio::test]
+async fn a_message_is_answered_over_a_restart_and_a_kill() {
+    let server = WeixinServer::start().await;
+    let mut gateway = Gateway::start(Path::new(env!("CARGO_BIN_EXE_hermes")), &config(&server)).await;
+    let answered = async |texts: &[&str]| {
+        server.until(&format!("{texts:?}"), |state| (state.texts(ANN) == texts).then_some(())).await;
+    };
+    server.say(ANN, "one");
+    answered(&["one"]).await;
+    gateway.handoff(HandoffKind::Restart).await.expect("it is replaced");
+    server.say(ANN, "two");
+    answered(&["one", "two"]).await;
+    gateway.kill_and_start().await;
+    server.say(ANN, "three");
+    answered(&["one", "two", "three"]).await;
+    assert!(server.look(|state| state.sent.iter().all(|sent| sent.is_latest_context && !sent.is_repeat)));
+    // Who is not named gets nothing of the agent.
+    server.say(BOB, "let me in");
+    server.until("it is confirmed", |state| state.is_idle().then_some(())).await;
+    assert!(!server.texts(BOB).iter().any(|text| text.contains("let me in")));
+    gateway.terminate();
+    assert_eq!(server.look(|state| (state.complaints.clone(), state.stopped)), (Vec::new(), 1));
+    let log = gateway.log();
+    for secret in [server.token().as_str(), "context-", "let me in"] {
+        assert_eq!(log.lines().find(|line| line.contains(secret)), None, "{secret}");
+    }
+}
