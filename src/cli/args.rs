@@ -31,7 +31,7 @@ pub enum Command {
     /// Update the running gateway to a newer release, in place.
     #[command(visible_alias = "update")]
     SelfUpdate(SelfUpdateArgs),
-    /// Let people in who are not named in the configuration, by the codes that they were given.
+    /// Let people in by the codes that they were given in a chat.
     #[command(subcommand)]
     Pairing(PairingCommand),
     /// Log in to Weixin (WeChat).

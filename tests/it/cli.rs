@@ -112,8 +112,7 @@ fn help_names_every_command() {
     Commands:
       gateway      Run, watch and steer the gateway
       self-update  Update the running gateway to a newer release, in place [alias: update]
-      pairing      Let people in who are not named in the configuration, by the codes that they were
-                   given
+      pairing      Let people in by the codes that they were given in a chat
       weixin       Log in to Weixin (WeChat)
       chat         Talk to the gateway's agent from this terminal
       agent        Run a built-in ACP agent, for this gateway or any other ACP client

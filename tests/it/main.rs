@@ -13,6 +13,7 @@
 //! - `kill`: the unit under a real systemd, its main process killed in the middle of a turn.
 //! - `launch`: which image the launcher starts, and what it leaves of the unit under a real systemd.
 //! - `model`: the path of a message as a model: every order of its steps and of what may go wrong.
+//! - `people`: what people see in chats: pauses, pairing, words of restarts, and buttons.
 //! - `refusal`: bad releases asked for from a chat and the command line: the reason is told, nothing is touched.
 //! - `rollback`: new images that fail after the execve (needs the feature `fault-points`).
 //! - `revert`: the way back to the version before, and versions that failed.
@@ -37,6 +38,7 @@ mod hostile;
 mod kill;
 mod launch;
 mod model;
+mod people;
 mod refusal;
 mod revert;
 #[cfg(feature = "fault-points")]

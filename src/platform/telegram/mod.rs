@@ -46,6 +46,7 @@ fn medium(config: &TelegramConfig) -> Medium {
         message_max: Measure::Utf16(MESSAGE_UNITS_MAX),
         growth: |_| Growth::Edit,
         typing: Some(TYPING_PERIOD),
+        language: config.access.language,
         chat_rate: |chat| if is_group(chat) { Rate::GROUP } else { Rate::CHAT },
         overall: Rate::overall(config.messages_per_second),
     }

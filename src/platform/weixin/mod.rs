@@ -45,17 +45,21 @@ const PER_SECOND: u32 = 5;
 /// Starts the task of the platform, see [`super`]. A reply of which neither `left` nor the store has the text waits until
 /// its turn goes on ([`crate::chat::ReplyStep::SoFar`]) or ends.
 pub fn spawn(config: WeixinConfig, left: Left, store: Store, events: mpsc::Sender<PlatformEvent>) -> PlatformHandle {
-    task::spawn(WeixinLink::new(config), MEDIUM, left, store, events)
+    let medium = medium(&config);
+    task::spawn(WeixinLink::new(config), medium, left, store, events)
 }
 
-const MEDIUM: Medium = Medium {
-    platform: PLATFORM,
-    message_max: Measure::Chars(MESSAGE_CHARS_MAX),
-    growth: |_| Growth::Blocks,
-    typing: Some(TYPING_PERIOD),
-    chat_rate: |_| Rate::CHAT,
-    overall: Rate { period: Duration::from_millis(1000 / PER_SECOND as u64), burst: PER_SECOND },
-};
+fn medium(config: &WeixinConfig) -> Medium {
+    Medium {
+        platform: PLATFORM,
+        message_max: Measure::Chars(MESSAGE_CHARS_MAX),
+        growth: |_| Growth::Blocks,
+        typing: Some(TYPING_PERIOD),
+        language: config.access.language,
+        chat_rate: |_| Rate::CHAT,
+        overall: Rate { period: Duration::from_millis(1000 / u64::from(PER_SECOND)), burst: PER_SECOND },
+    }
+}
 
 /// Whether this image understands the platform's state, for the preflight child.
 ///
