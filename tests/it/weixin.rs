@@ -2,6 +2,7 @@
 
 mod bed;
 mod faults;
+mod gateway;
 mod media;
 
 use hermes_gateway::chat::{ReplyEnd, ReplyStep};
