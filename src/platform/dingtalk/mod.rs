@@ -59,7 +59,7 @@ fn medium(config: &DingTalkConfig) -> Medium {
         platform: PLATFORM,
         message_max: Measure::Bytes(MESSAGE_BYTES_MAX),
         // A message cannot be edited, and a card can.
-        growth: if config.card_template_id.is_some() { |_| Growth::Edit } else { |_| Growth::Blocks },
+        growth: if config.card_template_id.is_some() { |_| Growth::Card } else { |_| Growth::Blocks },
         typing: None,
         language: config.access.language,
         chat_rate: |_| CHAT_RATE,

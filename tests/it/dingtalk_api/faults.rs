@@ -307,7 +307,8 @@ async fn no_log_line_and_no_state_holds_a_secret_or_what_was_said() {
         let session = state.webhooks.keys().next_back().cloned().expect("a webhook");
         (state.client_secret.clone(), session)
     });
-    let echo = |of: &str| Fault::answer_with(500, json!({ "code": "InternalError", "message": format!("no {of} here") }));
+    let echo =
+        |of: &str| Fault::answer_with(500, json!({ "code": "InternalError", "message": format!("no {of} here") }));
     bed.server.fault(SESSION, 1, Fault::Malformed);
     bed.server.fault(SESSION, 1, echo(&session));
     bed.server.fault(SESSION, 1, ok(json!({ "errcode": 300_001, "errmsg": format!("{session} is over") })));
