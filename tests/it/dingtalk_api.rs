@@ -1,6 +1,6 @@
 //! How DingTalk's chats are answered, against the test server: which way, in which form, and what comes of faults.
 
-mod bed;
+pub mod bed;
 mod faults;
 mod files;
 mod stream;

@@ -4,6 +4,7 @@
 //! - `cli`: every command against a scripted gateway.
 //! - `config`: gateway.toml, accepted and refused.
 //! - `control`: the control socket, its limits, and clients over freezes and adoptions.
+//! - `dingtalk`: its messages, which come once, over handoffs, kills and updates.
 //! - `dingtalk_api`: how DingTalk's chats are answered, against the test server, and what comes of faults.
 //! - `fault`: the fault points are where they should be, and in no release.
 //! - `fdstore`: the fd store of a real systemd.
@@ -31,6 +32,7 @@ mod cli;
 mod config;
 mod control;
 mod core;
+mod dingtalk;
 mod dingtalk_api;
 mod fault;
 mod fdstore;

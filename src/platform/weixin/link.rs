@@ -21,7 +21,6 @@ use super::sender::WeixinSender;
 use crate::chat::{Inbound, LinkState};
 use crate::clock::MonoNanos;
 use crate::config::WeixinConfig;
-use crate::fault::{self, Point};
 use crate::id::TurnId;
 use crate::platform::delivery::pace::after;
 use crate::platform::link::{Link, NamedFd, Unsent, Way, retrying};
@@ -100,8 +99,6 @@ struct Poll {
     call: Option<Call>,
     opened_at: MonoNanos,
     cursor: String,
-    /// The cursor confirms more than the service is known to have heard of.
-    unconfirmed: bool,
     hold: Option<Duration>,
     /// The service does not know `notifystart`.
     mute: bool,
@@ -192,12 +189,6 @@ impl WeixinLink {
                 return Vec::new();
             }
         };
-        if std::mem::replace(&mut self.poll.unconfirmed, false) {
-            fault::at(Point::Confirmed);
-        }
-        if !updates.messages.is_empty() {
-            fault::at(Point::Received);
-        }
         let is_answer = updates.cursor.is_some() || !updates.messages.is_empty();
         self.poll.silent = if is_answer { 0 } else { self.poll.silent.saturating_add(1) };
         self.poll.hold = updates.hold.or(self.poll.hold);
@@ -211,10 +202,7 @@ impl WeixinLink {
         } else {
             self.worked();
             match cursor {
-                Some(cursor) => {
-                    self.poll.cursor = cursor.to_owned();
-                    self.poll.unconfirmed = true;
-                }
+                Some(cursor) => self.poll.cursor = cursor.to_owned(),
                 // The same would come again at once, for ever.
                 None if MonoNanos::now().since(self.poll.opened_at) < HOLD_MIN => {
                     self.poll.not_before = after(self.poll.opened_at, HOLD_MIN);

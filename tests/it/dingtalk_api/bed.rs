@@ -1,6 +1,7 @@
 //! The platform's task between a test and the test server. Its conduit is a process of the real program.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -34,6 +35,11 @@ pub struct Bed {
     pub events: mpsc::Receiver<PlatformEvent>,
     /// The entries of turns that are answered, and what was said in each.
     turns: Mutex<BTreeMap<TurnId, (Option<EntryId>, String)>>,
+    config: DingTalkConfig,
+    /// What is kept for a process that is killed, by the platform's names.
+    kept_fds: BTreeMap<String, OwnedFd>,
+    /// What came in and nobody has asked for.
+    pub heard: Vec<Inbound>,
     _dir: tempfile::TempDir,
 }
 
@@ -51,12 +57,50 @@ impl Bed {
         let store = Store::open(&dir.path().join("state.db")).expect("opens");
         let (sender, events) = mpsc::channel(16);
         let handle = spawn(&config, Path::new(HERMES), Left::default(), store.clone(), sender);
-        let mut bed = Self { server, store, handle, events, turns: Mutex::default(), _dir: dir };
-        bed.event("connected", |event| {
-            matches!(event, PlatformEvent::Link { state: LinkState::Connected, .. }).then_some(())
-        })
-        .await;
+        let turns = Mutex::default();
+        let (kept_fds, heard) = (BTreeMap::new(), Vec::new());
+        let mut bed = Self { server, store, handle, events, turns, config, kept_fds, heard, _dir: dir };
+        bed.connected().await;
         bed
+    }
+
+    pub async fn connected(&mut self) {
+        self.link(LinkState::Connected).await;
+    }
+
+    pub async fn link(&mut self, wanted: LinkState) {
+        let is_it = |event| matches!(event, PlatformEvent::Link { state, .. } if state == wanted).then_some(());
+        self.event("a state of the link", is_it).await;
+    }
+
+    /// Puts a new task in the place of this one, as an execve does.
+    pub async fn hand_off(&mut self) {
+        self.command(PlatformCommand::Freeze { drain: DRAIN }).await;
+        let (state, fds) = self
+            .event("frozen", |event| match event {
+                PlatformEvent::Frozen { state, fds, .. } => Some((state, fds)),
+                _ => None,
+            })
+            .await;
+        assert!(self.events.try_recv().is_err(), "an event after the marker");
+        self.launch(Left { state: Some(state), fds, paused: false });
+    }
+
+    /// The same for a process that was killed: all there is is what was kept.
+    pub fn kill(&mut self) {
+        let fds = self.kept_fds.iter().map(|(name, fd)| (name.clone(), fd.try_clone().expect("duplicates"))).collect();
+        self.launch(Left { state: None, fds, paused: false });
+    }
+
+    fn launch(&mut self, left: Left) {
+        let (sender, events) = mpsc::channel(16);
+        self.handle = spawn(&self.config, Path::new(HERMES), left, self.store.clone(), sender);
+        self.events = events;
+    }
+
+    /// The processes of conduits that are kept.
+    pub fn conduits(&self) -> usize {
+        self.kept_fds.keys().filter(|name| name.ends_with(".pidfd")).count()
     }
 
     /// The next event that `pick` wants; those before it are dropped.
@@ -64,6 +108,20 @@ impl Bed {
         let found = async {
             loop {
                 let event = self.events.recv().await.expect("the task runs");
+                let event = match event {
+                    PlatformEvent::Keep { name, fd: Some(fd), .. } => {
+                        self.kept_fds.insert(name, fd);
+                        continue;
+                    }
+                    PlatformEvent::Keep { name, fd: None, .. } => {
+                        self.kept_fds.remove(&name);
+                        continue;
+                    }
+                    event => event,
+                };
+                if let PlatformEvent::Inbound { inbound, .. } = &event {
+                    self.heard.push(inbound.clone());
+                }
                 if let Some(found) = pick(event) {
                     return found;
                 }
