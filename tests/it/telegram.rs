@@ -187,12 +187,12 @@ async fn a_refused_token_is_told_once_and_the_task_still_obeys() {
 #[tokio::test]
 async fn a_webhook_is_named_and_never_removed() {
     let server = TelegramServer::start().await;
-    server.change(|state| state.webhook = "https://example.org/hook".into());
+    server.change(|state| state.webhook.url = "https://example.org/hook".into());
     let mut bed = Bed::start_with(server);
     let (code, message) = bed.trouble().await;
     assert_eq!(code, "409");
     assert!(message.contains("deleteWebhook") && !message.contains("example.org"), "{message}");
-    bed.server.change(|state| state.webhook.clear());
+    bed.server.change(|state| state.webhook.url.clear());
     bed.connected().await;
     assert_eq!(bed.server.look(|state| state.calls_of("deleteWebhook")), 0);
 }
