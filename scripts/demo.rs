@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use hermes_gateway::chat::{OutboundContent, ReplyEnd, ReplyStep};
+use hermes_gateway::chat::{Notice, OutboundContent, ReplyEnd, ReplyStep};
 use hermes_gateway::control::proto::Status;
 use hermes_gateway::update::Versions;
 use hermes_gateway::version::version;
@@ -144,7 +144,7 @@ async fn scene(chat: &mut Chat) -> Result<Scene> {
         let shown = chat.next().await;
         let now = Instant::now();
         match shown {
-            OutboundContent::Notice { text } => {
+            OutboundContent::Notice(Notice { text, .. }) => {
                 for line in text.lines() {
                     show(now, &format!("hermes: {line}"));
                 }

@@ -19,13 +19,14 @@ use super::connection::Connection;
 use super::handle::{AgentHandle, Mailbox};
 use super::journal::Journal;
 use super::limits::{Backoff, after};
-use super::process::{self, Process};
+use super::process::Process;
 use super::running::{Ending, EndingStep, Heard, Life, Running};
 use super::snapshot::{self, AdoptError, Restored};
 use super::{AgentCommand, AgentEvent, AgentFds, AgentSnapshot, AgentSpec, Limits, RecoveredTurn};
 use crate::clock::MonoNanos;
 use crate::fault::{self, Point};
 use crate::report::Chain;
+use crate::sys::child;
 
 /// Starts the agent and the task that drives it, with the default limits. Needs a tokio runtime.
 pub fn spawn(spec: AgentSpec, events: mpsc::Sender<AgentEvent>) -> AgentHandle {
@@ -401,7 +402,7 @@ impl Task {
             return Flow::Continue;
         };
         let lived = now.since(running.started);
-        let how = process::describe(running.process.reap());
+        let how = child::describe(running.process.reap());
         self.journal.end();
         if running.ending.as_ref().is_some_and(Ending::was_asked_for) {
             self.stopped();

@@ -60,8 +60,79 @@ pub struct Inbound {
     pub sender: Sender,
     /// When it was sent, by the platform's clock.
     pub sent_at: UnixMillis,
-    /// What was said.
+    /// What was said; may be empty beside attachments.
     pub text: String,
+    /// Whether the chat is one with this person alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_direct: bool,
+    /// What came with the text.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attachments: Vec<Attachment>,
+    /// What the platform needs to answer in this chat, for itself alone to read. It may hold secrets: not for logs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
+}
+
+/// A file in a message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// What it is.
+    pub kind: AttachmentKind,
+    /// Its file name, where it has one. Chosen by whoever sent it, so no path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its media type (RFC 6838), where the platform says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mime: Option<String>,
+    /// Its size, where the platform says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_bytes: Option<u64>,
+    /// Where the platform has it, for itself alone to read. It may hold keys: not for logs.
+    pub source: String,
+}
+
+/// The kinds of [`Attachment`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttachmentKind {
+    /// A picture.
+    Image,
+    /// Speech or music.
+    Audio,
+    /// Moving pictures.
+    Video,
+    /// Anything else.
+    File,
+}
+
+/// One complete message: the answer to a command, a word of the gateway's own. Delivered once, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// Plain text.
+    pub text: String,
+    /// What may be answered by a press, where the platform has buttons. The text says the same in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub choices: Vec<Choice>,
+}
+
+impl<T: Into<String>> From<T> for Notice {
+    fn from(text: T) -> Self {
+        Self { text: text.into(), choices: Vec::new() }
+    }
+}
+
+/// A button below a [`Notice`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Choice {
+    /// What stands on it.
+    pub label: String,
+    /// What is said by pressing it: a chat command of at most [`Choice::COMMAND_BYTES_MAX`].
+    pub command: String,
+}
+
+impl Choice {
+    /// The longest command, in bytes: what Telegram lets a button carry.
+    pub const COMMAND_BYTES_MAX: usize = 64;
 }
 
 /// What the gateway wants shown in a conversation.
@@ -84,11 +155,8 @@ impl Outbound {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OutboundContent {
-    /// One complete message: the answer to a command, a notice. Delivered once, in order.
-    Notice {
-        /// Plain text.
-        text: String,
-    },
+    /// A message of its own.
+    Notice(Notice),
     /// A step of the streamed reply to a turn.
     Reply {
         /// The turn answered.

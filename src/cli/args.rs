@@ -29,6 +29,9 @@ pub enum Command {
     /// Update the running gateway to a newer release, in place.
     #[command(visible_alias = "update")]
     SelfUpdate(SelfUpdateArgs),
+    /// Let people in who are not named in the configuration, by the codes that they were given.
+    #[command(subcommand)]
+    Pairing(PairingCommand),
     /// Talk to the gateway's agent from this terminal.
     Chat(ChatArgs),
     /// Run a built-in ACP agent, for this gateway or any other ACP client.
@@ -37,6 +40,9 @@ pub enum Command {
     /// Say whether this program could take over the state on standard input.
     #[command(hide = true)]
     HandoffCheck(RunArgs),
+    /// Hold the connection to DingTalk, for the gateway at standard input.
+    #[command(hide = true)]
+    Conduit,
     /// Measure what it costs to replace this image, for scripts/bench.
     #[command(hide = true)]
     ExecProbe(ExecProbeArgs),
@@ -50,12 +56,23 @@ impl Command {
             | Self::Chat(_)
             | Self::Agent(_)
             | Self::HandoffCheck(_)
+            | Self::Conduit
             | Self::ExecProbe(_) => false,
             Self::Gateway(
                 GatewayCommand::Status(JsonArgs { json })
                 | GatewayCommand::Restart(RestartArgs { json: JsonArgs { json }, .. })
                 | GatewayCommand::Reload(JsonArgs { json })
-                | GatewayCommand::Stop(JsonArgs { json }),
+                | GatewayCommand::Stop(JsonArgs { json })
+                | GatewayCommand::Platform(
+                    PlatformCommand::List(JsonArgs { json })
+                    | PlatformCommand::Pause(PlatformArgs { json: JsonArgs { json }, .. })
+                    | PlatformCommand::Resume(PlatformArgs { json: JsonArgs { json }, .. }),
+                ),
+            )
+            | Self::Pairing(
+                PairingCommand::List(JsonArgs { json })
+                | PairingCommand::Approve(ApproveArgs { json: JsonArgs { json }, .. })
+                | PairingCommand::Revoke(RevokeArgs { json: JsonArgs { json }, .. }),
             )
             | Self::SelfUpdate(SelfUpdateArgs { json: JsonArgs { json }, .. }) => *json,
         }
@@ -75,6 +92,65 @@ pub enum GatewayCommand {
     Reload(JsonArgs),
     /// Stop the gateway.
     Stop(JsonArgs),
+    /// Hold a chat platform back, or let it go on.
+    #[command(subcommand)]
+    Platform(PlatformCommand),
+}
+
+/// `hermes gateway platform …`.
+#[derive(Debug, Subcommand)]
+pub enum PlatformCommand {
+    /// Show the platforms and how their links are.
+    List(JsonArgs),
+    /// Take in nothing and send nothing, until it is resumed; also over restarts.
+    Pause(PlatformArgs),
+    /// Go on.
+    Resume(PlatformArgs),
+}
+
+/// `hermes gateway platform pause|resume`.
+#[derive(Debug, Args)]
+pub struct PlatformArgs {
+    /// The platform, as its section of gateway.toml is named.
+    pub name: String,
+    /// See [`JsonArgs`].
+    #[command(flatten)]
+    pub json: JsonArgs,
+}
+
+/// `hermes pairing …`.
+#[derive(Debug, Subcommand)]
+pub enum PairingCommand {
+    /// Show who was let in, and who has asked to be.
+    List(JsonArgs),
+    /// Let somebody in who has shown you their code.
+    Approve(ApproveArgs),
+    /// Take back that somebody was let in.
+    Revoke(RevokeArgs),
+}
+
+/// `hermes pairing approve`.
+#[derive(Debug, Args)]
+pub struct ApproveArgs {
+    /// The platform, as its section of gateway.toml is named.
+    pub platform: String,
+    /// The code that the person was given.
+    pub code: String,
+    /// See [`JsonArgs`].
+    #[command(flatten)]
+    pub json: JsonArgs,
+}
+
+/// `hermes pairing revoke`.
+#[derive(Debug, Args)]
+pub struct RevokeArgs {
+    /// The platform, as its section of gateway.toml is named.
+    pub platform: String,
+    /// The person's id, as the list shows it.
+    pub user: String,
+    /// See [`JsonArgs`].
+    #[command(flatten)]
+    pub json: JsonArgs,
 }
 
 /// `--json`.

@@ -12,8 +12,11 @@ use super::screen;
 use crate::control::client::ClientError;
 use crate::control::proto;
 use crate::daemon::{CheckError, DaemonError};
+use crate::gateway::pairing::Refused;
 use crate::jsonrpc::ErrorObject;
 use crate::report::Chain;
+use crate::service::lock::LockError;
+use crate::store::StoreError;
 
 /// Exit code: it did not work.
 const FAILURE: u8 = 1;
@@ -46,6 +49,15 @@ pub enum CliError {
     /// The gateway cannot be talked to.
     #[error("cannot talk to the gateway")]
     Client(#[source] ClientError),
+    /// A gateway is being started, or another command writes.
+    #[error("the gateway neither answers nor is it down")]
+    Lock(#[source] LockError),
+    /// The database of a gateway that does not run cannot be used.
+    #[error("cannot use the gateway's database")]
+    Store(#[source] StoreError),
+    /// A pairing code was refused.
+    #[error("{0}")]
+    Pairing(Refused),
     /// The connection broke during a handoff, and the new image does not serve.
     #[error("the connection broke during the handoff, and {0}")]
     HandoffLost(String),
@@ -114,6 +126,10 @@ impl CliError {
             Self::Daemon(_) => "startup_failed",
             Self::Check(_) => "cannot_take_over",
             Self::NotRunning { .. } => "not_running",
+            Self::Lock(_) => "busy",
+            Self::Store(_) => "internal",
+            Self::Pairing(Refused::Wrong { .. }) => "invalid",
+            Self::Pairing(Refused::Locked { .. }) => "forbidden",
             Self::Gateway(error) => match error.code {
                 proto::BUSY => "busy",
                 proto::HANDOFF_FAILED => "handoff_failed",

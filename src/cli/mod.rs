@@ -11,6 +11,8 @@ mod ctl;
 mod error;
 mod handoff;
 mod home;
+mod pairing;
+mod platform;
 mod probe;
 mod progress;
 mod render;
@@ -27,9 +29,11 @@ use self::error::CliError;
 use self::home::Home;
 use crate::agent::builtin;
 use crate::clock::MonoNanos;
+use crate::config::Environment;
 use crate::daemon::{self, RunOptions};
 use crate::fault::{self, Point};
 use crate::handoff::way_back;
+use crate::platform::dingtalk;
 use crate::sys::signals;
 
 /// Parses the command line and runs it.
@@ -58,6 +62,7 @@ fn run(cli: Cli, main_at: MonoNanos) -> Result<ExitCode, CliError> {
             Ok(ExitCode::SUCCESS)
         }
         Command::HandoffCheck(args) => handoff_check(cli.home, args.config),
+        Command::Conduit => conduit(),
         Command::ExecProbe(args) => probe::run(&args, main_at),
         Command::Agent(AgentCommand::Echo(args)) => Ok(builtin::echo::run(args)),
         Command::Agent(AgentCommand::Openai(args)) => Ok(builtin::openai::run(args)),
@@ -71,10 +76,13 @@ async fn client_command(command: Command, home: Home) -> Result<(), CliError> {
         Command::Gateway(GatewayCommand::Restart(args)) => ctl::restart(&home, args).await,
         Command::Gateway(GatewayCommand::Reload(args)) => ctl::reload(&home, args).await,
         Command::Gateway(GatewayCommand::Stop(args)) => ctl::stop(&home, args).await,
+        Command::Gateway(GatewayCommand::Platform(command)) => platform::run(&home, command).await,
+        Command::Pairing(command) => pairing::run(&home, command).await,
         Command::SelfUpdate(args) => update::self_update(&home, args).await,
         Command::Chat(args) => chat::run(&home, args).await,
         Command::Gateway(GatewayCommand::Run(_))
         | Command::HandoffCheck(_)
+        | Command::Conduit
         | Command::ExecProbe(_)
         | Command::Agent(_) => {
             unreachable!("these were run without a connection")
@@ -88,6 +96,13 @@ fn handoff_check(home: Option<PathBuf>, config: Option<PathBuf>) -> Result<ExitC
     let report = daemon::handoff_check(home, config).map_err(CliError::Check)?;
     println!("{}", serde_json::to_string(&report).expect("plain data serialises"));
     Ok(ExitCode::SUCCESS)
+}
+
+/// The child that holds the connection to DingTalk. It logs as its gateway does.
+fn conduit() -> Result<ExitCode, CliError> {
+    signals::unblock().map_err(|source| CliError::Io { what: "unblock signals", source })?;
+    daemon::init_logging(&Environment::from_process(), None).map_err(CliError::Daemon)?;
+    Ok(dingtalk::run_conduit())
 }
 
 fn block_on(command: impl Future<Output = Result<(), CliError>>) -> Result<ExitCode, CliError> {

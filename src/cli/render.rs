@@ -5,11 +5,54 @@ use std::time::Duration;
 
 use crate::chat::LinkState;
 use crate::clock::UnixMillis;
-use crate::control::proto::{AgentStatus, FailedBefore, HandoffReport, PlatformStatus, Status, UpdateCheck};
+use crate::control::proto::{
+    AgentStatus, FailedBefore, HandoffReport, PairingEntry, PlatformChange, PlatformStatus, Status, UpdateCheck,
+};
 use crate::store::HandoffRecord;
 
 /// Handoffs that the status shows.
 const HANDOFFS_SHOWN: usize = 5;
+
+/// `hermes gateway platform list`.
+pub(super) fn platforms(platforms: &[PlatformStatus], now: UnixMillis) -> String {
+    if platforms.is_empty() {
+        return "no platform is configured\n".to_owned();
+    }
+    let mut text = String::new();
+    table(&mut text, "platforms", platforms.iter().map(|platform| platform_row(platform, now)).collect());
+    text
+}
+
+/// `hermes gateway platform pause|resume`.
+pub(super) fn platform_change(change: &PlatformChange) -> String {
+    let state = match (change.paused, change.changed) {
+        (true, true) => "is paused; it takes in nothing and sends nothing until it is resumed",
+        (true, false) => "was paused already",
+        (false, true) => "goes on",
+        (false, false) => "was not paused",
+    };
+    format!("{} {state}", change.platform)
+}
+
+/// `hermes pairing list`.
+pub(super) fn pairings(entries: &[PairingEntry], now: UnixMillis) -> String {
+    if entries.is_empty() {
+        return "nobody was let in by pairing, and nobody asks to be\n".to_owned();
+    }
+    let row = |entry: &PairingEntry| {
+        let code = entry.code.as_ref().map(|code| format!("code {code}")).unwrap_or_default();
+        let who = format!("{} (id {})", entry.name, entry.user);
+        vec![entry.platform.clone(), entry.state.clone(), ago(entry.since, now), who, code]
+    };
+    let mut text = String::new();
+    table(&mut text, "pairings", entries.iter().map(row).collect());
+    text
+}
+
+/// A text from elsewhere, by which a terminal must not be steered.
+pub(super) fn clean(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}
 
 /// `hermes gateway status`.
 pub(super) fn status(status: &Status, now: UnixMillis) -> String {
@@ -160,9 +203,7 @@ fn table(text: &mut String, title: &str, rows: Vec<Vec<String>>) {
     if rows.is_empty() {
         return;
     }
-    // Titles come from agents, and a terminal must not be steered by them.
-    let clean = |cell: String| cell.replace(char::is_control, " ");
-    let rows: Vec<Vec<String>> = rows.into_iter().map(|row| row.into_iter().map(clean).collect()).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| clean(cell)).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();

@@ -1,7 +1,6 @@
 //! From the text of a `gateway.toml` to a [`Config`].
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,19 +11,11 @@ use toml::de::{DeTable, DeValue};
 
 use super::environment::Environment;
 use super::error::Problem;
-use super::secret::{SecretContext, SecretKeys, read_secret};
+use super::platforms;
+use super::secret::SecretContext;
 use super::table::{Entry, Problems, Section, as_section};
-use super::{AgentConfig, Config, GatewayConfig, TelegramConfig, UpdateConfig};
+use super::{AgentConfig, Config, GatewayConfig, UpdateConfig};
 use crate::id::AgentName;
-
-const TELEGRAM_API_URL: &str = "https://api.telegram.org";
-const TELEGRAM_TOKEN: SecretKeys = SecretKeys { inline: "token", file: "token_file", credential: "token_credential" };
-
-/// Platforms that are planned: naming one is a different mistake than a typing error.
-const PLATFORMS_TO_COME: [&str; 3] = ["dingtalk", "weixin", "web"];
-
-/// Telegram takes no more than the most of it, however it is paid.
-const PER_SECOND: RangeInclusive<u32> = 1..=1000;
 
 const DRAIN_MAX: (Duration, &str) = (Duration::from_secs(10 * 60), "10m");
 /// A new image needs milliseconds; less than this is a typing error.
@@ -65,16 +56,8 @@ fn read(config: &mut Config, file: &mut Section<'_, '_>, context: &SecretContext
             }
         }
     }
-    if let Some(mut platforms) = file.section("platforms", "[platforms]", p) {
-        if let Some(telegram) = platforms.section("telegram", "[platforms.telegram]", p) {
-            config.telegram = read_telegram(telegram, context, p);
-        }
-        for name in PLATFORMS_TO_COME {
-            if let Some(entry) = platforms.entry(name) {
-                p.add(&entry.key_span, format!("the platform '{name}' is not in this version; remove the section"));
-            }
-        }
-        platforms.finish("platform", p);
+    if let Some(section) = file.section("platforms", "[platforms]", p) {
+        platforms::read(config, section, context, p);
     }
     if let Some(section) = file.section("update", "[update]", p) {
         config.update = read_update(section, p);
@@ -167,69 +150,6 @@ fn read_env(section: &mut Section<'_, '_>, p: &mut Problems<'_>) -> BTreeMap<Str
     env
 }
 
-fn read_telegram(
-    mut section: Section<'_, '_>,
-    context: &SecretContext<'_>,
-    p: &mut Problems<'_>,
-) -> Option<TelegramConfig> {
-    let token = read_secret(&mut section, &TELEGRAM_TOKEN, context, p);
-    let api_url = read_api_url(&mut section, p);
-    let mut allow_from = read_users(&mut section, "allow_from", p);
-    let allow_admin_from = read_users(&mut section, "allow_admin_from", p);
-    let notification = section.boolean("gateway_restart_notification", p);
-    let per_second = section.integer("messages_per_second", TelegramConfig::FREE_PER_SECOND, PER_SECOND, p);
-    section.finish("key", p);
-    // Whoever may restart the gateway may also talk to it.
-    for admin in &allow_admin_from {
-        if !allow_from.contains(admin) {
-            allow_from.push(admin.clone());
-        }
-    }
-    Some(TelegramConfig {
-        token: token?,
-        api_url: api_url.unwrap_or_else(|| TELEGRAM_API_URL.to_owned()),
-        allow_from,
-        allow_admin_from,
-        gateway_restart_notification: notification.unwrap_or(true),
-        messages_per_second: per_second.unwrap_or(TelegramConfig::FREE_PER_SECOND),
-    })
-}
-
-fn read_api_url(section: &mut Section<'_, '_>, p: &mut Problems<'_>) -> Option<String> {
-    let (text, span) = section.string("api_url", TELEGRAM_API_URL, p)?;
-    let is_base =
-        |url: &Url| matches!(url.scheme(), "http" | "https") && url.query().is_none() && url.fragment().is_none();
-    if !Url::parse(text).is_ok_and(|url| is_base(&url)) {
-        let message = format!(
-            "'api_url' must be an http or https address without '?' and '#'; for example api_url = \"{TELEGRAM_API_URL}\""
-        );
-        p.add(&span, message);
-        return None;
-    }
-    Some(text.trim_end_matches('/').to_owned())
-}
-
-/// User ids as strings or integers; in the configuration they are strings.
-fn read_users(section: &mut Section<'_, '_>, key: &'static str, p: &mut Problems<'_>) -> Vec<String> {
-    const EXAMPLE: &str = r#"["1001"]"#;
-    let id = |value: &DeValue<'_>| match value {
-        DeValue::Integer(number) if number.radix() == 10 => Some(number.as_str().to_owned()),
-        other => text(other),
-    };
-    let items = section.list(key, ("user ids", EXAMPLE), id, p).unwrap_or_default();
-    let mut users = Vec::with_capacity(items.len());
-    for (item, span) in items {
-        match item.trim().parse::<i64>() {
-            Ok(id) => users.push(id.to_string()),
-            Err(_) => p.add(
-                &span,
-                format!("'{key}' takes numeric user ids, not names (the bot answers /whoami with it); for example {key} = {EXAMPLE}"),
-            ),
-        }
-    }
-    users
-}
-
 fn read_update(mut section: Section<'_, '_>, p: &mut Problems<'_>) -> UpdateConfig {
     let manifest_url = read_manifest_url(&mut section, p);
     let verifying_keys = read_verifying_keys(&mut section, p);
@@ -282,6 +202,6 @@ fn read_verifying_keys(section: &mut Section<'_, '_>, p: &mut Problems<'_>) -> V
     keys.into_iter().map(|(key, _)| key).collect()
 }
 
-fn text(value: &DeValue<'_>) -> Option<String> {
+pub(super) fn text(value: &DeValue<'_>) -> Option<String> {
     value.as_str().map(str::to_owned)
 }

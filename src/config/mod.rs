@@ -20,6 +20,7 @@ mod environment;
 mod error;
 mod file;
 mod home;
+mod platforms;
 mod secret;
 mod table;
 
@@ -30,6 +31,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::id::AgentName;
+use crate::words::Language;
 
 pub use duration::{DurationError, parse_duration};
 pub use environment::Environment;
@@ -52,6 +54,10 @@ pub struct Config {
     pub agents: BTreeMap<AgentName, AgentConfig>,
     /// `[platforms.telegram]`.
     pub telegram: Option<TelegramConfig>,
+    /// `[platforms.dingtalk]`.
+    pub dingtalk: Option<DingTalkConfig>,
+    /// `[platforms.weixin]`.
+    pub weixin: Option<WeixinConfig>,
     /// `[update]`.
     pub update: UpdateConfig,
 }
@@ -82,6 +88,68 @@ pub struct AgentConfig {
     pub env: BTreeMap<String, String>,
 }
 
+/// What every platform's section has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlatformAccess {
+    /// Who may talk, by user id; empty means nobody. Contains everyone of `allow_admin_from`.
+    pub allow_from: Vec<String>,
+    /// Who may use the admin commands.
+    pub allow_admin_from: Vec<String>,
+    /// Whether chats are told about a restart. Default true.
+    pub gateway_restart_notification: bool,
+    /// What is spoken in the platform's chats. Default English.
+    pub language: Language,
+    /// Whether people who are not named are given codes, by which they can be let in. Default true.
+    pub pairing: bool,
+}
+
+/// Nobody may talk unless let in by pairing, and chats are told about a restart.
+impl Default for PlatformAccess {
+    fn default() -> Self {
+        Self {
+            allow_from: Vec::new(),
+            allow_admin_from: Vec::new(),
+            gateway_restart_notification: true,
+            language: Language::default(),
+            pairing: true,
+        }
+    }
+}
+
+/// `[platforms.dingtalk]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DingTalkConfig {
+    /// The app's `clientId` (AppKey).
+    pub client_id: String,
+    /// Its `clientSecret` (AppSecret).
+    pub client_secret: Secret,
+    /// Base of the API, without a slash at the end.
+    pub api_url: String,
+    /// Base of the older API, which takes uploads; without a slash at the end.
+    pub oapi_url: String,
+    /// Hosts besides those of `api_url` and `oapi_url` that a message's webhook may have.
+    pub webhook_hosts: Vec<String>,
+    /// The card template in which replies are streamed; without one they come in messages of whole paragraphs.
+    pub card_template_id: Option<String>,
+    /// Who may do what.
+    pub access: PlatformAccess,
+}
+
+/// `[platforms.weixin]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WeixinConfig {
+    /// The bot token, as `hermes weixin login` got it.
+    pub token: Secret,
+    /// The bot's own id.
+    pub account_id: String,
+    /// Base of the API, without a slash at the end.
+    pub base_url: String,
+    /// Base of the content network that has pictures and files, without a slash at the end.
+    pub cdn_url: String,
+    /// Who may do what.
+    pub access: PlatformAccess,
+}
+
 /// `[platforms.telegram]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TelegramConfig {
@@ -89,12 +157,8 @@ pub struct TelegramConfig {
     pub token: Secret,
     /// Base of the Bot API, without a slash at the end.
     pub api_url: String,
-    /// Who may talk, by user id; empty means nobody. Contains everyone of `allow_admin_from`.
-    pub allow_from: Vec<String>,
-    /// Who may use the admin commands.
-    pub allow_admin_from: Vec<String>,
-    /// Whether chats are told about a restart. Default true.
-    pub gateway_restart_notification: bool,
+    /// Who may do what.
+    pub access: PlatformAccess,
     /// The most messages that the bot sends in a second, in all its chats together: 1 to 1000, default 30.
     ///
     /// Telegram lets a bot send about 30 messages a second for free. Beyond [`TelegramConfig::FREE_PER_SECOND`] it
@@ -124,6 +188,14 @@ pub struct UpdateConfig {
 }
 
 impl Config {
+    /// What all configured platforms have in common, by their names.
+    pub fn platforms(&self) -> impl Iterator<Item = (&'static str, &PlatformAccess)> {
+        let telegram = self.telegram.as_ref().map(|telegram| ("telegram", &telegram.access));
+        let dingtalk = self.dingtalk.as_ref().map(|dingtalk| ("dingtalk", &dingtalk.access));
+        let weixin = self.weixin.as_ref().map(|weixin| ("weixin", &weixin.access));
+        telegram.into_iter().chain(dingtalk).chain(weixin)
+    }
+
     /// Reads `gateway.toml` and the secrets it names. A missing file means all defaults, and says so once in the log.
     ///
     /// # Errors
@@ -162,6 +234,8 @@ impl Config {
             gateway: GatewayConfig::default(),
             agents: BTreeMap::from([(AgentName::from(DEFAULT_AGENT), AgentConfig::echo(env))]),
             telegram: None,
+            dingtalk: None,
+            weixin: None,
             update: UpdateConfig::default(),
         }
     }

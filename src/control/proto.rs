@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::chat::{LinkState, OutboundContent};
 use crate::clock::UnixMillis;
-use crate::store::HandoffRecord;
+use crate::store::{HandoffRecord, Pairing, Standing};
 
 /// `status` → [`Status`].
 pub const STATUS: &str = "status";
@@ -17,6 +17,16 @@ pub const HANDOFF: &str = "handoff";
 pub const STOP: &str = "stop";
 /// `update_check` → [`UpdateCheck`].
 pub const UPDATE_CHECK: &str = "update_check";
+/// `platform_pause` [`PlatformParams`] → [`PlatformChange`]: holds a platform back until it is let go on.
+pub const PLATFORM_PAUSE: &str = "platform_pause";
+/// `platform_resume` [`PlatformParams`] → [`PlatformChange`].
+pub const PLATFORM_RESUME: &str = "platform_resume";
+/// `pairing_list` → a list of [`PairingEntry`].
+pub const PAIRING_LIST: &str = "pairing_list";
+/// `pairing_approve` [`ApproveParams`] → [`PairingEntry`]: lets somebody in.
+pub const PAIRING_APPROVE: &str = "pairing_approve";
+/// `pairing_revoke` [`RevokeParams`] → [`PairingEntry`], as it was.
+pub const PAIRING_REVOKE: &str = "pairing_revoke";
 /// `chat_open` [`ChatOpenParams`] → [`ChatOpened`]: subscribes the client to a conversation of platform `local`.
 pub const CHAT_OPEN: &str = "chat_open";
 /// `chat_send` [`ChatSendParams`] → [`ChatSent`]: says something in the conversation opened before.
@@ -249,6 +259,77 @@ pub struct TurnStatus {
     pub started_at: UnixMillis,
     /// Bytes of the answer so far.
     pub answer_bytes: u64,
+}
+
+/// Parameters of [`PLATFORM_PAUSE`] and [`PLATFORM_RESUME`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlatformParams {
+    /// Its name.
+    pub platform: String,
+}
+
+/// Answer to [`PLATFORM_PAUSE`] and [`PLATFORM_RESUME`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlatformChange {
+    /// Its name.
+    pub platform: String,
+    /// Whether it is held back now.
+    pub paused: bool,
+    /// Whether that was otherwise before.
+    pub changed: bool,
+}
+
+/// Parameters of [`PAIRING_APPROVE`].
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApproveParams {
+    /// The platform's name.
+    pub platform: String,
+    /// The code that somebody was given there.
+    pub code: String,
+}
+
+/// Parameters of [`PAIRING_REVOKE`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevokeParams {
+    /// The platform's name.
+    pub platform: String,
+    /// The platform's id of the person.
+    pub user: String,
+}
+
+/// Somebody who was let in by pairing, or has asked to be.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PairingEntry {
+    /// The platform's name.
+    pub platform: String,
+    /// The platform's id of the person.
+    pub user: String,
+    /// The person's display name.
+    pub name: String,
+    /// `asked` or `approved`.
+    pub state: String,
+    /// Since when.
+    pub since: UnixMillis,
+    /// The code that the person was given and that was not approved.
+    #[serde(default)]
+    pub code: Option<String>,
+}
+
+impl From<&Pairing> for PairingEntry {
+    fn from(pairing: &Pairing) -> Self {
+        let (state, since, code) = match &pairing.standing {
+            Standing::Asked { code, asked_at, .. } => ("asked", *asked_at, Some(code.clone())),
+            Standing::Approved { at } => ("approved", *at, None),
+        };
+        Self {
+            platform: pairing.platform().to_string(),
+            user: pairing.user.clone(),
+            name: pairing.name.clone(),
+            state: state.to_owned(),
+            since,
+            code,
+        }
+    }
 }
 
 /// Parameters of [`CHAT_OPEN`].

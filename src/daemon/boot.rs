@@ -13,14 +13,16 @@ use tokio::sync::mpsc;
 
 use super::advice::advice;
 use super::keeper::Keeper;
+use super::kept::Kept;
 use super::outlet::Outlet;
+use super::platforms::{access, languages, platforms};
 use super::pulse::Pulse;
 use super::recovery::{self, Recovered};
 use super::releases::{mark_abandoned, raise_floor, sha256_hex};
 use super::run::{Daemon, Event, Events, ticks};
 use super::state::{
-    AGENTS, AgentEntry, CONTROL, ControlEntry, GATEWAY, LOCAL, PASSPORT, PLATFORMS, Passport, PlatformEntry, SECTIONS,
-    STASH, Stash, agent_fds, agent_log_fd, client_fd, listener_fd, lock_fd, proven_fd,
+    AGENTS, AgentEntry, CONTROL, ControlEntry, GATEWAY, LOCAL, PASSPORT, Passport, SECTIONS, STASH, Stash, agent_fds,
+    agent_log_fd, client_fd, listener_fd, lock_fd, proven_fd,
 };
 use super::swap::{FIRST, RunningImage, Step, Swap};
 use super::{DaemonError, RunOptions, report};
@@ -32,13 +34,13 @@ use crate::control::proto::Image;
 use crate::control::server::{self, ControlHandle};
 use crate::control::{ControlEvent, ControlSnapshot};
 use crate::fault::{self, Point};
-use crate::gateway::{Access, Allowed, Gateway, GatewayState};
+use crate::gateway::{Gateway, GatewayState};
 use crate::handoff::adopt::{AdoptError, EXEC_AT_VARIABLE, STATE_FD_VARIABLE};
 use crate::handoff::way_back::{self, RECOVERY_VARIABLE, WayBack};
 use crate::handoff::{FdName, Inherited, Phase};
-use crate::id::{AgentName, PlatformName};
-use crate::platform::local::{Local, PLATFORM as LOCAL_PLATFORM};
-use crate::platform::{PlatformEvent, PlatformHandle, telegram};
+use crate::id::AgentName;
+use crate::platform::PlatformEvent;
+use crate::platform::local::Local;
 use crate::service::fdstore::{self, FdStore, Restored};
 use crate::service::listen::{bind_control, restored_control};
 use crate::service::lock::Lock;
@@ -47,7 +49,7 @@ use crate::service::state_file;
 use crate::service::unit::UnitFiles;
 use crate::store::{Opening, Store};
 use crate::sys::signals::{Request, Signals};
-use crate::telemetry::{self, TelemetryOptions, lifecycle};
+use crate::telemetry::{self, LogFormat, TelemetryOptions, lifecycle};
 
 /// How long a database that is being opened may hold up the orderly stop of what was taken over.
 const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -116,13 +118,7 @@ pub(super) fn claim(options: RunOptions) -> Result<Claimed, DaemonError> {
     let way_back = WayBack::claim();
     let keep = matches!(way_back, Ok(Some(_)));
     let claimed = Inherited::claim(environment.text(STATE_FD_VARIABLE), SECTIONS, keep);
-    let logging = TelemetryOptions {
-        format: options.log_format,
-        filter: environment.text("HERMES_LOG").map(str::to_owned),
-        journal_stream: environment.text("JOURNAL_STREAM").map(str::to_owned),
-        no_color: environment.get("NO_COLOR").is_some(),
-    };
-    telemetry::init(&logging).map_err(DaemonError::Telemetry)?;
+    init_logging(&environment, options.log_format)?;
     let mut way_back = way_back.map_err(AdoptError::Claim).map_err(DaemonError::Adopt)?;
     let mut inherited = match claimed.map_err(DaemonError::Adopt)? {
         Some(mut inherited) => {
@@ -147,6 +143,20 @@ pub(super) fn claim(options: RunOptions) -> Result<Claimed, DaemonError> {
     };
     fault::at(Point::Claimed);
     Ok(Claimed { options, environment, home, lock: Rc::new(lock), inherited, way_back })
+}
+
+/// Logs from here on, as the environment says.
+///
+/// # Errors
+/// [`DaemonError::Telemetry`].
+pub fn init_logging(environment: &Environment, format: Option<LogFormat>) -> Result<(), DaemonError> {
+    let logging = TelemetryOptions {
+        format,
+        filter: environment.text("HERMES_LOG").map(str::to_owned),
+        journal_stream: environment.text("JOURNAL_STREAM").map(str::to_owned),
+        no_color: environment.get("NO_COLOR").is_some(),
+    };
+    telemetry::init(&logging).map(drop).map_err(DaemonError::Telemetry)
 }
 
 /// Everything else that must happen before there are threads, and all that can fail for the operator's sake.
@@ -214,20 +224,24 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     let system = |what| move |source| DaemonError::System { what, source };
     let mut signals = Signals::open().map_err(system("listen for signals"))?;
     let (mut inherited, passport) = ground.inherited.open();
-    // Nothing is started, or taken over, without a database. From here to the first word to the service manager
-    // nothing is awaited, so no part runs and nothing is consumed: until then the way back leads to the same state.
+    // Nothing is started, or taken over, without a database.
     let (early, aside) = opened(ground.opening, &mut signals, inherited.is_some()).await?;
+    let kept = Kept::read(&ground.store).await;
+    // From here to the first word to the service manager nothing is awaited, so no part runs and nothing is consumed:
+    // until then the way back leads to the same state.
     fault::at(Point::Adopting);
     let (ports, events) = queues();
     let mut keeper = Keeper::new(ground.fd_store, passport.as_ref(), inherited.as_ref());
     let control = control(&ground.home, ground.activated, inherited.as_mut(), ports.control, &mut keeper)?;
     let is_recovery = passport.is_none();
     let taken = agents(&ground.config, inherited.as_mut(), &ports.agents, &mut keeper, is_recovery)?;
-    let TakenAgents { agents, removed, recovered, kept } = taken;
-    let platforms = platforms(&ground.config, inherited.as_mut(), &ground.store, &ports.platforms)?;
+    let TakenAgents { agents, removed, recovered, kept: kept_agents } = taken;
+    let platforms =
+        platforms(&ground.config, inherited.as_mut(), &ground.store, &ports.platforms, &mut keeper, &kept.paused)?;
     let local = optional::<Local>(inherited.as_mut(), LOCAL)?;
     let state = optional::<GatewayState>(inherited.as_mut(), GATEWAY)?;
-    let gateway = Gateway::restore(access(&ground.config), agents.keys().cloned(), state);
+    let gateway = Gateway::restore(access(&ground.config).with(kept.pairings), agents.keys().cloned(), state);
+    let gateway = gateway.speaking(languages(&ground.config));
     let stash = optional::<Stash>(inherited.as_mut(), STASH)?;
     let proven = inherited.as_mut().and_then(|inherited| inherited.take_fd(&proven_fd())).map(File::from);
     if let Some(inherited) = inherited {
@@ -254,6 +268,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
         gateway,
         local,
         links,
+        paused: kept.paused,
         agents,
         platforms,
         control: Outlet::new(control),
@@ -263,7 +278,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
         probation: None,
         proven,
         keeper,
-        recovered_agents: if is_recovery { kept } else { BTreeSet::new() },
+        recovered_agents: if is_recovery { kept_agents } else { BTreeSet::new() },
         dead_agents: BTreeSet::new(),
         turn_agents: BTreeMap::new(),
         books: None,
@@ -417,7 +432,7 @@ fn take<T: serde::de::DeserializeOwned>(inherited: &mut Inherited, section: &'st
         .map_err(DaemonError::Adopt)
 }
 
-fn optional<T: serde::de::DeserializeOwned + Default>(
+pub(super) fn optional<T: serde::de::DeserializeOwned + Default>(
     inherited: Option<&mut Inherited>,
     section: &'static str,
 ) -> Result<T, DaemonError> {
@@ -550,36 +565,6 @@ fn agents(
 
 pub(super) fn spec(name: &AgentName, agent: &crate::config::AgentConfig) -> AgentSpec {
     AgentSpec { name: name.clone(), command: agent.command.clone(), cwd: agent.cwd.clone(), env: agent.env.clone() }
-}
-
-fn platforms(
-    config: &Config,
-    inherited: Option<&mut Inherited>,
-    store: &Store,
-    events: &mpsc::Sender<PlatformEvent>,
-) -> Result<BTreeMap<PlatformName, Outlet<PlatformHandle>>, DaemonError> {
-    let entries: Vec<PlatformEntry> = optional(inherited, PLATFORMS)?;
-    let mut states: BTreeMap<_, _> = entries.into_iter().map(|entry| (entry.name, entry.state)).collect();
-    let mut platforms = BTreeMap::new();
-    if let Some(telegram) = &config.telegram {
-        let name = PlatformName::from("telegram");
-        let state = states.remove(&name);
-        let handle = telegram::spawn(telegram.clone(), state, store.clone(), events.clone());
-        platforms.insert(name, Outlet::new(handle));
-    }
-    for platform in states.keys() {
-        tracing::info!(%platform, "platform is no longer configured, its open deliveries are dropped");
-    }
-    Ok(platforms)
-}
-
-fn access(config: &Config) -> Access {
-    let listed = |ids: &[String]| ids.iter().cloned().collect();
-    let telegram = config.telegram.as_ref().map(|telegram| {
-        let allowed = Allowed::Listed { talk: listed(&telegram.allow_from), admin: listed(&telegram.allow_admin_from) };
-        (PlatformName::from("telegram"), allowed)
-    });
-    Access::new(telegram.into_iter().chain([(PlatformName::from(LOCAL_PLATFORM), Allowed::Everyone)]))
 }
 
 fn running_image(passport: Option<&Passport>, came_back: bool) -> std::io::Result<RunningImage> {

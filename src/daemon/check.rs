@@ -19,7 +19,7 @@ use crate::gateway::GatewayState;
 use crate::handoff::adopt::{AdoptError, Sections};
 use crate::handoff::preflight::{CheckReport, PRODUCT};
 use crate::platform::local::Local;
-use crate::platform::telegram;
+use crate::platform::{dingtalk, telegram};
 use crate::store::{SCHEMA_VERSION, Store, StoreError};
 
 /// Why this image cannot take over.
@@ -78,9 +78,12 @@ fn read_everything(sections: &mut Sections) -> Result<(), AdoptError> {
         server::check_state(&control.state).map_err(|source| unreadable(CONTROL, source))?;
     }
     for platform in sections.take::<Vec<PlatformEntry>>(PLATFORMS)?.unwrap_or_default() {
-        if platform.name.as_str() == telegram::PLATFORM {
-            telegram::check_state(&platform.state).map_err(|source| unreadable(PLATFORMS, source))?;
-        }
+        let read = match platform.name.as_str() {
+            telegram::PLATFORM => telegram::check_state(&platform.state),
+            dingtalk::PLATFORM => dingtalk::check_state(&platform.state),
+            _ => Ok(()),
+        };
+        read.map_err(|source| unreadable(PLATFORMS, source))?;
     }
     sections.take::<Local>(LOCAL)?;
     sections.take::<Stash>(STASH)?;

@@ -104,8 +104,8 @@ impl Daemon {
 
     fn change_of(&self, effect: &Effect) -> Option<Change> {
         Some(match effect {
-            Effect::Notice(conversation, text) => {
-                return self.has_outbox(conversation).then(|| Change::Notice(conversation.clone(), text.clone()));
+            Effect::Notice(conversation, notice) => {
+                return self.has_outbox(conversation).then(|| Change::Notice(conversation.clone(), notice.clone()));
             }
             Effect::Start(turn, conversation) => {
                 Change::Start(*turn, self.has_outbox(conversation).then(|| conversation.clone()))
@@ -119,9 +119,11 @@ impl Daemon {
             Effect::Close(turn) => Change::Close(*turn),
             Effect::Requeue(turn, text) => Change::Requeue(*turn, text.clone()),
             Effect::Session(row) => Change::Session(row.clone()),
+            Effect::Record(change) => change.clone(),
             Effect::Show(_)
             | Effect::Agent(..)
             | Effect::Handoff { .. }
+            | Effect::Pause { .. }
             | Effect::CheckUpdate(_)
             | Effect::Describe(..) => return None,
         })
@@ -142,8 +144,8 @@ impl Daemon {
     ) {
         match effect {
             Effect::Show(outbound) => self.show(outbound, None),
-            Effect::Notice(conversation, text) => {
-                self.show(Outbound { conversation, content: OutboundContent::Notice { text } }, recorded.entry);
+            Effect::Notice(conversation, notice) => {
+                self.show(Outbound { conversation, content: OutboundContent::Notice(notice) }, recorded.entry);
             }
             Effect::Start(turn, conversation) => {
                 self.show(Outbound::reply(conversation, turn, ReplyStep::Begin), recorded.entry);
@@ -165,10 +167,15 @@ impl Daemon {
                 // An agent that was removed has ended its turns, and there is nothing left to ask of it.
                 None => tracing::debug!(%agent, "a command for an agent that is gone is dropped"),
             },
-            Effect::Close(_) | Effect::Requeue(..) | Effect::Session(_) => {}
+            Effect::Close(_) | Effect::Requeue(..) | Effect::Session(_) | Effect::Record(_) => {}
             Effect::Handoff { kind, force, by } => handoffs.push(Asked { kind, force, by }),
+            Effect::Pause { platform, pause, here, by } => {
+                self.pause_for_chat(platform, pause, here, &by, brought_about).await;
+            }
             Effect::CheckUpdate(conversation) => Box::pin(self.check_for_chat(conversation)).await,
-            Effect::Describe(conversation, what) => brought_about.push(notice(&conversation, self.describe(what))),
+            Effect::Describe(conversation, what) => {
+                brought_about.push(notice(&conversation, self.describe(what, &conversation)))
+            }
         }
     }
 

@@ -61,6 +61,13 @@ impl Keeper {
         self.keep(name, fd);
     }
 
+    /// Keeps a duplicate of `fd` in the place of what had this name before.
+    pub(super) fn renew(&mut self, name: FdName, fd: BorrowedFd<'_>) {
+        self.forget([name.clone()]);
+        self.store(name, fd);
+        self.lead_back();
+    }
+
     /// Nobody needs these any more.
     pub(super) fn forget(&mut self, names: impl IntoIterator<Item = FdName>) {
         for name in names {

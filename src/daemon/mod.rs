@@ -11,6 +11,7 @@
 //!   in the new image;
 //!   `rollback` what follows if it fails, `recovery` if the process
 //!   was killed; `keeper` has the fds that must outlive this image, `slots` tells the launcher.
+//! - `pause` holds platforms back, `pairing` lets people in; `kept` is what the store has of both.
 //! - `pulse` says whether the gateway is alive, for the watchdog; `advice` what an operator should know at the start.
 //! - `releases` looks for releases; `check` is the preflight child, `report` what is told about it all.
 //!
@@ -24,7 +25,11 @@ mod boot;
 mod check;
 mod effects;
 mod keeper;
+mod kept;
 mod outlet;
+mod pairing;
+mod pause;
+mod platforms;
 mod probation;
 mod pulse;
 mod quiesce;
@@ -42,6 +47,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+pub use boot::init_logging;
 pub use check::{CheckError, handoff_check};
 pub use run::run;
 

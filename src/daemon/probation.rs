@@ -16,12 +16,14 @@ use crate::chat::LinkState;
 use crate::clock::MonoNanos;
 use crate::config::DEFAULT_AGENT;
 use crate::fault::{self, Point};
-use crate::gateway::{AgentView, text};
+use crate::gateway::AgentView;
 use crate::handoff::Phase;
+use crate::platform::PlatformCommand;
 use crate::report::Chain;
 use crate::store::{HandoffRecord, Store};
 use crate::telemetry::lifecycle;
 use crate::update::Versions;
+use crate::words::Back;
 
 /// The least time for an agent to start in, however short the probation is.
 const PROBE_MIN: Duration = Duration::from_secs(5);
@@ -153,8 +155,10 @@ impl Daemon {
     async fn tell_rolled_back(&mut self, passport: &Passport) {
         let Origin::Chat(by) = &passport.note.origin else { return };
         let reason = passport.note.reason.as_deref().unwrap_or_default();
+        let (failed, running) = (&passport.note.from.version, &passport.note.to.version);
         let (pid, turns) = (std::process::id(), passport.turns_carried);
-        let told = text::came_back("update", &passport.note.from, reason, &passport.note.to, pid, turns);
+        let back = Back { kind: "update", failed, reason, running, pid, turns };
+        let told = self.gateway.words(&by.conversation).came_back(&back);
         self.tell_chat(by, "update", told).await;
     }
 
@@ -252,6 +256,7 @@ impl Daemon {
         let Some(probation) = self.probation.take() else { return };
         fault::at(Point::Committing);
         self.keeper.take_down();
+        self.platforms.values_mut().for_each(|outlet| outlet.put(PlatformCommand::Proven));
         self.proven = None;
         self.forget_note();
         self.slot_proven(self.image.id.version.clone()).await;

@@ -7,7 +7,6 @@
 //! been given to the chats before theirs, so nothing is under way between two parts when the last marker is back.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::fs::File;
 use std::time::Duration;
 
@@ -17,17 +16,17 @@ use tokio::time::Instant;
 use super::run::{Daemon, Event};
 use super::state::{
     AGENTS, AgentEntry, CONTROL, ControlEntry, GATEWAY, LOCAL, PLATFORMS, PlatformEntry, STASH, Stash, VERSION,
-    agent_fds, agent_log_fd, client_fd, listener_fd, lock_fd, proven_fd,
+    agent_fds, agent_log_fd, client_fd, listener_fd, lock_fd, platform_fd, proven_fd,
 };
 use super::swap::Swap;
 use crate::agent::{AgentCommand, AgentEvent, AgentSnapshot};
-use crate::control::proto::Progress;
 use crate::control::{ControlCommand, ControlEvent, ControlSnapshot};
 use crate::gateway::GatewayState;
 use crate::handoff::{Phase, Registry, SealError};
 use crate::id::{AgentName, PlatformName};
-use crate::platform::{PlatformCommand, PlatformEvent};
+use crate::platform::{NamedFd, PlatformCommand, PlatformEvent};
 use crate::sys::signals;
+use crate::words::{Step, Wait};
 
 /// The longest wait for a part to reach a safe point. They need microseconds.
 const MARKER_DEADLINE: Duration = Duration::from_secs(5);
@@ -38,7 +37,7 @@ const LONG_DRAIN: Duration = Duration::from_secs(2);
 /// Who holds a drain up, and for how long.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    holders: Vec<String>,
+    platforms: Vec<String>,
     since: Instant,
     /// How long sends in flight are given.
     drain: Duration,
@@ -46,12 +45,13 @@ pub(super) struct Waiting {
     limit: Duration,
 }
 
-impl fmt::Display for Waiting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Waiting {
+    /// For people.
+    pub(super) fn wait(&self) -> Wait {
         let waited = self.since.elapsed();
         let left = self.drain.checked_sub(waited).unwrap_or_else(|| self.limit.saturating_sub(waited));
-        let holders = self.holders.join(", ");
-        write!(f, "{holders} ({} s so far, at most {} s more)", waited.as_secs(), left.as_secs_f64().ceil())
+        let left = left.as_secs() + u64::from(left.subsec_nanos() > 0);
+        Wait { platforms: self.platforms.clone(), waited: waited.as_secs(), left }
     }
 }
 
@@ -64,6 +64,9 @@ pub(super) enum FreezeError {
     /// An agent's state could not be taken, for example for want of fds.
     #[error("agent '{agent}' cannot be frozen: {reason}")]
     Agent { agent: AgentName, reason: String },
+    /// A platform's state could not be taken, likewise.
+    #[error("platform '{platform}' cannot be frozen: {reason}")]
+    Platform { platform: PlatformName, reason: String },
     /// An fd could not be duplicated.
     #[error("the sockets of the control clients cannot be duplicated")]
     Duplicate(#[source] std::io::Error),
@@ -75,8 +78,14 @@ pub(super) enum FreezeError {
 /// What the frozen parts gave.
 pub(super) struct Frozen {
     agents: Vec<(AgentName, AgentSnapshot)>,
-    platforms: Vec<PlatformEntry>,
+    platforms: Vec<FrozenPlatform>,
     control: ControlSnapshot,
+}
+
+struct FrozenPlatform {
+    name: PlatformName,
+    state: serde_json::Value,
+    fds: Vec<NamedFd>,
 }
 
 impl Frozen {
@@ -109,15 +118,16 @@ impl Daemon {
                 event?
             } else {
                 told = true;
-                self.tell_waiting(Waiting { holders: holders(), since, drain, limit }).await;
+                let platforms = waiting.iter().map(PlatformName::to_string).collect();
+                self.tell_waiting(Waiting { platforms, since, drain, limit }).await;
                 continue;
             };
             match event {
                 Event::Platform(PlatformEvent::Drained { platform }) => {
                     waiting.remove(&platform);
-                    let left: Vec<_> = waiting.iter().map(|platform| format!("platform '{platform}'")).collect();
+                    let left: Vec<_> = waiting.iter().map(PlatformName::to_string).collect();
                     if let Some(waiting) = self.waiting() {
-                        waiting.holders = left;
+                        waiting.platforms = left;
                     }
                 }
                 other => Box::pin(self.handle(other)).await,
@@ -144,14 +154,13 @@ impl Daemon {
 
     /// In the journal, to whoever asked, and until the drain ends in the status.
     async fn tell_waiting(&mut self, waiting: Waiting) {
-        let message = format!("Waiting for {waiting}");
-        tracing::warn!(holders = waiting.holders.join(", "), "the handoff waits for sends in flight: {waiting}");
+        let wait = waiting.wait();
+        tracing::warn!(holders = wait.platforms.join(", "), "the handoff waits for sends in flight: {wait}");
         if let Swap::Preparing(pending) = &mut self.swap {
             pending.waiting = Some(waiting);
         }
         self.notifier.status(&self.status_line());
-        let phase = Phase::Drain.to_string();
-        self.tell_progress(Progress { phase, message, done_bytes: None, total_bytes: None }).await;
+        self.tell_progress(Phase::Drain.as_str(), &Step::Waiting(wait), None).await;
     }
 
     /// Brings every part to a safe point. From here to [`Daemon::thaw`] or execve nothing is acted upon.
@@ -197,29 +206,35 @@ impl Daemon {
         frozen
     }
 
-    async fn freeze_chats(&mut self) -> Result<(Vec<PlatformEntry>, ControlSnapshot), FreezeError> {
+    async fn freeze_chats(&mut self) -> Result<(Vec<FrozenPlatform>, ControlSnapshot), FreezeError> {
         let mut waiting: BTreeSet<PlatformName> = self.platforms.keys().cloned().collect();
         for outlet in self.platforms.values_mut() {
             // What could be waited for was waited for by `drain`, while everything else went on.
             outlet.put(PlatformCommand::Freeze { drain: Duration::ZERO });
         }
         self.control.put(ControlCommand::Freeze);
-        let (mut platforms, mut control) = (Vec::new(), None);
+        let (mut platforms, mut control) = (Ok(Vec::new()), None);
         let deadline = Instant::now() + MARKER_DEADLINE;
         loop {
             if waiting.is_empty()
                 && let Some(control) = control
             {
-                return Ok((platforms, control?));
+                return Ok((platforms?, control?));
             }
             let holders = || {
                 let control = control.is_none().then(|| "the control socket".to_owned());
                 waiting.iter().map(|platform| format!("platform '{platform}'")).chain(control).collect()
             };
             match self.event_until(deadline, MARKER_DEADLINE, holders).await? {
-                Event::Platform(PlatformEvent::Frozen { platform, state }) => {
+                Event::Platform(PlatformEvent::Frozen { platform, state, fds }) => {
                     waiting.remove(&platform);
-                    platforms.push(PlatformEntry { name: platform, state });
+                    if let Ok(platforms) = &mut platforms {
+                        platforms.push(FrozenPlatform { name: platform, state, fds });
+                    }
+                }
+                Event::Platform(PlatformEvent::FreezeFailed { platform, reason }) => {
+                    waiting.remove(&platform);
+                    platforms = Err(FreezeError::Platform { platform, reason });
                 }
                 Event::Control(ControlEvent::Frozen(snapshot)) => control = Some(Ok(snapshot)),
                 Event::Control(ControlEvent::FreezeFailed(source)) => {
@@ -302,7 +317,15 @@ impl Daemon {
             registry.put_fd(client_fd(client), fd);
         }
         registry.put_section(CONTROL, ControlSnapshot::VERSION, &ControlEntry { state, clients: ids })?;
-        registry.put_section(PLATFORMS, VERSION, &frozen.platforms)?;
+        let mut platforms = Vec::new();
+        for FrozenPlatform { name, state, fds } in frozen.platforms {
+            let names = fds.iter().map(|(what, _)| what.clone()).collect();
+            for (what, fd) in fds {
+                registry.put_fd(platform_fd(&name, &what), fd);
+            }
+            platforms.push(PlatformEntry { name, state, fds: names });
+        }
+        registry.put_section(PLATFORMS, VERSION, &platforms)?;
         registry.put_section(LOCAL, VERSION, &self.local)?;
         // A look for releases that is under way is made again by the next image; by this one it goes on.
         let stash = Stash { checks: self.checks.clone(), ..self.stash.clone() };

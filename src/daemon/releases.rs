@@ -10,10 +10,10 @@ use sha2::{Digest, Sha256};
 
 use super::run::Daemon;
 use crate::clock::UnixMillis;
-use crate::control::proto::Progress;
 use crate::report::Chain;
 use crate::store::Store;
 use crate::update::{self, Check, Have, Source, StageProgress, StagedImage, UpdateError, Versions, Want};
+use crate::words::Step;
 
 /// Where the store keeps the highest version that ever ran here: nothing older is accepted as an update.
 const HIGHEST_VERSION: &str = "highest_version";
@@ -227,19 +227,15 @@ pub(super) fn want(version: Option<&str>) -> Result<Want, String> {
     version.map(Want::Exact).map_err(|_| format!("'{text}' is not a version; one looks like 1.5.0"))
 }
 
-/// A step of staging, as clients and chats are told it.
-pub(super) fn progress(at: StageProgress) -> Progress {
-    let (message, done_bytes, total_bytes) = match at {
-        StageProgress::Manifest => ("Looking for releases".to_owned(), None, None),
-        StageProgress::Download { done_bytes, total_bytes } => {
-            let size = total_bytes.map_or(String::new(), |total| format!(" ({} kB)", total.div_ceil(1000)));
-            (format!("Downloading{size}"), Some(done_bytes), total_bytes)
-        }
-        StageProgress::Verify => ("Verifying digest and signature".to_owned(), None, None),
-        StageProgress::Extract => ("Unpacking".to_owned(), None, None),
-        StageProgress::Staged => ("Verified and staged; replacing the running image".to_owned(), None, None),
-    };
-    Progress { phase: at.phase().to_owned(), message, done_bytes, total_bytes }
+/// A step of staging, as clients and chats are told it, and how many bytes are done.
+pub(super) fn progress(at: &StageProgress) -> (Step, Option<u64>) {
+    match at {
+        StageProgress::Manifest => (Step::Looking, None),
+        StageProgress::Download { done_bytes, total_bytes } => (Step::Downloading(*total_bytes), Some(*done_bytes)),
+        StageProgress::Verify => (Step::Verifying, None),
+        StageProgress::Extract => (Step::Unpacking, None),
+        StageProgress::Staged => (Step::Staged, None),
+    }
 }
 
 /// SHA-256 of a file from where it stands to its end, lower-case hex.

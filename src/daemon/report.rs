@@ -1,24 +1,27 @@
 //! What is told: to chats, to control clients, to systemd, in `gateway_state.json`.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::DaemonError;
+use super::quiesce::Waiting;
 use super::run::Daemon;
 use super::state::Origin;
 use super::swap::{Pending, Swap};
 use crate::chat::{Conversation, LinkState, Outbound, ReplyEnd, ReplyStep};
 use crate::clock::UnixMillis;
-use crate::config::Home;
+use crate::config::{Home, PlatformAccess};
 use crate::control::ControlCommand;
 use crate::control::proto::{self, AgentStatus, HandoffReport, PlatformStatus, Progress, Status, TurnStatus};
-use crate::gateway::{AgentView, Describe, Effect, Requester, notice, text};
+use crate::gateway::{AgentView, Describe, Effect, Requester, notice};
 use crate::handoff::Phase;
 use crate::jsonrpc::ErrorObject;
-use crate::platform::{local, telegram};
+use crate::platform::local;
 use crate::report::Chain;
 use crate::service::state_file::{self, GatewayState, HandoffState, LinkPhase, PlatformState, ProcessRecord};
+use crate::words::{AgentState, Busy, Done, Language, State, Step, Wait};
 
 /// The kind of handoff that takes time before it begins.
 const UPDATE: &str = "update";
@@ -28,7 +31,7 @@ impl Daemon {
     /// limit little and the last word, which is a message of its own, comes at once.
     pub(super) async fn tell_begin(&mut self, pending: &Pending) {
         let Origin::Chat(by) = &pending.origin else { return };
-        let begins = text::handoff_begins(pending.kind_name());
+        let begins = self.gateway.words(&by.conversation).handoff_begins(pending.kind_name());
         let effects = if is_live(by, pending.kind_name()) {
             [ReplyStep::Begin, ReplyStep::Delta(begins.to_owned())].map(|step| step_of(by, step)).into()
         } else {
@@ -38,17 +41,21 @@ impl Daemon {
     }
 
     /// Control clients see every step; a chat sees each phase once.
-    pub(super) async fn tell_progress(&mut self, progress: Progress) {
+    pub(super) async fn tell_progress(&mut self, phase: &str, step: &Step, done_bytes: Option<u64>) {
         let Swap::Preparing(pending) = &self.swap else { return };
         match &pending.origin {
             Origin::Control { client, .. } => {
+                let total_bytes = if let Step::Downloading(total_bytes) = step { *total_bytes } else { None };
+                let message = Language::En.words().step(step);
+                let progress = Progress { phase: phase.to_owned(), message, done_bytes, total_bytes };
                 let (client, params) = (*client, serde_json::to_value(progress).expect("plain data serialises"));
                 self.control.put(ControlCommand::Notify { client, method: proto::PROGRESS, params });
             }
-            Origin::Chat(by) if progress.done_bytes.is_none_or(|done| done == 0) => {
+            Origin::Chat(by) if done_bytes.is_none_or(|done| done == 0) => {
+                let message = self.gateway.words(&by.conversation).step(step);
                 let told = match is_live(by, pending.kind_name()) {
-                    true => step_of(by, ReplyStep::Activity(progress.message)),
-                    false => notice(&by.conversation, progress.message),
+                    true => step_of(by, ReplyStep::Activity(message)),
+                    false => notice(&by.conversation, message),
                 };
                 self.carry_out(vec![told]).await;
             }
@@ -67,10 +74,16 @@ impl Daemon {
 
     /// Tells the admins that a damaged database was set aside, where a direct chat has the id of its user.
     pub(super) async fn tell_damage(&mut self, aside: &Path) {
-        let admins = self.config.telegram.iter().flat_map(|telegram| &telegram.allow_admin_from);
-        let told = text::database_damaged(aside);
-        let tell = |admin: &String| notice(&Conversation::new(telegram::PLATFORM, admin.clone()), told.clone());
-        self.carry_out(admins.map(tell).collect()).await;
+        let aside = aside.display().to_string();
+        let of = |(platform, access): (&'static str, &PlatformAccess)| {
+            let told = access.language.words().database_damaged(&aside);
+            let tell = |admin: &String| notice(&Conversation::new(platform, admin.clone()), told.clone());
+            access.allow_admin_from.iter().map(tell).collect::<Vec<_>>()
+        };
+        // A direct chat on DingTalk has an id of its own.
+        let platforms = self.config.platforms().filter(|(platform, _)| *platform != "dingtalk");
+        let notices = platforms.flat_map(of).collect();
+        self.carry_out(notices).await;
     }
 
     pub(super) async fn tell_done(&mut self, origin: &Origin, report: &HandoffReport) {
@@ -80,8 +93,17 @@ impl Daemon {
                 self.respond(*client, id.clone(), Ok(report));
             }
             Origin::Chat(by) => {
-                let done = text::handoff_done(report);
-                self.tell_chat(by, &report.kind, done).await;
+                let done = Done {
+                    kind: &report.kind,
+                    from: &report.from.version,
+                    to: &report.to.version,
+                    pid: report.pid,
+                    turns: report.turns_carried,
+                    blackout_us: report.blackout_us,
+                    is_dry_run: report.dry_run,
+                };
+                let told = self.gateway.words(&by.conversation).handoff_done(&done);
+                self.tell_chat(by, &report.kind, told).await;
             }
             Origin::Signal { .. } => {}
         }
@@ -97,7 +119,10 @@ impl Daemon {
                 self.respond(*client, id.clone(), Err(error));
             }
             Origin::Chat(by) => {
-                let told = text::handoff_failed(pending.kind_name(), reason, &self.image.id);
+                let told = {
+                    let words = self.gateway.words(&by.conversation);
+                    words.handoff_failed(pending.kind_name(), reason, &self.image.id.version)
+                };
                 self.tell_chat(by, pending.kind_name(), told).await;
             }
             Origin::Signal { .. } => {}
@@ -111,7 +136,7 @@ impl Daemon {
                 self.respond(*client, id.clone(), Err(error));
             }
             Origin::Chat(by) => {
-                let told = text::handoff_stopped(pending.kind_name(), why);
+                let told = self.gateway.words(&by.conversation).handoff_stopped(pending.kind_name(), why);
                 self.tell_chat(by, pending.kind_name(), told).await;
             }
             Origin::Signal { .. } => {}
@@ -119,13 +144,16 @@ impl Daemon {
     }
 
     /// A request that was not taken up at all.
-    pub(super) async fn refuse(&mut self, origin: &Origin, code: i64, why: String) {
-        tracing::warn!(who = origin.who(), via = origin.way(), why, "refused a handoff");
+    pub(super) async fn refuse(&mut self, origin: &Origin, why: &Busy) {
+        tracing::warn!(who = origin.who(), via = origin.way(), %why, "refused a handoff");
         match origin {
             Origin::Control { client, id, .. } => {
-                self.respond(*client, id.clone(), Err(ErrorObject::new(code, why)));
+                self.respond(*client, id.clone(), Err(ErrorObject::new(proto::BUSY, why.to_string())));
             }
-            Origin::Chat(by) => self.carry_out(vec![notice(&by.conversation, format!("⏳ Not now: {why}."))]).await,
+            Origin::Chat(by) => {
+                let told = self.gateway.words(&by.conversation).not_now(why);
+                self.carry_out(vec![notice(&by.conversation, told)]).await;
+            }
             Origin::Signal { .. } => {}
         }
     }
@@ -143,7 +171,7 @@ impl Daemon {
             started_at: self.process_started_at,
             image_started_at: self.image_started_at,
             phase: self.phase(),
-            waiting_for: self.waiting_for(),
+            waiting_for: self.waiting_for().map(|wait| wait.to_string()),
             home: self.home.path().display().to_string(),
             platforms: self
                 .links
@@ -185,48 +213,59 @@ impl Daemon {
     }
 
     /// The answer to `/status` and its relatives.
-    pub(super) fn describe(&self, what: Describe) -> String {
-        let version = format!("hermes {} (generation {})", self.image.id.version, self.generation);
+    pub(super) fn describe(&self, what: Describe, conversation: &Conversation) -> String {
+        let words = self.gateway.words(conversation);
+        let (version, generation) = (self.image.id.version.as_str(), self.generation.0);
         let agents = || {
             let lines = self.agent_statuses().into_iter().map(|agent| {
-                let title = agent.title.map_or(String::new(), |title| format!(" ({title})"));
-                let turns = text::counted(agent.turns.len(), "turn");
-                let error = agent.error.map_or(String::new(), |error| format!(": {error}"));
-                format!("agent {}{title}: {}, {turns}{error}", agent.name, agent.state)
+                let AgentStatus { name, state, title, error, turns, .. } = &agent;
+                let (title, error) = (title.as_deref(), error.as_deref());
+                words.agent_line(&AgentState { name, title, state, turns: turns.len(), error })
             });
             lines.collect::<Vec<_>>().join("\n")
         };
         let platforms = || {
-            let lines = self.links.iter().map(|(name, (link, _))| format!("platform {name}: {}", link_words(link)));
-            lines.chain(["platform local: connected".to_owned()]).collect::<Vec<_>>().join("\n")
+            let line = |name: &str, link: &LinkState| {
+                let next = match link {
+                    LinkState::Retrying { next_attempt_at, .. } => next_attempt_at.since(UnixMillis::now()),
+                    _ => Duration::ZERO,
+                };
+                words.platform_line(name, link, next)
+            };
+            let lines = self.links.iter().map(|(name, (link, _))| line(name.as_str(), link));
+            lines.chain([line(local::PLATFORM, &LinkState::Connected)]).collect::<Vec<_>>().join("\n")
         };
         match what {
             Describe::Version => {
-                let digest = self.image.id.sha256.get(..12).unwrap_or("not yet known");
-                format!("{version}\nsha256 {digest}")
+                let digest = self.image.id.sha256.get(..12).unwrap_or(words.digest_unknown());
+                format!("{}\nsha256 {digest}", words.version(version, generation))
             }
             Describe::Agents => agents(),
             Describe::Platforms => platforms(),
             Describe::Status => {
-                let up = UnixMillis::now().since(self.process_started_at).as_secs();
-                let queued = text::counted(self.gateway.turns_queued(), "message");
-                let phase = self.phase_in_words();
-                let pid = std::process::id();
-                format!("{version}, PID {pid}, up {up} s, {phase}\n{}\n{}\n{queued} waiting", platforms(), agents())
+                let state = State {
+                    version,
+                    generation,
+                    pid: std::process::id(),
+                    up: UnixMillis::now().since(self.process_started_at),
+                    phase: &self.phase(),
+                    waiting: self.waiting_for(),
+                };
+                [words.state(&state), platforms(), agents(), words.queued(self.gateway.turns_queued())].join("\n")
             }
         }
     }
 
     /// The text that `systemctl status` shows.
     pub(super) fn status_line(&self) -> String {
-        let turns = text::counted(self.gateway.turns_in_flight(), "turn");
+        let turns = counted(self.gateway.turns_in_flight(), "turn");
         format!("{} generation {}, {}, {turns} running", self.image.id.version, self.generation, self.phase_in_words())
     }
 
     /// What the handoff under way waits for, once that takes long.
-    fn waiting_for(&self) -> Option<String> {
+    fn waiting_for(&self) -> Option<Wait> {
         match &self.swap {
-            Swap::Preparing(pending) => pending.waiting.as_ref().map(ToString::to_string),
+            Swap::Preparing(pending) => pending.waiting.as_ref().map(Waiting::wait),
             Swap::Idle => None,
         }
     }
@@ -247,7 +286,8 @@ impl Daemon {
 
     fn gateway_state(&self) -> state_file::Phase {
         // After every start and handoff a link is made anew for a moment, which is no trouble.
-        let fine = |link: &LinkState| matches!(link, LinkState::Connected | LinkState::Connecting);
+        // One that is paused was meant to be.
+        let fine = |link: &LinkState| matches!(link, LinkState::Connected | LinkState::Connecting | LinkState::Paused);
         let trouble = self.links.values().any(|(link, _)| !fine(link))
             || self.gateway.agents().any(|(_, view, _)| matches!(view, AgentView::Down { .. }));
         match &self.swap {
@@ -377,15 +417,7 @@ fn platform_state((link, updated_at): &(LinkState, UnixMillis)) -> PlatformState
     }
 }
 
-fn link_words(link: &LinkState) -> String {
-    match link {
-        LinkState::Connecting => "connecting".to_owned(),
-        LinkState::Connected => "connected".to_owned(),
-        LinkState::Paused => "paused".to_owned(),
-        LinkState::Retrying { error_code, error_message, next_attempt_at } => {
-            let wait = next_attempt_at.since(UnixMillis::now()).as_secs();
-            format!("retrying in {wait} s ({error_code}: {error_message})")
-        }
-        LinkState::Fatal { error_code, error_message } => format!("given up ({error_code}: {error_message})"),
-    }
+/// `1 turn`, `3 turns`.
+fn counted(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }

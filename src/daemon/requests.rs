@@ -1,5 +1,6 @@
 //! Serving the control socket.
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -14,6 +15,7 @@ use crate::jsonrpc::{ErrorObject, RequestId};
 use crate::report::Chain;
 use crate::store::Accepted;
 use crate::update::{Check, UpdateError};
+use crate::words::Found;
 
 /// Handoffs that `status` tells.
 const HISTORY: u32 = 10;
@@ -40,9 +42,22 @@ impl Daemon {
                 Ok(Value::Null)
             }
             proto::UPDATE_CHECK => return self.check(CheckFor::Client(client, id)).await,
-            proto::CHAT_OPEN => read(params)
-                .and_then(|params: ChatOpenParams| self.local.open(client, peer, params))
-                .map(|opened| serde_json::to_value(opened).expect("plain data serialises")),
+            proto::PLATFORM_PAUSE | proto::PLATFORM_RESUME => match read(params) {
+                Ok(params) => to_value(self.pause_for_client(params, method == proto::PLATFORM_PAUSE).await),
+                Err(error) => Err(error),
+            },
+            proto::PAIRING_LIST => to_value(Ok(self.pairings())),
+            proto::PAIRING_APPROVE => match read(params) {
+                Ok(params) => to_value(self.approve(params).await),
+                Err(error) => Err(error),
+            },
+            proto::PAIRING_REVOKE => match read(params) {
+                Ok(params) => to_value(self.revoke(params).await),
+                Err(error) => Err(error),
+            },
+            proto::CHAT_OPEN => {
+                read(params).and_then(|params: ChatOpenParams| to_value(self.local.open(client, peer, params)))
+            }
             proto::CHAT_SEND => return self.chat_send(client, peer, id, params).await,
             _ => Err(ErrorObject::new(ErrorObject::METHOD_NOT_FOUND, format!("there is no method '{method}'"))),
         };
@@ -104,17 +119,14 @@ impl Daemon {
                 self.respond(client, id, outcome);
             }
             CheckFor::Chat(conversation) => {
-                let text = match outcome {
-                    Ok(Check::Available { version, .. }) => {
-                        format!("{version} is available; {running} runs. /update installs it.")
-                    }
-                    Ok(Check::FailedBefore { version, reason }) => {
-                        format!("{}. {running} runs.", UpdateError::FailedBefore { version, reason })
-                    }
-                    Ok(Check::UpToDate { .. }) => format!("{running} is the newest release."),
-                    Err(error) => format!("❌ Cannot look for releases: {}", Chain(&error)),
+                let found = match outcome {
+                    Ok(Check::Available { version, .. }) => Found::Newer(version.to_string()),
+                    Ok(Check::FailedBefore { version, reason }) => Found::FailedBefore(version.to_string(), reason),
+                    Ok(Check::UpToDate { .. }) => Found::Nothing,
+                    Err(error) => Found::Unknown(Chain(&error).to_string()),
                 };
-                self.carry_out(vec![notice(&conversation, text)]).await;
+                let told = self.gateway.words(&conversation).found(&found, &running);
+                self.carry_out(vec![notice(&conversation, told)]).await;
             }
         }
     }
@@ -132,6 +144,10 @@ fn found(running: String, check: Check) -> UpdateCheck {
         }
         Check::UpToDate { .. } => nothing,
     }
+}
+
+fn to_value<T: Serialize>(answer: Result<T, ErrorObject>) -> Result<Value, ErrorObject> {
+    answer.map(|answer| serde_json::to_value(answer).expect("plain data serialises"))
 }
 
 fn read<T: DeserializeOwned>(params: Value) -> Result<T, ErrorObject> {

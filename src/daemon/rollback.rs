@@ -19,11 +19,11 @@ use super::state::{Note, Origin, Passport};
 use super::swap::{Candidate, Pending, Swap};
 use crate::clock::UnixMillis;
 use crate::control::proto::{self, HandoffKind, Image};
-use crate::gateway::text;
 use crate::handoff::{Phase, Timeline, way_back};
 use crate::jsonrpc::ErrorObject;
 use crate::report::Chain;
 use crate::store::{HandoffRecord, Store};
+use crate::words::{Back, Language, Words};
 
 /// Where the store keeps the [`Note`].
 const NOTE: &str = "handoff";
@@ -126,9 +126,9 @@ impl Daemon {
         }
         let reason = came_back.or(slot_reason);
         if same && reason.is_none() {
-            let told = text::restarted_anew(&note.kind, std::process::id());
+            let told = |words: &dyn Words| words.restarted_anew(&note.kind, std::process::id());
             self.record_note(&note, "the process was killed on the way and started anew", Vec::new()).await;
-            self.tell_origin(&note.origin, &note.kind, Err(told)).await;
+            self.tell_origin(&note.origin, &note.kind, false, told).await;
             return self.forget_note();
         }
         if note.stopped && reason.is_none() {
@@ -171,9 +171,10 @@ impl Daemon {
             "the new image did not stay, the previous one is back"
         );
         self.record_note(&note, &format!("rolled back: {reason}"), phases_us).await;
-        let turns = self.gateway.turns_in_flight();
-        let told = text::came_back(&note.kind, &note.to, reason, &self.image.id, std::process::id(), turns);
-        self.tell_origin(&note.origin, &note.kind, Err(told)).await;
+        let (turns, running) = (self.gateway.turns_in_flight(), self.image.id.version.clone());
+        let (failed, pid) = (&note.to.version, std::process::id());
+        let back = Back { kind: &note.kind, failed, reason, running: &running, pid, turns };
+        self.tell_origin(&note.origin, &note.kind, false, |words| words.came_back(&back)).await;
         self.forget_note();
     }
 
@@ -182,8 +183,9 @@ impl Daemon {
         tracing::warn!(version = note.to.version, "an update goes on in a new process");
         // Also if it was told that the update is done: that word may have died with the process. A stop is no failure.
         if !(note.told && note.stopped) {
-            let told = text::updated_anew(&note.from, &note.to, std::process::id());
-            self.tell_origin(&note.origin, &note.kind, Ok(told)).await;
+            let (from, to) = (&note.from.version, &note.to.version);
+            let told = |words: &dyn Words| words.updated_anew(from, to, std::process::id());
+            self.tell_origin(&note.origin, &note.kind, true, told).await;
         }
         self.probation = Some(Probation::anew(&note, self.config.gateway.probation));
         self.probe();
@@ -219,14 +221,18 @@ impl Daemon {
     }
 
     /// The last word to whoever asked: a control client that is still there, or the chat.
-    async fn tell_origin(&mut self, origin: &Origin, kind: &str, told: Result<String, String>) {
-        match (origin, told) {
+    async fn tell_origin(&mut self, origin: &Origin, kind: &str, went_well: bool, told: impl Fn(&dyn Words) -> String) {
+        match origin {
             // Who updated successfully was not carried, or was answered.
-            (Origin::Control { client, id, .. }, Err(told)) => {
+            Origin::Control { client, id, .. } if !went_well => {
+                let told = told(Language::En.words());
                 self.respond(*client, id.clone(), Err(ErrorObject::new(proto::HANDOFF_FAILED, told)));
             }
-            (Origin::Chat(by), Ok(told) | Err(told)) => self.tell_chat(by, kind, told).await,
-            (Origin::Control { .. }, Ok(_)) | (Origin::Signal { .. }, _) => {}
+            Origin::Chat(by) => {
+                let told = told(self.gateway.words(&by.conversation));
+                self.tell_chat(by, kind, told).await;
+            }
+            Origin::Control { .. } | Origin::Signal { .. } => {}
         }
     }
 

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use super::keeper::Keeper;
 use super::outlet::Outlet;
 use super::probation::Probation;
 use super::pulse::Pulse;
-use super::state::{CheckFor, ControlRequest, Stash};
+use super::state::{CheckFor, ControlRequest, Stash, platform_fd};
 use super::swap::{RunningImage, Step, Swap};
 use super::{DaemonError, RunOptions, boot, report};
 use crate::agent::{AgentCommand, AgentEvent, AgentHandle};
@@ -66,6 +67,8 @@ pub(super) struct Daemon {
     pub(super) image_started_at: UnixMillis,
     pub(super) gateway: Gateway,
     pub(super) local: Local,
+    /// The platforms that are held back, configured or not.
+    pub(super) paused: BTreeSet<PlatformName>,
     pub(super) links: BTreeMap<PlatformName, (LinkState, UnixMillis)>,
     pub(super) agents: BTreeMap<AgentName, Outlet<AgentHandle>>,
     pub(super) platforms: BTreeMap<PlatformName, Outlet<PlatformHandle>>,
@@ -343,7 +346,18 @@ impl Daemon {
                 self.links.insert(platform, (state, UnixMillis::now()));
                 self.write_state_file();
             }
-            PlatformEvent::Drained { .. } | PlatformEvent::Frozen { .. } | PlatformEvent::Stopped { .. } => {}
+            PlatformEvent::Keep { platform, name, fd } => {
+                let name = platform_fd(&platform, &name);
+                match fd {
+                    Some(fd) => self.keeper.renew(name, fd.as_fd()),
+                    None => self.keeper.forget([name]),
+                }
+            }
+            // Of a freeze that was given up.
+            PlatformEvent::Drained { .. }
+            | PlatformEvent::Frozen { .. }
+            | PlatformEvent::FreezeFailed { .. }
+            | PlatformEvent::Stopped { .. } => {}
         }
     }
 
@@ -398,13 +412,14 @@ impl Daemon {
         self.agents.retain(|_, outlet| !outlet.is_over());
         self.platforms.retain(|_, outlet| !outlet.is_over());
         let drain = self.config.gateway.restart_drain_timeout;
-        if self.died.is_none() && self.unit.stops_for_a_restart() {
+        let for_a_restart = self.died.is_none() && self.unit.stops_for_a_restart();
+        if for_a_restart {
             self.leave_agents().await;
         } else {
             self.stop_agents().await;
         }
         for outlet in self.platforms.values_mut() {
-            outlet.put(PlatformCommand::Stop { drain });
+            outlet.put(PlatformCommand::Stop { drain, for_a_restart });
         }
         self.control.put(ControlCommand::Stop { drain });
         self.held = true;

@@ -201,6 +201,9 @@ pub(super) struct ControlEntry {
 pub(super) struct PlatformEntry {
     pub(super) name: PlatformName,
     pub(super) state: Value,
+    /// What comes along, under [`platform_fd`].
+    #[serde(default)]
+    pub(super) fds: Vec<String>,
 }
 
 /// What arrived while everything was held, to be handled by whoever serves next, each kind in its order.
@@ -254,6 +257,11 @@ pub(super) fn client_fd(client: ClientId) -> FdName {
 /// The recovery log of an agent.
 pub(super) fn agent_log_fd(agent: &AgentName) -> FdName {
     FdName::new(&format!("agent.{agent}.log"))
+}
+
+/// What a platform calls `what`.
+pub(super) fn platform_fd(platform: &PlatformName, what: &str) -> FdName {
+    FdName::new(&format!("platform.{platform}.{what}"))
 }
 
 /// The stdin, stdout and pidfd of an agent.

@@ -13,7 +13,7 @@ use super::rollback::put_note;
 use super::run::Daemon;
 use super::state::{CheckFor, Origin, PASSPORT, Passport, VERSION};
 use crate::clock::UnixMillis;
-use crate::control::proto::{self, HandoffKind, HandoffReport, Image, Progress};
+use crate::control::proto::{self, HandoffKind, HandoffReport, Image};
 use crate::fault::{self, Point};
 use crate::handoff::preflight::{self, CheckReport, PreflightError};
 use crate::handoff::reexec::reexec;
@@ -24,6 +24,7 @@ use crate::report::Chain;
 use crate::store::HandoffRecord;
 use crate::telemetry::lifecycle;
 use crate::update::{Check, StageProgress, StagedImage, UpdateError, Versions};
+use crate::words::{Busy, Language};
 
 /// The kind of a handoff that leads back from an update that did not prove itself.
 pub(super) const ROLLBACK: &str = "rollback";
@@ -69,7 +70,7 @@ pub(super) struct Candidate {
 #[derive(Debug)]
 pub(super) enum Step {
     /// A download goes on.
-    Progress(Progress),
+    Progress(StageProgress),
     /// A release is staged and verified, or was refused.
     Staged(Result<StagedImage, UpdateError>),
     /// The preflight is over.
@@ -114,24 +115,22 @@ impl Daemon {
             // Whoever is told what it waits for may have no patience. `drain` looks at it.
             let hurries = force && pending.timeline.phase() == Phase::Drain;
             pending.force |= hurries;
-            let told = format!(
-                "{} {} asked for by {} is under way ({}, {} s){}",
-                if pending.kind_name() == "update" { "an" } else { "a" },
-                pending.kind_name(),
-                pending.origin.who(),
-                pending.timeline.phase(),
-                UnixMillis::now().since(pending.started_at).as_secs(),
-                if hurries { ", and waits for nothing any more" } else { "" },
-            );
-            self.refuse(&origin, proto::BUSY, told).await;
+            let busy = Busy::UnderWay {
+                kind: pending.kind_name(),
+                who: pending.origin.who(),
+                phase: pending.timeline.phase().as_str(),
+                secs: UnixMillis::now().since(pending.started_at).as_secs(),
+                hurries,
+            };
+            self.refuse(&origin, &busy).await;
             return;
         }
         // So that no execve comes before the record of the last one is on disk.
         self.close_books().await;
         // It cannot be frozen any more; it has seconds.
         if let Some(agent) = self.agents.keys().find(|agent| !self.config.agents.contains_key(agent)) {
-            let told = format!("agent '{agent}' is no longer configured and is being stopped; try again in a moment");
-            self.refuse(&origin, proto::BUSY, told).await;
+            let busy = Busy::AgentLeaves(agent.to_string());
+            self.refuse(&origin, &busy).await;
             return;
         }
         self.settle_probation().await;
@@ -176,7 +175,10 @@ impl Daemon {
 
     pub(super) async fn step(&mut self, step: Step) {
         match step {
-            Step::Progress(progress) => self.tell_progress(progress).await,
+            Step::Progress(at) => {
+                let (step, done_bytes) = releases::progress(&at);
+                self.tell_progress(at.phase(), &step, done_bytes).await;
+            }
             Step::Staged(Ok(StagedImage { version, sha256, file, is_new, .. })) => {
                 fault::at(Point::Staged);
                 let id = Image { version: version.to_string(), sha256 };
@@ -242,7 +244,7 @@ impl Daemon {
         tokio::spawn(async move {
             let progress = steps.clone();
             // A report that finds no room is superseded by the next one.
-            let tell = |at: StageProgress| drop(progress.try_send(Step::Progress(releases::progress(at))));
+            let tell = |at: StageProgress| drop(progress.try_send(Step::Progress(at)));
             let staged = releases.stage(&want, tell).await;
             drop(steps.send(Step::Staged(staged)).await);
         });
@@ -420,12 +422,16 @@ impl Daemon {
         let Swap::Preparing(pending) = std::mem::replace(&mut self.swap, Swap::Idle) else { return };
         self.forget_note();
         tracing::info!(version = self.image.id.version, "there is nothing newer");
-        let (told, kind) = (format!("{} is the newest release.", self.image.id.version), pending.kind_name());
+        let (running, kind) = (self.image.id.version.clone(), pending.kind_name());
         match pending.origin {
             Origin::Control { client, id, .. } => {
+                let told = Language::En.words().is_newest(&running);
                 self.respond(client, id, Err(ErrorObject::new(proto::UP_TO_DATE, told)));
             }
-            Origin::Chat(by) => self.tell_chat(&by, kind, told).await,
+            Origin::Chat(by) => {
+                let told = self.gateway.words(&by.conversation).is_newest(&running);
+                self.tell_chat(&by, kind, told).await;
+            }
             Origin::Signal { .. } => {}
         }
         self.write_state_file();

@@ -3,11 +3,11 @@
 //! A text that begins with `/` and a word that is no command here goes to the agent, which may have commands of its
 //! own.
 
-use super::{Describe, Effect, Gateway, Requester, notice, text};
+use super::{Describe, Effect, Gateway, Requester, asked, notice};
 use crate::agent::AgentCommand;
 use crate::chat::Inbound;
 use crate::control::proto::HandoffKind;
-use crate::id::{AgentName, TurnId};
+use crate::id::{AgentName, PlatformName, TurnId};
 
 /// A command, read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,8 +49,21 @@ pub enum ChatCommand {
     Revert,
     /// `/update VERSION`.
     UpdateTo(String),
+    /// `/platform list`.
+    PlatformList,
+    /// `/platform pause NAME [here]`.
+    PlatformPause {
+        /// Which.
+        name: String,
+        /// Also if it is the platform on which this is said.
+        here: bool,
+    },
+    /// `/platform resume NAME`.
+    PlatformResume(String),
     /// A known command with arguments that it does not take; the text is its usage.
     Misused(&'static str),
+    /// A known command with too many arguments.
+    Surplus,
 }
 
 impl ChatCommand {
@@ -58,6 +71,9 @@ impl ChatCommand {
     pub fn parse(text: &str) -> Option<Self> {
         let mut words = text.strip_prefix('/')?.split_whitespace();
         let name = words.next()?.to_ascii_lowercase();
+        if name == "platform" {
+            return Some(Self::platform(&words.collect::<Vec<_>>()));
+        }
         let argument = words.next().map(str::to_owned);
         let surplus = words.next().is_some();
         let command = match (name.as_str(), argument.as_deref()) {
@@ -90,14 +106,32 @@ impl ChatCommand {
             ("reload", Some(_)) => Self::Misused("/reload"),
             _ => return None,
         };
-        Some(if surplus { Self::Misused("one argument at most; see /help") } else { command })
+        Some(if surplus { Self::Surplus } else { command })
+    }
+
+    fn platform(words: &[&str]) -> Self {
+        match *words {
+            ["list"] => Self::PlatformList,
+            ["pause", name] => Self::PlatformPause { name: name.to_owned(), here: false },
+            ["pause", name, "here"] => Self::PlatformPause { name: name.to_owned(), here: true },
+            ["resume", name] => Self::PlatformResume(name.to_owned()),
+            _ => Self::Misused("/platform list | pause NAME | resume NAME"),
+        }
     }
 
     /// Whether only admins may use it.
     pub fn needs_admin(&self) -> bool {
         matches!(
             self,
-            Self::Restart { .. } | Self::Reload | Self::Update | Self::UpdateCheck | Self::UpdateTo(_) | Self::Revert
+            Self::Restart { .. }
+                | Self::Reload
+                | Self::Update
+                | Self::UpdateCheck
+                | Self::UpdateTo(_)
+                | Self::Revert
+                | Self::PlatformList
+                | Self::PlatformPause { .. }
+                | Self::PlatformResume(_)
         )
     }
 }
@@ -105,23 +139,29 @@ impl ChatCommand {
 impl Gateway {
     pub(super) fn command(&mut self, command: ChatCommand, turn: TurnId, inbound: &Inbound, out: &mut Vec<Effect>) {
         let conversation = &inbound.conversation;
+        let words = self.words(conversation);
         if command.needs_admin() && !self.access.is_admin(inbound) {
             tracing::warn!(%conversation, sender = inbound.sender.id, "refused an admin command");
-            out.push(notice(conversation, text::not_admin()));
+            out.push(notice(conversation, words.not_admin()));
             return;
         }
         let describe = |what| Effect::Describe(conversation.clone(), what);
-        let handoff = |kind, force| {
-            let by = Requester { conversation: conversation.clone(), turn, sender: inbound.sender.clone() };
-            Effect::Handoff { kind, force, by }
-        };
+        let by = || Requester { conversation: conversation.clone(), turn, sender: inbound.sender.clone() };
+        let handoff = |kind, force| Effect::Handoff { kind, force, by: by() };
+        let pause =
+            |name: String, pause, here| Effect::Pause { platform: PlatformName::new(name), pause, here, by: by() };
         match command {
-            ChatCommand::Help => out.push(notice(conversation, text::help())),
+            ChatCommand::Help => out.push(notice(conversation, words.help())),
             ChatCommand::Status => out.push(describe(Describe::Status)),
             ChatCommand::Version => out.push(describe(Describe::Version)),
             ChatCommand::Agents => out.push(describe(Describe::Agents)),
-            ChatCommand::Platforms => out.push(describe(Describe::Platforms)),
-            ChatCommand::Whoami => out.push(notice(conversation, text::whoami(inbound, self.access.is_admin(inbound)))),
+            ChatCommand::Platforms | ChatCommand::PlatformList => out.push(describe(Describe::Platforms)),
+            ChatCommand::PlatformPause { name, here } => out.push(pause(name, true, here)),
+            ChatCommand::PlatformResume(name) => out.push(pause(name, false, false)),
+            ChatCommand::Whoami => {
+                let (who, is_admin) = (&inbound.sender, self.access.is_admin(inbound));
+                out.push(notice(conversation, words.whoami(&who.name, &who.id, is_admin, conversation)));
+            }
             ChatCommand::New(agent) => self.new_session(agent.map(AgentName::new), inbound, out),
             ChatCommand::Stop => self.stop_turn(inbound, out),
             ChatCommand::Retry => self.retry(turn, inbound, out),
@@ -135,21 +175,24 @@ impl Gateway {
                 out.push(handoff(HandoffKind::Update { version: Some(version), dry_run: false }, false));
             }
             ChatCommand::UpdateCheck => out.push(Effect::CheckUpdate(conversation.clone())),
-            ChatCommand::Misused(usage) => out.push(notice(conversation, text::usage(usage))),
+            ChatCommand::Misused(usage) => out.push(notice(conversation, words.usage(usage))),
+            ChatCommand::Surplus => out.push(notice(conversation, words.one_argument())),
         }
     }
 
     fn new_session(&mut self, agent: Option<AgentName>, inbound: &Inbound, out: &mut Vec<Effect>) {
         let conversation = &inbound.conversation;
+        let words = self.words(conversation);
         if let Some(agent) = &agent
             && !self.agents.contains_key(agent)
         {
-            out.push(notice(conversation, text::unknown_agent(agent, self.agents.keys())));
+            let known: Vec<&str> = self.agents.keys().map(AgentName::as_str).collect();
+            out.push(notice(conversation, words.unknown_agent(agent.as_str(), &known)));
             return;
         }
         let talk = self.talk(conversation);
         if talk.running.is_some() {
-            out.push(notice(conversation, text::new_while_running()));
+            out.push(notice(conversation, words.new_while_running()));
             return;
         }
         if let Some(agent) = agent {
@@ -158,19 +201,20 @@ impl Gateway {
         talk.session = None;
         talk.last_text = None;
         out.push(Effect::Session(talk.row()));
-        out.push(notice(conversation, text::new_session(&talk.agent)));
+        out.push(notice(conversation, words.new_session(talk.agent.as_str())));
         let conversation = conversation.clone();
         self.start(&conversation, out);
     }
 
     fn stop_turn(&mut self, inbound: &Inbound, out: &mut Vec<Effect>) {
+        let words = self.words(&inbound.conversation);
         let talk = self.talk(&inbound.conversation);
         match &talk.running {
             // The end of the turn says that it was stopped.
             Some(running) => {
                 out.push(Effect::Agent(talk.agent.clone(), AgentCommand::Cancel { turn: running.turn }));
             }
-            None => out.push(notice(&inbound.conversation, text::nothing_to_stop())),
+            None => out.push(notice(&inbound.conversation, words.nothing_to_stop())),
         }
     }
 
@@ -181,14 +225,19 @@ impl Gateway {
                 out.push(Effect::Requeue(turn, text.clone()));
                 self.enqueue(turn, &inbound.conversation, text, out);
             }
-            None => out.push(notice(&inbound.conversation, text::nothing_to_retry())),
+            None => out.push(notice(&inbound.conversation, self.words(&inbound.conversation).nothing_to_retry())),
         }
     }
 
     fn answer_ask(&mut self, which: Option<&str>, approve: bool, inbound: &Inbound, out: &mut Vec<Effect>) {
+        let words = self.words(&inbound.conversation);
+        let no_such_option = |ask: &super::Ask| {
+            let offered = asked(words, false, &ask.title, &ask.options);
+            notice(&inbound.conversation, format!("{}\n{offered}", words.no_such_option()))
+        };
         let talk = self.talk(&inbound.conversation);
         let Some(ask) = talk.asks.front() else {
-            out.push(notice(&inbound.conversation, text::nothing_to_answer()));
+            out.push(notice(&inbound.conversation, words.nothing_to_answer()));
             return;
         };
         let option = match which {
@@ -197,18 +246,18 @@ impl Gateway {
             Some(number) => {
                 let chosen = number.parse::<usize>().ok().and_then(|n| ask.options.get(n.checked_sub(1)?));
                 let Some(option) = chosen.filter(|option| option.allows() == approve) else {
-                    out.push(notice(&inbound.conversation, text::no_such_option(&ask.title, &ask.options)));
+                    out.push(no_such_option(ask));
                     return;
                 };
                 Some(option)
             }
         };
         if approve && option.is_none() {
-            out.push(notice(&inbound.conversation, text::no_such_option(&ask.title, &ask.options)));
+            out.push(no_such_option(ask));
             return;
         }
         let answer = AgentCommand::Permission { request: ask.request, option: option.map(|o| o.id.clone()) };
-        let said = text::answered(&ask.title, option.map(|o| o.name.as_str()));
+        let said = words.answered(&ask.title, option.map(|o| o.name.as_str()));
         talk.asks.pop_front();
         out.push(Effect::Agent(talk.agent.clone(), answer));
         out.push(notice(&inbound.conversation, said));

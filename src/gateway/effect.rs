@@ -4,10 +4,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::agent::AgentCommand;
-use crate::chat::{Conversation, Outbound, ReplyEnd, Sender};
+use crate::chat::{Conversation, Notice, Outbound, ReplyEnd, Sender};
 use crate::control::proto::HandoffKind;
-use crate::id::{AgentName, TurnId};
-use crate::store::SessionRow;
+use crate::id::{AgentName, PlatformName, TurnId};
+use crate::store::{Change, SessionRow};
 
 /// One thing to do.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub enum Effect {
     /// Show something in a chat that a kill may cost: a piece of a reply, which comes again with the whole.
     Show(Outbound),
     /// Show a message of its own, which no kill may cost.
-    Notice(Conversation, String),
+    Notice(Conversation, Notice),
     /// Record that a turn is given to an agent, and begin the reply to it.
     Start(TurnId, Conversation),
     /// Record that a turn is over, and end the reply to it.
@@ -37,6 +37,19 @@ pub enum Effect {
     Requeue(TurnId, String),
     /// Record the session of a conversation.
     Session(SessionRow),
+    /// Record something else.
+    Record(Change),
+    /// Hold a platform back, or let it go on. The message that asked for it is dealt with after that.
+    Pause {
+        /// Which.
+        platform: PlatformName,
+        /// Whether it is held back.
+        pause: bool,
+        /// Even if it is the one on which this is asked.
+        here: bool,
+        /// Who asked.
+        by: Requester,
+    },
     /// Replace the image. The message that asked for it is dealt with once that is noted: after a kill between the two
     /// nobody would tell how it ended.
     Handoff {
@@ -66,10 +79,10 @@ pub enum Describe {
     Platforms,
 }
 
-/// Who asked for a handoff in a chat.
+/// Who asked for something in a chat.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Requester {
-    /// Where; told how it went.
+    /// Where; told what came of it.
     pub conversation: Conversation,
     /// The message that asked.
     pub turn: TurnId,

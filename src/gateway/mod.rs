@@ -14,7 +14,7 @@ mod access;
 mod command;
 mod conversation;
 mod effect;
-pub mod text;
+pub mod pairing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -25,14 +25,18 @@ pub use access::{Access, Allowed};
 pub use command::ChatCommand;
 use conversation::{Ask, Running, Talk, Waiting};
 pub use effect::{Describe, Effect, Requester};
-use text::Expired;
+use pairing::Knock;
 
-use crate::agent::{AgentCommand, AgentEvent, RecoveredPermission, RecoveredTurn, TurnOutcome, TurnUpdate};
-use crate::chat::{Conversation, Inbound, Outbound, ReplyEnd, ReplyStep};
+use crate::agent::{
+    AgentCommand, AgentEvent, PermissionOption, RecoveredPermission, RecoveredTurn, TurnOutcome, TurnUpdate,
+};
+use crate::chat::{Conversation, Inbound, Notice, Outbound, ReplyEnd, ReplyStep};
 use crate::clock::UnixMillis;
 use crate::config::DEFAULT_AGENT;
 use crate::id::{AgentName, TurnId};
 use crate::store::{OpenTurn, SessionRow};
+use crate::sys::random;
+use crate::words::{Answer, Expired, Languages, Words};
 
 /// Messages that may wait behind the running turn of one conversation.
 const QUEUE_LIMIT: usize = 32;
@@ -91,6 +95,7 @@ pub struct Gateway {
     turns: BTreeMap<TurnId, Conversation>,
     agents: BTreeMap<AgentName, AgentView>,
     strangers: BTreeSet<Conversation>,
+    languages: Languages,
     hold: bool,
 }
 
@@ -113,7 +118,17 @@ impl Gateway {
         let talks: BTreeMap<_, _> = state.talks.into_iter().map(|talk| (talk.conversation.clone(), talk)).collect();
         let turns =
             talks.values().filter_map(|talk| Some((talk.running.as_ref()?.turn, talk.conversation.clone()))).collect();
-        Self { access, talks, turns, agents, strangers: state.strangers, hold: false }
+        Self { access, talks, turns, agents, strangers: state.strangers, languages: Languages::default(), hold: false }
+    }
+
+    /// Speaks these languages from now on.
+    pub fn speaking(self, languages: Languages) -> Self {
+        Self { languages, ..self }
+    }
+
+    /// What is said in a conversation.
+    pub fn words(&self, conversation: &Conversation) -> &'static dyn Words {
+        self.languages.on(&conversation.platform)
     }
 
     /// Everything that must be carried over a handoff.
@@ -182,22 +197,45 @@ impl Gateway {
         let conversation = inbound.conversation.clone();
         if !self.access.may_talk(&inbound) {
             effects.push(Effect::Close(turn));
-            if self.strangers.len() < STRANGERS_LIMIT && self.strangers.insert(conversation.clone()) {
-                effects.push(notice(&conversation, text::stranger(&inbound.sender.id)));
-            }
-            return;
+            return self.turn_away(&inbound, effects);
         }
         match ChatCommand::parse(&inbound.text) {
             Some(command) => {
                 let at = effects.len();
                 self.command(command, turn, &inbound, effects);
-                if !matches!(effects.last(), Some(Effect::Handoff { .. })) {
+                if !matches!(effects.last(), Some(Effect::Handoff { .. } | Effect::Pause { .. })) {
                     // Before what is to be done: `/retry` makes it wait again.
                     effects.insert(at, Effect::Close(turn));
                 }
             }
             None => self.enqueue(turn, &conversation, inbound.text, effects),
         }
+    }
+
+    /// Somebody may not talk. In a group nothing is said of it: that would be a word to everyone there.
+    fn turn_away(&mut self, inbound: &Inbound, effects: &mut Vec<Effect>) {
+        if !inbound.is_direct {
+            return;
+        }
+        let (conversation, words) = (&inbound.conversation, self.words(&inbound.conversation));
+        let make = || random::bytes().ok().map(pairing::code);
+        match self.access.knock(inbound, UnixMillis::now(), make) {
+            Some(Knock::Code(code, changes)) => {
+                effects.extend(changes.into_iter().map(Effect::Record));
+                effects.push(notice(conversation, words.pairing_code(&code, conversation.platform.as_str())));
+            }
+            Some(Knock::Told) => {}
+            Some(Knock::Full) | None => {
+                if self.strangers.len() < STRANGERS_LIMIT && self.strangers.insert(conversation.clone()) {
+                    effects.push(notice(conversation, words.stranger(&inbound.sender.id)));
+                }
+            }
+        }
+    }
+
+    /// The gate, for whoever lets people in.
+    pub fn access(&mut self) -> &mut Access {
+        &mut self.access
     }
 
     /// A turn that the store has as not over although no image carried it: the previous process was killed.
@@ -209,17 +247,18 @@ impl Gateway {
             return;
         }
         let conversation = open.inbound.conversation.clone();
+        let words = self.words(&conversation);
         let stale = UnixMillis::now().since(open.received_at) > STALE;
         let told = if !self.access.may_talk(&open.inbound) {
             return effects.push(Effect::Close(open.turn));
         } else if open.running {
-            let end = ReplyEnd::Failed(text::interrupted().to_owned());
+            let end = ReplyEnd::Failed(words.interrupted().to_owned());
             self.talk(&conversation).last_text = Some(open.inbound.text);
             return effects.push(Effect::Finish { turn: open.turn, conversation, text: None, end });
         } else if ChatCommand::parse(&open.inbound.text).is_some() {
-            text::command_lost(&open.inbound.text)
+            words.command_lost(&open.inbound.text)
         } else if stale {
-            text::stale().to_owned()
+            words.stale().to_owned()
         } else {
             return self.inbound(open.turn, open.inbound, effects);
         };
@@ -234,6 +273,7 @@ impl Gateway {
     /// goes on. What the agent asked is asked once more: nobody knows whether the chat was told, and the agent waits.
     pub fn take_up(&mut self, open: OpenTurn, agent: AgentName, said: RecoveredTurn, effects: &mut Vec<Effect>) {
         let conversation = open.inbound.conversation;
+        let words = self.words(&conversation);
         let talk = self.talk(&conversation);
         talk.agent = agent;
         let answer_bytes = said.text.len() as u64;
@@ -247,7 +287,7 @@ impl Gateway {
         }
         effects.push(reply(&conversation, open.turn, ReplyStep::SoFar(said.text.clone())));
         for RecoveredPermission { request, title, options } in said.permissions {
-            effects.push(notice(&conversation, text::permission_open(&title, &options)));
+            effects.push(notice(&conversation, asked(words, true, &title, &options)));
             talk.asks.push_back(Ask::new(request, title, options));
         }
         self.turns.insert(open.turn, conversation);
@@ -275,13 +315,15 @@ impl Gateway {
                 talk.session = Some(session);
                 effects.push(Effect::Session(talk.row()));
                 if !kept {
-                    effects.push(notice(&talk.conversation, text::session_lost()));
+                    let conversation = talk.conversation.clone();
+                    effects.push(notice(&conversation, self.words(&conversation).session_lost()));
                 }
             }
             AgentEvent::Update { turn, update } => self.turn_update(turn, update, effects),
             AgentEvent::Permission { turn, request, title, options } => {
+                let Some(conversation) = self.turns.get(&turn) else { return };
+                effects.push(notice(conversation, asked(self.words(conversation), false, &title, &options)));
                 let Some(talk) = self.talk_of(turn) else { return };
-                effects.push(notice(&talk.conversation, text::permission(&title, &options)));
                 talk.asks.push_back(Ask::new(request, title, options));
             }
             AgentEvent::TurnEnded { turn, outcome, text } => self.turn_ended(turn, outcome, text, effects),
@@ -302,7 +344,8 @@ impl Gateway {
             while let Some(ask) = talk.asks.pop_front_if(|ask| now.since(ask.asked_at) >= ASK_MAX) {
                 let option = ask.first_of(&["reject_once", "reject_always"]).map(|option| option.id.clone());
                 let answer = AgentCommand::Permission { request: ask.request, option };
-                let told = text::permission_expired(&ask.title, Expired::Unanswered(ASK_MAX));
+                let words = self.languages.on(&talk.conversation.platform);
+                let told = words.permission_expired(&ask.title, Expired::Unanswered(ASK_MAX));
                 effects.push(Effect::Agent(talk.agent.clone(), answer));
                 effects.push(notice(&talk.conversation, told));
             }
@@ -315,7 +358,8 @@ impl Gateway {
             let Some(talk) = self.talks.values_mut().find(|talk| talk.runs(turn)) else { continue };
             talk.running = None;
             talk.asks.clear();
-            let (conversation, end) = (talk.conversation.clone(), ReplyEnd::Failed(text::stopping()));
+            let conversation = talk.conversation.clone();
+            let end = ReplyEnd::Failed(self.languages.on(&conversation.platform).stopping().to_owned());
             effects.push(Effect::Finish { turn, conversation, text: None, end });
         }
     }
@@ -344,14 +388,15 @@ impl Gateway {
 
     fn turn_ended(&mut self, turn: TurnId, outcome: TurnOutcome, text: String, effects: &mut Vec<Effect>) {
         let Some(conversation) = self.turns.remove(&turn) else { return };
+        let words = self.words(&conversation);
         let talk = self.talk(&conversation);
         talk.running = None;
         for ask in std::mem::take(&mut talk.asks) {
-            effects.push(notice(&conversation, text::permission_expired(&ask.title, Expired::TurnOver)));
+            effects.push(notice(&conversation, words.permission_expired(&ask.title, Expired::TurnOver)));
         }
         let end = match outcome {
             TurnOutcome::Ended { stop_reason } if stop_reason == "end_turn" => ReplyEnd::Complete,
-            TurnOutcome::Ended { stop_reason } => ReplyEnd::Failed(text::stop_reason(&stop_reason)),
+            TurnOutcome::Ended { stop_reason } => ReplyEnd::Failed(words.stop_reason(&stop_reason)),
             TurnOutcome::Cancelled => ReplyEnd::Stopped,
             TurnOutcome::Failed { reason } => ReplyEnd::Failed(reason),
         };
@@ -362,12 +407,13 @@ impl Gateway {
     fn agent_down(&mut self, agent: AgentName, reason: String, restart_in: Duration, effects: &mut Vec<Effect>) {
         let Some(view) = self.agents.get_mut(&agent) else { return };
         for talk in self.talks.values_mut().filter(|talk| talk.agent == agent) {
+            let words = self.languages.on(&talk.conversation.platform);
             // Its turn may go on with the next process.
             for ask in std::mem::take(&mut talk.asks) {
-                effects.push(notice(&talk.conversation, text::permission_expired(&ask.title, Expired::AgentEnded)));
+                effects.push(notice(&talk.conversation, words.permission_expired(&ask.title, Expired::AgentEnded)));
             }
             if !talk.queue.is_empty() && !std::mem::replace(&mut talk.told_down, true) {
-                effects.push(notice(&talk.conversation, text::agent_down(&agent, &reason, restart_in)));
+                effects.push(notice(&talk.conversation, words.agent_down(agent.as_str(), &reason, restart_in)));
             }
         }
         let wait_ms = i64::try_from(restart_in.as_millis()).unwrap_or(i64::MAX);
@@ -376,10 +422,11 @@ impl Gateway {
     }
 
     fn enqueue(&mut self, turn: TurnId, conversation: &Conversation, text: String, effects: &mut Vec<Effect>) {
+        let words = self.words(conversation);
         let talk = self.talk(conversation);
         if talk.queue.len() >= QUEUE_LIMIT {
             effects.push(Effect::Close(turn));
-            effects.push(notice(conversation, text::queue_full(QUEUE_LIMIT)));
+            effects.push(notice(conversation, words.queue_full(QUEUE_LIMIT)));
             return;
         }
         talk.queue.push_back(Waiting { turn, text });
@@ -388,7 +435,7 @@ impl Gateway {
             && !told
         {
             let wait = until.since(UnixMillis::now());
-            effects.push(notice(conversation, text::agent_down(&agent, reason, wait)));
+            effects.push(notice(conversation, words.agent_down(agent.as_str(), reason, wait)));
             self.talk(conversation).told_down = true;
         }
         self.start(conversation, effects);
@@ -416,7 +463,10 @@ impl Gateway {
             // Its session is that agent's own.
             talk.session = None;
             effects.push(Effect::Session(talk.row()));
-            effects.push(notice(conversation, text::agent_gone(&gone, &talk.agent)));
+            effects.push(notice(
+                conversation,
+                self.languages.on(&conversation.platform).agent_gone(gone.as_str(), talk.agent.as_str()),
+            ));
         }
         if !matches!(self.agents.get(&talk.agent), Some(AgentView::Ready { .. })) {
             return;
@@ -457,8 +507,20 @@ pub struct RunningTurn<'a> {
     pub answer_bytes: u64,
 }
 
-pub(crate) fn notice(conversation: &Conversation, text: impl Into<String>) -> Effect {
-    Effect::Notice(conversation.clone(), text.into())
+pub(crate) fn notice(conversation: &Conversation, notice: impl Into<Notice>) -> Effect {
+    Effect::Notice(conversation.clone(), notice.into())
+}
+
+/// What an agent asks, for people.
+fn asked(words: &dyn Words, again: bool, title: &str, options: &[PermissionOption]) -> String {
+    let answers: Vec<Answer<'_>> = (1..)
+        .zip(options)
+        .map(|(number, option)| {
+            let command = if option.allows() { "/approve" } else { "/deny" };
+            Answer { command: format!("{command} {number}"), name: &option.name }
+        })
+        .collect();
+    words.permission(again, title, &answers)
 }
 
 fn reply(conversation: &Conversation, turn: TurnId, step: ReplyStep) -> Effect {

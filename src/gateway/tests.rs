@@ -4,13 +4,28 @@ use super::*;
 use crate::agent::PermissionOption;
 use crate::chat::{OutboundContent, Sender};
 use crate::id::SessionId;
+use crate::words::Language;
 
 const ADMIN: &str = "1";
 const USER: &str = "2";
+const ADMIN_COMMANDS: [&str; 9] = [
+    "/restart",
+    "/update",
+    "/update 2.0.0",
+    "/update check",
+    "/update revert",
+    "/reload",
+    "/platform list",
+    "/platform pause telegram",
+    "/platform resume telegram",
+];
 
 fn access() -> Access {
     let listed = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect();
-    Access::new([("telegram".into(), Allowed::Listed { talk: listed(&[USER]), admin: listed(&[ADMIN]) })])
+    Access::new([(
+        "telegram".into(),
+        Allowed::Listed { talk: listed(&[USER]), admin: listed(&[ADMIN]), pairing: false },
+    )])
 }
 
 fn gateway() -> Gateway {
@@ -25,6 +40,9 @@ fn said(sender: &str, chat: &str, text: &str) -> Inbound {
         sender: Sender { id: sender.into(), name: "N".into() },
         sent_at: UnixMillis(0),
         text: text.into(),
+        is_direct: true,
+        attachments: Vec::new(),
+        context: None,
     }
 }
 
@@ -60,9 +78,9 @@ fn short(effects: &[Effect]) -> Vec<String> {
         .map(|effect| match effect {
             Effect::Show(Outbound { content, .. }) => match content {
                 OutboundContent::Reply { turn, step } => format!("{turn} {step:?}"),
-                OutboundContent::Notice { .. } => unreachable!("a notice is an effect of its own"),
+                OutboundContent::Notice(_) => unreachable!("a notice is an effect of its own"),
             },
-            Effect::Notice(_, text) => format!("notice {}", text.lines().next().unwrap_or("")),
+            Effect::Notice(_, notice) => format!("notice {}", notice.text.lines().next().unwrap_or("")),
             Effect::Start(turn, _) => format!("{turn} starts"),
             Effect::Finish { turn, text, end, .. } => format!("{turn} ends {end:?} {text:?}"),
             Effect::Close(turn) => format!("{turn} is closed"),
@@ -73,6 +91,8 @@ fn short(effects: &[Effect]) -> Vec<String> {
             Effect::Requeue(turn, text) => format!("{turn} is queued as {text}"),
             Effect::Session(row) => format!("session {:?}", row.session.as_ref().map(SessionId::as_str)),
             Effect::Handoff { kind, force, by } => format!("handoff {kind:?} {force} by {}", by.sender.id),
+            Effect::Record(change) => format!("record {change:?}"),
+            Effect::Pause { platform, pause, here, .. } => format!("pause {platform} {pause} {here}"),
             Effect::CheckUpdate(_) => "check".into(),
             Effect::Describe(_, what) => format!("describe {what:?}"),
         })
@@ -118,13 +138,47 @@ fn the_gate_is_the_same_for_every_way() {
     let refused = short(&say(&mut gateway, 1, "3", "/restart"));
     assert_eq!(refused, ["1 is closed", "notice You may not talk to this bot. Your id here is 3."]);
     assert_eq!(short(&say(&mut gateway, 2, "3", "again")), ["2 is closed"], "told once");
-    for (turn, command) in
-        ["/restart", "/update", "/update 2.0.0", "/update check", "/update revert", "/reload"].iter().enumerate()
-    {
+    for (turn, command) in ADMIN_COMMANDS.iter().enumerate() {
         let refused = short(&say(&mut gateway, 10, USER, command));
         assert_eq!(refused, ["10 is closed", "notice This command is for admins."], "{turn}");
     }
     assert_eq!(short(&say(&mut gateway, 20, ADMIN, "/restart force")), ["handoff Restart true by 1"]);
+    assert_eq!(short(&say(&mut gateway, 21, ADMIN, "/platform pause weixin")), ["pause weixin true false"]);
+    assert_eq!(short(&say(&mut gateway, 22, ADMIN, "/platform pause telegram here")), ["pause telegram true true"]);
+    assert_eq!(short(&say(&mut gateway, 23, ADMIN, "/platform resume weixin")), ["pause weixin false false"]);
+    assert!(short(&say(&mut gateway, 24, ADMIN, "/platform stop weixin"))[1].starts_with("notice Usage: /platform "));
+}
+
+#[test]
+fn somebody_unknown_gets_a_code_alone_and_is_let_in_by_it_to_talk_only() {
+    let listed = Allowed::Listed { talk: BTreeSet::new(), admin: BTreeSet::from([ADMIN.into()]), pairing: true };
+    let mut gateway = Gateway::new(Access::new([("telegram".into(), listed)]), [AgentName::from("default")]);
+    ready(&mut gateway);
+    let mut in_group = Vec::new();
+    gateway.inbound(TurnId(1), Inbound { is_direct: false, ..said("3", "g", "hi") }, &mut in_group);
+    assert_eq!(short(&in_group), ["1 is closed"], "nothing is said in a group");
+    let given = say(&mut gateway, 2, "3", "/restart");
+    let [Effect::Close(_), Effect::Record(_), Effect::Notice(_, told)] = &given[..] else { panic!("{given:?}") };
+    let told = &told.text;
+    let code = told.lines().nth(1).expect("it has its line");
+    assert_eq!(code.len(), pairing::CODE_CHARS);
+    assert!(told.ends_with(&format!("hermes pairing approve telegram {code}")), "{told}");
+    assert_eq!(short(&say(&mut gateway, 3, "3", "hello?")), ["3 is closed"], "told once");
+    let approved = gateway.access().approve(&"telegram".into(), code, UnixMillis::now(), &mut Vec::new());
+    assert_eq!(approved.expect("the code is open").user, "3");
+    assert_eq!(short(&say(&mut gateway, 4, "3", "hello")), ["4 starts", "default <- 4 None hello"]);
+    assert_eq!(short(&say(&mut gateway, 5, "3", "/restart"))[1], "notice This command is for admins.");
+    gateway.access().revoke(&"telegram".into(), "3", &mut Vec::new()).expect("was let in");
+    assert!(matches!(
+        &say(&mut gateway, 6, "3", "hello")[..],
+        [Effect::Close(_), Effect::Record(_), Effect::Notice(..)]
+    ));
+    for (turn, user) in [(7, "4"), (8, "5")] {
+        say(&mut gateway, turn, user, "hi");
+    }
+    let mut full = Vec::new();
+    gateway.inbound(TurnId(9), said("6", "d", "hi"), &mut full);
+    assert_eq!(short(&full), ["9 is closed", "notice You may not talk to this bot. Your id here is 6."]);
 }
 
 #[test]
@@ -310,6 +364,15 @@ fn an_agent_that_stays_down_is_told_once_to_each_chat_that_waits() {
 }
 
 #[test]
+fn a_platform_is_spoken_to_in_its_language() {
+    let languages = Languages::new([("telegram".into(), Language::ZhCn)]);
+    let mut gateway = gateway().speaking(languages);
+    assert_eq!(short(&say(&mut gateway, 1, USER, "/stop")), ["1 is closed", "notice 当前没有正在生成的回答。"]);
+    let local = Conversation::new("local", "main");
+    assert_eq!(gateway.words(&local).nothing_to_stop(), Language::En.words().nothing_to_stop());
+}
+
+#[test]
 fn only_known_commands_are_commands() {
     assert_eq!(ChatCommand::parse("hello /stop"), None);
     assert_eq!(ChatCommand::parse("/"), None);
@@ -319,7 +382,7 @@ fn only_known_commands_are_commands() {
     assert_eq!(ChatCommand::parse("/update check"), Some(ChatCommand::UpdateCheck));
     assert_eq!(ChatCommand::parse("/update revert"), Some(ChatCommand::Revert));
     assert!(matches!(ChatCommand::parse("/restart now"), Some(ChatCommand::Misused(_))));
-    assert!(matches!(ChatCommand::parse("/update 1 2"), Some(ChatCommand::Misused(_))));
+    assert_eq!(ChatCommand::parse("/update 1 2"), Some(ChatCommand::Surplus));
 }
 
 #[derive(Clone, Debug)]

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::process::Command;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -17,7 +18,7 @@ use crate::sys::{exec, rescue};
 
 /// Variables of the previous start that must not reach the next image, nor an agent: what they speak of is over, and
 /// the fds are carried by name.
-pub const HANDOFF_VARIABLES: [&str; 8] = [
+const HANDOFF_VARIABLES: [&str; 8] = [
     STATE_FD_VARIABLE,
     EXEC_AT_VARIABLE,
     PREVIOUS_VARIABLE,
@@ -27,6 +28,17 @@ pub const HANDOFF_VARIABLES: [&str; 8] = [
     "LISTEN_PID",
     "LISTEN_FDNAMES",
 ];
+
+/// Variables by which systemd (sd_notify(3), sd_listen_fds(3)) speaks to the daemon alone.
+const DAEMON_VARIABLES: [&str; 5] =
+    ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY", "FDSTORE"];
+
+/// Keeps from a child what systemd and the previous image have told the daemon alone.
+pub fn keep_to_ourselves(command: &mut Command) {
+    DAEMON_VARIABLES.iter().chain(&HANDOFF_VARIABLES).for_each(|name| {
+        command.env_remove(name);
+    });
+}
 
 /// Why the image was not replaced. The process is as it was.
 #[derive(Debug, Error)]

@@ -110,6 +110,9 @@ impl Local {
             sender: Sender { id: peer.uid.to_string(), name: subscriber.name.clone() },
             sent_at: UnixMillis::now(),
             text: params.text,
+            is_direct: true,
+            attachments: Vec::new(),
+            context: None,
         })
     }
 
@@ -215,14 +218,14 @@ impl Backlog {
 
     fn into_steps(self) -> Vec<OutboundContent> {
         let text = "(More was said here while nobody listened than could be kept.)".to_owned();
-        let notice = self.cut.then_some(OutboundContent::Notice { text });
+        let notice = self.cut.then_some(OutboundContent::Notice(text.into()));
         notice.into_iter().chain(self.steps).collect()
     }
 }
 
 fn size_bytes(content: &OutboundContent) -> usize {
     let text = match content {
-        OutboundContent::Notice { text } => text.len(),
+        OutboundContent::Notice(notice) => notice.text.len(),
         OutboundContent::Reply {
             step: ReplyStep::Delta(text) | ReplyStep::SoFar(text) | ReplyStep::Activity(text),
             ..
@@ -381,7 +384,7 @@ mod tests {
             let text = text_of(&given);
             prop_assert!(text.len() <= BACKLOG_BYTES_MAX);
             prop_assert!(said.ends_with(&text));
-            let cut = matches!(given.first(), Some(OutboundContent::Notice { .. }));
+            let cut = matches!(given.first(), Some(OutboundContent::Notice(_)));
             prop_assert_eq!(cut, text.len() < said.len());
         }
     }

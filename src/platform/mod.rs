@@ -3,6 +3,15 @@
 //! One task drives one platform. It takes [`PlatformCommand`]s and tells what happens as [`PlatformEvent`]s, both
 //! through bounded queues.
 //!
+//! ```text
+//!  commands ─► ┌───────────────────────── task ──────────────────────────┐ ─► events
+//!              │ link: a poll, a socket ─► store ─► Inbound              │
+//!              │ delivery (what is to be shown) ─► up to 16 requests     │
+//!              └─────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! `task` and `delivery` are the same for all network platforms; a platform is a [`link::Link`] and a [`link::Sender`].
+//!
 //! **Invariants**
 //! - A message is confirmed to the platform only after [`crate::store::Store::accept`] returned.
 //! - What is to be shown is in the store's outbox, where the platform finds it when it starts, whatever became of the
@@ -13,9 +22,15 @@
 //! - A platform's trouble is its own: it is told as [`LinkState`] and never ends the daemon.
 //! - This module knows no agent.
 
+mod delivery;
+pub mod dingtalk;
+mod link;
 pub mod local;
+mod saved;
+mod task;
 pub mod telegram;
 
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -24,6 +39,7 @@ use tokio::sync::mpsc::error::{SendError, TrySendError};
 use crate::chat::{Inbound, LinkState, Outbound};
 use crate::id::{PlatformName, TurnId};
 use crate::store::EntryId;
+pub use link::NamedFd;
 
 /// What the gateway wants of a platform.
 #[derive(Debug)]
@@ -51,10 +67,18 @@ pub enum PlatformCommand {
     },
     /// Go on after a handoff that did not happen.
     Thaw,
+    /// Take in nothing and send nothing until [`PlatformCommand::Resume`]: an admin wants it so.
+    Pause,
+    /// Go on.
+    Resume,
+    /// The image that runs has proven itself: what still is the one's before may be replaced.
+    Proven,
     /// Deliver what is queued, no longer than this, then end the task with [`PlatformEvent::Stopped`].
     Stop {
         /// The longest wait.
         drain: Duration,
+        /// Whoever is started next goes on with what was kept ([`PlatformEvent::Keep`]).
+        for_a_restart: bool,
     },
 }
 
@@ -86,12 +110,42 @@ pub enum PlatformEvent {
         platform: PlatformName,
         /// Everything the next image needs, self-describing.
         state: serde_json::Value,
+        /// Duplicates of the fds that it needs, by the platform's names for them.
+        fds: Vec<NamedFd>,
+    },
+    /// The answer to [`PlatformCommand::Freeze`] when the state cannot be taken, for example for want of fds: the handoff
+    /// must not happen. The task waits for the thaw all the same.
+    FreezeFailed {
+        /// Which platform.
+        platform: PlatformName,
+        /// Why, for people.
+        reason: String,
+    },
+    /// An fd is to outlive a process that is killed, or no longer.
+    Keep {
+        /// Which platform.
+        platform: PlatformName,
+        /// The platform's name for it.
+        name: String,
+        /// A duplicate; none if it is no longer needed.
+        fd: Option<OwnedFd>,
     },
     /// The answer to [`PlatformCommand::Stop`].
     Stopped {
         /// Which platform.
         platform: PlatformName,
     },
+}
+
+/// What was there before a platform's task.
+#[derive(Debug, Default)]
+pub struct Left {
+    /// The state in an earlier [`PlatformEvent::Frozen`].
+    pub state: Option<serde_json::Value>,
+    /// The fds of an earlier [`PlatformEvent::Frozen`], or those that were kept for it when its process was killed.
+    pub fds: Vec<NamedFd>,
+    /// An admin has paused it.
+    pub paused: bool,
 }
 
 /// The way to the task of a platform.

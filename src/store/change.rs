@@ -5,10 +5,10 @@
 
 use rusqlite::{Connection, params};
 
-use super::{EntryId, SessionRow, Store, StoreError};
-use crate::chat::{Conversation, ReplyEnd};
+use super::{EntryId, Pairing, SessionRow, Store, StoreError, meta, pairings};
+use crate::chat::{Conversation, Notice, ReplyEnd};
 use crate::clock::UnixMillis;
-use crate::id::{SessionId, TurnId};
+use crate::id::{PlatformName, SessionId, TurnId};
 
 /// One thing to record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +33,13 @@ pub enum Change {
     /// The agent and session of a conversation.
     Session(SessionRow),
     /// A notice is to be shown.
-    Notice(Conversation, String),
+    Notice(Conversation, Notice),
+    /// How far a pairing is.
+    Pairing(Pairing),
+    /// Somebody is forgotten, by platform and id.
+    Unpair(PlatformName, String),
+    /// A single value, by its key ([`Store::meta`]).
+    Meta(&'static str, String),
 }
 
 impl Store {
@@ -89,15 +95,20 @@ fn apply(db: &Connection, change: Change, now: UnixMillis) -> rusqlite::Result<O
                 now.0
             ])?;
         }
-        Change::Notice(conversation, text) => {
+        Change::Notice(conversation, Notice { text, choices }) => {
             let key = serde_json::to_string(&conversation).expect("plain data serialises");
+            let choices =
+                (!choices.is_empty()).then(|| serde_json::to_string(&choices).expect("plain data serialises"));
             db.prepare_cached(
-                "INSERT INTO outbox (platform, conversation, text, state, created_ms, updated_ms)
-                 VALUES (?1, ?2, ?3, 'pending', ?4, ?4)",
+                "INSERT INTO outbox (platform, conversation, text, choices, state, created_ms, updated_ms)
+                 VALUES (?1, ?2, ?3, ?4, 'pending', ?5, ?5)",
             )?
-            .execute(params![conversation.platform.as_str(), key, text, now.0])?;
+            .execute(params![conversation.platform.as_str(), key, text, choices, now.0])?;
             return Ok(Some(EntryId(db.last_insert_rowid())));
         }
+        Change::Pairing(pairing) => pairings::put(db, &pairing)?,
+        Change::Unpair(platform, user) => pairings::remove(db, &platform, &user)?,
+        Change::Meta(key, value) => meta::set(db, key, &value)?,
     }
     Ok(None)
 }

@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension, params};
 
-use super::{Store, StoreError, retention};
+use super::{EntryId, Store, StoreError, retention};
 use crate::chat::Inbound;
 use crate::clock::UnixMillis;
 use crate::fault::{self, Point};
@@ -52,6 +52,14 @@ impl Store {
                 if id.is_some_and(|id| id % retention::EVERY == 0) {
                     retention::prune(db, now)?;
                 }
+                if let (Some(_), Some(context)) = (id, &inbound.context) {
+                    let (account, chat) = (&inbound.account, &inbound.conversation.chat);
+                    db.prepare_cached(
+                        "INSERT OR REPLACE INTO contexts (platform, account, chat, value, updated_ms)
+                         VALUES (?1, ?2, ?3, ?4, ?5)",
+                    )?
+                    .execute(params![platform, account, chat, context, now.0])?;
+                }
                 Ok(id.map_or(Accepted::Duplicate, |id| Accepted::New(TurnId(id))))
             })
             .await
@@ -81,6 +89,35 @@ impl Store {
                 Ok(OpenTurn { turn: TurnId(id), inbound, running: state == "running", received_at })
             })
             .collect()
+    }
+
+    /// What came with the last message from `chat` that is needed to answer there ([`Inbound::context`]).
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn context(&self, platform: &str, account: &str, chat: &str) -> Result<Option<String>, StoreError> {
+        let key = [platform, account, chat].map(str::to_owned);
+        self.writer
+            .run("read how a chat is answered", move |db| {
+                db.prepare_cached("SELECT value FROM contexts WHERE platform = ?1 AND account = ?2 AND chat = ?3")?
+                    .query_row(key, |row| row.get(0))
+                    .optional()
+            })
+            .await
+    }
+
+    /// The platform's id of the message that an entry of the outbox replies to, if it does and that is still kept.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn question(&self, entry: EntryId) -> Result<Option<String>, StoreError> {
+        self.writer
+            .run("look up what is answered", move |db| {
+                db.prepare_cached("SELECT message_id FROM inbox WHERE id = (SELECT turn FROM outbox WHERE id = ?1)")?
+                    .query_row([entry.0], |row| row.get(0))
+                    .optional()
+            })
+            .await
     }
 
     /// The message that asked for `turn`, if it is still kept.
@@ -143,6 +180,9 @@ mod tests {
             sender: Sender { id: "1".into(), name: "Ann".into() },
             sent_at: UnixMillis(5),
             text: "hello".into(),
+            is_direct: true,
+            attachments: Vec::new(),
+            context: None,
         }
     }
 

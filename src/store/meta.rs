@@ -1,6 +1,6 @@
 //! Single values: the highest version ever accepted, and the like.
 
-use rusqlite::OptionalExtension;
+use rusqlite::{Connection, OptionalExtension};
 
 use super::{Store, StoreError};
 
@@ -22,13 +22,13 @@ impl Store {
     /// # Errors
     /// Any [`StoreError`].
     pub async fn set_meta(&self, key: &'static str, value: String) -> Result<(), StoreError> {
-        self.writer
-            .run("record a value", move |db| {
-                db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", [key, &value])?;
-                Ok(())
-            })
-            .await
+        self.writer.run("record a value", move |db| set(db, key, &value)).await
     }
+}
+
+pub(super) fn set(db: &Connection, key: &str, value: &str) -> rusqlite::Result<()> {
+    db.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)")?.execute([key, value])?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
 use super::{Store, StoreError};
-use crate::chat::{Conversation, ReplyEnd};
+use crate::chat::{Choice, Conversation, ReplyEnd};
 use crate::clock::UnixMillis;
 use crate::id::TurnId;
 
@@ -57,6 +57,8 @@ pub struct Entry {
     pub conversation: Conversation,
     /// All of its text; none while the turn runs, and of a turn whose answer was lost.
     pub text: Option<String>,
+    /// What may be answered to a notice by a press.
+    pub choices: Vec<Choice>,
     /// How the reply ended; none while the turn runs, and for a notice, which is complete from the start.
     pub end: Option<ReplyEnd>,
     /// When it was made.
@@ -72,6 +74,8 @@ pub struct Part {
     pub number: u32,
     /// Where in the entry's text it begins, in bytes.
     pub start: usize,
+    /// How much of the text it shows for good, in bytes; none if it may still change.
+    pub length: Option<usize>,
     /// It begins with the word that it may be a repeat.
     pub is_marked: bool,
     /// The platform's id of the message; none while nobody knows whether it is shown.
@@ -87,6 +91,8 @@ pub struct Attempt {
     pub number: u32,
     /// As in [`Part`].
     pub start: usize,
+    /// As in [`Part`].
+    pub length: Option<usize>,
     /// As in [`Part`].
     pub is_marked: bool,
 }
@@ -182,13 +188,14 @@ impl Store {
         let now = UnixMillis::now();
         self.writer
             .run("record an attempt to deliver", move |db| {
-                let Attempt { entry, number, start, is_marked } = attempt;
-                let start = i64::try_from(start).unwrap_or(i64::MAX);
+                let Attempt { entry, number, start, length, is_marked } = attempt;
+                let bytes = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+                let (start, length) = (bytes(start), length.map(bytes));
                 db.prepare_cached(
-                    "INSERT INTO parts (entry, number, start, marked) VALUES (?1, ?2, ?3, ?4)
-                     ON CONFLICT DO UPDATE SET start = ?3, marked = ?4, message_id = NULL",
+                    "INSERT INTO parts (entry, number, start, marked, length) VALUES (?1, ?2, ?3, ?4, ?5)
+                     ON CONFLICT DO UPDATE SET start = ?3, marked = ?4, length = ?5, message_id = NULL",
                 )?
-                .execute(params![entry.0, number, start, is_marked])?;
+                .execute(params![entry.0, number, start, is_marked, length])?;
                 db.prepare_cached(
                     "UPDATE outbox SET state = 'attempting', attempts = attempts + 1, updated_ms = ?2
                      WHERE id = ?1 AND state IN ('pending', 'attempting')",
@@ -241,6 +248,7 @@ struct Row {
     turn: Option<i64>,
     conversation: String,
     text: Option<String>,
+    choices: Option<String>,
     end: Option<String>,
     created_ms: i64,
     parts: Vec<Part>,
@@ -254,6 +262,12 @@ impl Row {
             turn: self.turn.map(TurnId),
             conversation: serde_json::from_str(&self.conversation).map_err(corrupt)?,
             text: self.text,
+            choices: self
+                .choices
+                .map(|choices| serde_json::from_str(&choices))
+                .transpose()
+                .map_err(corrupt)?
+                .unwrap_or_default(),
             end: self.end.map(|end| serde_json::from_str(&end)).transpose().map_err(corrupt)?,
             created_at: UnixMillis(self.created_ms),
             parts: self.parts,
@@ -271,7 +285,7 @@ fn open_rows(db: &Connection, platform: &str) -> rusqlite::Result<Vec<Row>> {
     .execute([platform])?;
     let mut rows: Vec<Row> = db
         .prepare_cached(
-            "SELECT id, turn, conversation, text, ending, created_ms FROM outbox
+            "SELECT id, turn, conversation, text, choices, ending, created_ms FROM outbox
              WHERE state IN ('pending', 'attempting') AND platform = ?1 ORDER BY id",
         )?
         .query_map([platform], |row| {
@@ -280,14 +294,16 @@ fn open_rows(db: &Connection, platform: &str) -> rusqlite::Result<Vec<Row>> {
                 turn: row.get(1)?,
                 conversation: row.get(2)?,
                 text: row.get(3)?,
-                end: row.get(4)?,
-                created_ms: row.get(5)?,
+                choices: row.get(4)?,
+                end: row.get(5)?,
+                created_ms: row.get(6)?,
                 parts: Vec::new(),
             })
         })?
         .collect::<Result<_, _>>()?;
-    let mut parts =
-        db.prepare_cached("SELECT number, start, marked, message_id FROM parts WHERE entry = ?1 ORDER BY number")?;
+    let mut parts = db.prepare_cached(
+        "SELECT number, start, marked, message_id, length FROM parts WHERE entry = ?1 ORDER BY number",
+    )?;
     for row in &mut rows {
         row.parts = parts
             .query_map([row.id], |part| {
@@ -296,6 +312,7 @@ fn open_rows(db: &Connection, platform: &str) -> rusqlite::Result<Vec<Row>> {
                     start: usize::try_from(part.get::<_, i64>(1)?).unwrap_or(0),
                     is_marked: part.get(2)?,
                     message_id: part.get(3)?,
+                    length: part.get::<_, Option<i64>>(4)?.and_then(|length| usize::try_from(length).ok()),
                 })
             })?
             .collect::<Result<_, _>>()?;
@@ -378,6 +395,9 @@ mod tests {
             sender: Sender { id: "1".into(), name: "Ann".into() },
             sent_at: UnixMillis(5),
             text: "hello".into(),
+            is_direct: true,
+            attachments: Vec::new(),
+            context: None,
         };
         let Accepted::New(turn) = store.accept(&inbound).await.expect("accepts") else { panic!("a new message") };
         turn
@@ -397,7 +417,7 @@ mod tests {
     }
 
     fn attempt(entry: EntryId, number: u32, start: usize) -> Attempt {
-        Attempt { entry, number, start, is_marked: false }
+        Attempt { entry, number, start, length: None, is_marked: false }
     }
 
     fn over(entry: EntryId, outcome: Outcome) -> Vec<Finding> {

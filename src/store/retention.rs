@@ -5,6 +5,7 @@
 //! | messages that are done, so that one that comes again is known | [`DONE_DAYS`] | [`DONE_MAX`] |
 //! | deliveries that are over, as a ledger without texts | [`DONE_DAYS`] | [`DONE_MAX`] |
 //! | chats where nobody can be reached, or that have moved | [`TARGET_DAYS`] | |
+//! | what is needed to answer in a chat | [`SESSION_DAYS`] since its last message | |
 //! | sessions of conversations | [`SESSION_DAYS`] since the last change | [`SESSIONS_MAX`] |
 //!
 //! **Invariant:** what is not over is kept. It is bounded by what makes it: platforms are not asked for more while
@@ -41,6 +42,7 @@ pub(super) fn prune(db: &Connection, now: UnixMillis) -> rusqlite::Result<()> {
     )?
     .execute(params![PASS, before(DONE_DAYS), DONE_MAX])?;
     db.prepare_cached("DELETE FROM targets WHERE since_ms < ?1")?.execute([before(TARGET_DAYS)])?;
+    db.prepare_cached("DELETE FROM contexts WHERE updated_ms < ?1")?.execute([before(SESSION_DAYS)])?;
     db.prepare_cached(
         "DELETE FROM sessions WHERE updated_ms < ?1 OR rowid IN (
              SELECT rowid FROM sessions ORDER BY updated_ms LIMIT max(0, (SELECT count(*) FROM sessions) - ?2))",

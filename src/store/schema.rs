@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use super::StoreError;
 
 /// The schema that this image writes.
-pub const SCHEMA_VERSION: i64 = 2;
+pub const SCHEMA_VERSION: i64 = 3;
 
 /// How long SQLite waits for another process's lock: the preflight child and the CLI read while the gateway writes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -26,16 +26,21 @@ const STEP_KEY: &str = "schema";
 /// One version's change to the one before.
 struct Step {
     version: i64,
-    sql: &'static str,
+    sql: &'static [&'static str],
     /// What a reader must know after it.
     read_by: i64,
 }
 
 /// All of them, in order. `tests/data` has a database of each.
-const STEPS: &[Step] = &[Step { version: 1, sql: V1, read_by: 1 }, Step { version: 2, sql: V2, read_by: 1 }];
+const STEPS: &[Step] = &[
+    Step { version: 1, sql: &[V1], read_by: 1 },
+    Step { version: 2, sql: &[V2], read_by: 1 },
+    Step { version: 3, sql: &[V3, PAIRINGS], read_by: 1 },
+];
 
 /// What there is after all steps.
-const TABLES: &[&str] = &["inbox", "sessions", "cursors", "meta", "handoffs", "outbox", "parts", "targets"];
+const TABLES: &[&str] =
+    &["inbox", "sessions", "cursors", "meta", "handoffs", "outbox", "parts", "targets", "contexts", "pairings"];
 
 const V1: &str = "
 CREATE TABLE inbox (
@@ -106,6 +111,33 @@ CREATE TABLE targets (
 ) WITHOUT ROWID;
 ";
 
+const V3: &str = "
+ALTER TABLE parts ADD COLUMN length INTEGER;
+ALTER TABLE outbox ADD COLUMN choices TEXT;
+CREATE TABLE contexts (
+    platform   TEXT NOT NULL,
+    account    TEXT NOT NULL,
+    chat       TEXT NOT NULL,
+    value      TEXT NOT NULL,
+    updated_ms INTEGER NOT NULL,
+    PRIMARY KEY (platform, account, chat)
+) WITHOUT ROWID;
+";
+
+/// A part of version 3. Somebody who has a code has asked; somebody without was let in.
+const PAIRINGS: &str = "
+CREATE TABLE pairings (
+    platform     TEXT NOT NULL,
+    user         TEXT NOT NULL,
+    name         TEXT NOT NULL,
+    conversation TEXT NOT NULL,
+    code         TEXT,
+    since_ms     INTEGER NOT NULL,
+    told_ms      INTEGER NOT NULL,
+    PRIMARY KEY (platform, user)
+) WITHOUT ROWID;
+";
+
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     let failed = |source| StoreError::Open { path: path.to_owned(), source };
     let mut connection = Connection::open(path).map_err(failed)?;
@@ -127,7 +159,7 @@ fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
     let missing = STEPS.iter().filter(|step| step.version > taken);
     let Some(last) = missing.clone().next_back() else { return Ok(()) };
     let migration = connection.transaction()?;
-    missing.into_iter().try_for_each(|step| migration.execute_batch(step.sql))?;
+    missing.flat_map(|step| step.sql).try_for_each(|sql| migration.execute_batch(sql))?;
     migration
         .execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", (STEP_KEY, last.version.to_string()))?;
     migration.pragma_update(None, "user_version", last.read_by)?;
@@ -223,7 +255,8 @@ mod tests {
         let now = open(&path).expect("it is brought to this version");
         assert_eq!((step(&now), read_by(&now)), (Ok(SCHEMA_VERSION), Ok(1)));
         assert_eq!(missing_table(&now), Ok(None));
-        let count = |name: &str| STEPS.iter().map(|step| step.sql.matches(name).count()).sum::<usize>();
+        let count =
+            |name: &str| STEPS.iter().flat_map(|step| step.sql).map(|sql| sql.matches(name).count()).sum::<usize>();
         assert_eq!(count("CREATE TABLE"), TABLES.len());
     }
 

@@ -1,4 +1,4 @@
-//! The kernel: inherited fds, memfds, signals, execveat, peek offsets of sockets. The only place with `unsafe`.
+//! The kernel: inherited fds, memfds, signals, execveat, peek offsets of sockets, random bytes. The only place with `unsafe`.
 //!
 //! **Invariants**
 //! - An fd number becomes an [`std::os::fd::OwnedFd`] in one place, [`inherit::claim`], once per image and before
@@ -8,10 +8,12 @@
 //! - The signals the daemon reacts to are blocked from the first statement on and read from a signalfd
 //!   ([`signals`]): one that arrives while the image is being replaced stays pending and is read by the next image.
 
+pub mod child;
 pub mod exec;
 pub mod inherit;
 pub mod memfd;
 pub mod peek;
+pub mod random;
 pub mod readiness;
 pub mod rescue;
 pub mod signals;

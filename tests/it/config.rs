@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use hermes_gateway::config::{Config, ConfigError, Environment, Secret};
 use hermes_gateway::id::AgentName;
+use hermes_gateway::words::Language;
 use insta::assert_snapshot;
 use proptest::prelude::*;
 
@@ -58,6 +59,8 @@ fn every_key_is_read() {
         allow_from = ["1001", 1002]
         allow_admin_from = [1003, "1001"]
         gateway_restart_notification = false
+        language = "zh-CN"
+        pairing = false
         messages_per_second = 1_000
         [update]
         manifest_url = "file:///srv/releases/manifest.json"
@@ -75,9 +78,10 @@ fn every_key_is_read() {
     let telegram = config.telegram.expect("there");
     assert_eq!(telegram.token, Secret::new("1:abc"));
     assert_eq!(telegram.api_url, "http://127.0.0.1:8081");
-    assert_eq!(telegram.allow_from, ["1001", "1002", "1003"], "an admin may also talk");
-    assert_eq!(telegram.allow_admin_from, ["1003", "1001"]);
-    assert!(!telegram.gateway_restart_notification);
+    assert_eq!(telegram.access.allow_from, ["1001", "1002", "1003"], "an admin may also talk");
+    assert_eq!(telegram.access.allow_admin_from, ["1003", "1001"]);
+    assert!(!telegram.access.gateway_restart_notification);
+    assert_eq!((telegram.access.language, telegram.access.pairing), (Language::ZhCn, false));
     assert_eq!(telegram.messages_per_second, 1000);
     assert_eq!(config.update.manifest_url.as_deref(), Some("file:///srv/releases/manifest.json"));
     assert_eq!(config.update.verifying_keys.len(), 1);
@@ -93,10 +97,18 @@ fn without_agents_there_is_still_the_default_one() {
 #[test]
 fn nobody_may_talk_unless_named() {
     let telegram = accepted("[platforms.telegram]\ntoken = 'x'").telegram.expect("there");
-    assert_eq!(telegram.allow_from, Vec::<String>::new());
-    assert_eq!(telegram.allow_admin_from, Vec::<String>::new());
+    assert_eq!(telegram.access.allow_from, Vec::<String>::new());
+    assert_eq!(telegram.access.allow_admin_from, Vec::<String>::new());
     assert_eq!(telegram.api_url, "https://api.telegram.org");
-    assert!(telegram.gateway_restart_notification);
+    assert!(telegram.access.gateway_restart_notification);
+    assert_eq!((telegram.access.language, telegram.access.pairing), (Language::En, true));
+}
+
+#[test]
+fn nobody_is_everybody() {
+    let told = |platform: &str, keys: &str| refused(&format!("[platforms.{platform}]\n{keys}\nallow_from = ['*']"));
+    assert_snapshot!(told("telegram", "token = 'x'"), @"");
+    assert_snapshot!(told("weixin", "token = 'x'\naccount_id = 'x'"), @"");
 }
 
 #[test]
@@ -135,8 +147,8 @@ zzz = 1
 [agents.default]
 comand = ["x"]
 [platforms.telegarm]
-[platforms.dingtalk]
-client_id = "x"
+[platforms.web]
+listen = "x"
 [udpate]
 "#;
     assert_snapshot!(refused(text), @r#"
@@ -145,7 +157,7 @@ client_id = "x"
     gateway.toml:5:9: [agents.default] needs 'command'; for example command = ["hermes", "agent", "echo"]
     gateway.toml:6:1: unknown key 'comand' in [agents.default]; did you mean 'command'?
     gateway.toml:7:12: unknown platform 'telegarm' in [platforms]; did you mean 'telegram'?
-    gateway.toml:8:12: the platform 'dingtalk' is not in this version; remove the section
+    gateway.toml:8:12: the platform 'web' is not in this version; remove the section
     gateway.toml:10:2: unknown section 'udpate' in the file; did you mean 'update'?
     "#);
 }
@@ -193,6 +205,7 @@ api_url = "ftp://example.org"
 allow_from = ["@kim", 1.5]
 allow_admin_from = "1001"
 gateway_restart_notification = "yes"
+language = "zh"
 [update]
 manifest_url = "http://example.org/manifest.json"
 verifying_keys = ["short"]
@@ -206,10 +219,11 @@ github = "owner/repo"
     gateway.toml:6:23: 'allow_from' is a list of user ids, and this is a float; for example allow_from = ["1001"]
     gateway.toml:7:20: 'allow_admin_from' must be a list of user ids, not a string; for example allow_admin_from = ["1001"]
     gateway.toml:8:32: 'gateway_restart_notification' must be true or false, not a string; for example gateway_restart_notification = true
-    gateway.toml:10:16: 'manifest_url' must be an https or file address (http only on this machine); for example manifest_url = "https://example.org/hermes/manifest.json"
-    gateway.toml:11:19: this is not an ed25519 public key: 32 bytes as base64, 44 characters with the '=' at the end
-    gateway.toml:12:8: 'auto' can only be "off" in this version
-    gateway.toml:13:1: 'github' is not in this version; use manifest_url
+    gateway.toml:9:12: 'language' must be one of "en", "zh-CN"
+    gateway.toml:11:16: 'manifest_url' must be an https or file address (http only on this machine); for example manifest_url = "https://example.org/hermes/manifest.json"
+    gateway.toml:12:19: this is not an ed25519 public key: 32 bytes as base64, 44 characters with the '=' at the end
+    gateway.toml:13:8: 'auto' can only be "off" in this version
+    gateway.toml:14:1: 'github' is not in this version; use manifest_url
     "#);
 }
 

@@ -66,7 +66,7 @@ async fn flood(gateway: &Gateway, chat: &str, over: &Cell<bool>) -> usize {
                         answers.push(std::mem::take(&mut text));
                     }
                     OutboundContent::Reply { .. } => {}
-                    OutboundContent::Notice { text } => panic!("{text}"),
+                    OutboundContent::Notice(notice) => panic!("{}", notice.text),
                 }
             }
             Message::Request { method, .. } => panic!("the gateway asks for {method}"),
@@ -260,7 +260,7 @@ async fn after_a_kill_a_repeated_question_is_asked_and_its_chat_can_repeat_it() 
     let opened: ChatOpened = client.request(proto::CHAT_OPEN, &params, SOON, |_, _| {}).await.expect("opens");
     let mut shown = opened.backlog;
     let asks = |shown: &[OutboundContent]| {
-        shown.iter().any(|said| matches!(said, OutboundContent::Notice { text } if text.contains("asks: first")))
+        shown.iter().any(|said| matches!(said, OutboundContent::Notice(notice) if notice.text.contains("asks: first")))
     };
     while !asks(&shown) {
         let received = tokio::time::timeout(SOON, client.receive()).await.expect("it is asked again");

@@ -10,7 +10,7 @@ use hermes_gateway::chat::{LinkState, Outbound, OutboundContent, ReplyEnd, Reply
 use hermes_gateway::config::TelegramConfig;
 use hermes_gateway::platform::telegram::api::Api;
 use hermes_gateway::platform::telegram::spawn;
-use hermes_gateway::platform::{PlatformCommand, PlatformEvent};
+use hermes_gateway::platform::{Left, PlatformCommand, PlatformEvent};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -31,7 +31,7 @@ async fn only_a_limit_beyond_the_free_one_pays_for_messages() {
         let config = TelegramConfig { messages_per_second, ..config(server.url(), server.token()) };
         let api = Api::new(&config).expect("a client");
         let sent = api.send_message("7", None, "hello").await.expect("it is sent");
-        api.edit_message_text("7", sent.message_id, "hello again").await.expect("it is edited");
+        api.edit_message_text("7", &sent.message_id.to_string(), "hello again").await.expect("it is edited");
     }
     let paid: Vec<_> = server.look(|state| {
         let paid = |method: &str| {
@@ -77,7 +77,7 @@ async fn a_message_comes_in_is_confirmed_and_is_answered() {
     let inbound = bed.inbound().await;
     assert_eq!((inbound.text.as_str(), inbound.sender.id.as_str()), ("/status now", "7"));
     assert_eq!(inbound.conversation.thread.as_deref(), Some("3"));
-    let content = OutboundContent::Notice { text: "all is well".into() };
+    let content = OutboundContent::Notice("all is well".into());
     bed.command(PlatformCommand::Deliver {
         outbound: Box::new(Outbound { conversation: inbound.conversation, content }),
         entry: None,
@@ -179,7 +179,7 @@ async fn a_refused_token_is_told_once_and_the_task_still_obeys() {
     bed.notice(7, "never").await;
     bed.freeze(DRAIN).await;
     bed.command(PlatformCommand::Thaw).await;
-    bed.command(PlatformCommand::Stop { drain: DRAIN }).await;
+    bed.command(PlatformCommand::Stop { drain: DRAIN, for_a_restart: false }).await;
     bed.event("stopped", |event| matches!(event, PlatformEvent::Stopped { .. }).then_some(())).await;
     assert_eq!(bed.server.look(|state| state.messages.len()), 0);
 }
@@ -461,7 +461,7 @@ async fn a_stop_shows_what_there_is() {
     bed.connected().await;
     bed.notice(7, "goodbye").await;
     bed.reply(8, 1, ReplyStep::Delta("half an ans".into())).await;
-    bed.command(PlatformCommand::Stop { drain: DRAIN }).await;
+    bed.command(PlatformCommand::Stop { drain: DRAIN, for_a_restart: false }).await;
     bed.event("stopped", |event| matches!(event, PlatformEvent::Stopped { .. }).then_some(())).await;
     assert_eq!((bed.server.texts(7), bed.server.texts(8)), (vec!["goodbye".into()], vec!["half an ans".into()]));
     assert!(bed.handle.try_send(PlatformCommand::Thaw).is_err() || bed.events.recv().await.is_none());
@@ -506,7 +506,7 @@ async fn no_log_line_holds_the_token_or_what_was_said() {
     drop(bed.server);
     let dead = config(url.replace("127.0.0.1", "127.0.0.2"), token.clone());
     let (sender, mut events) = mpsc::channel(16);
-    let _handle = spawn(dead, None, bed.store.clone(), sender);
+    let _handle = spawn(dead, Left::default(), bed.store.clone(), sender);
     let told = async {
         loop {
             if let PlatformEvent::Link { state: LinkState::Retrying { error_message, .. }, .. } =

@@ -18,6 +18,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("tls", 0),
     ("report", 0),
     ("chat", 0),
+    ("words", 0),
     ("jsonrpc", 0),
     ("config", 1),
     ("store", 1),

@@ -331,7 +331,7 @@ fn plain_text(backlog: &[OutboundContent]) -> String {
     let mut text = String::new();
     for content in backlog {
         match content {
-            OutboundContent::Notice { text: notice } => text.push_str(&format!("{notice}\n")),
+            OutboundContent::Notice(notice) => text.push_str(&format!("{}\n", notice.text)),
             OutboundContent::Reply { step: ReplyStep::Delta(said) | ReplyStep::SoFar(said), .. } => text.push_str(said),
             OutboundContent::Reply { step: ReplyStep::End(_), .. } => text.push('\n'),
             OutboundContent::Reply { .. } => {}

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-use crate::chat::{OutboundContent, ReplyEnd, ReplyStep};
+use crate::chat::{Notice, OutboundContent, ReplyEnd, ReplyStep};
 use crate::control::proto::{ChatSendParams, ChatSent};
 use crate::id::TurnId;
 use crate::jsonrpc::{ErrorObject, RequestId};
@@ -163,7 +163,7 @@ impl Talk {
     /// Takes what the gateway shows in the chat.
     pub(super) fn output(&mut self, content: OutboundContent) -> Vec<Show> {
         match content {
-            OutboundContent::Notice { text } => {
+            OutboundContent::Notice(Notice { text, .. }) => {
                 if let Some(index) = self.messages.iter().position(|m| m.is_command() && m.is_accepted()) {
                     self.messages.remove(index);
                 }
@@ -318,7 +318,7 @@ mod tests {
         let mut talk = Talk::new(Audience::Everyone);
         talk.say("/status".into());
         accept(&mut talk, 1, Some(5));
-        talk.output(OutboundContent::Notice { text: "fine".into() });
+        talk.output(OutboundContent::Notice("fine".into()));
         assert_eq!((talk.open(), talk.is_turn_running()), (0, false));
     }
 
@@ -327,7 +327,7 @@ mod tests {
         let mut talk = Talk::new(Audience::Everyone);
         talk.say("hi".into());
         accept(&mut talk, 1, Some(5));
-        talk.output(OutboundContent::Notice { text: "you may not".into() });
+        talk.output(OutboundContent::Notice("you may not".into()));
         assert_eq!((talk.give_up(), talk.open()), (Vec::new(), 0));
         assert!(matches!(talk.outcome(), Outcome::Unanswered(_)));
         talk.say("hi".into());

@@ -256,9 +256,9 @@ impl Api {
     ///
     /// # Errors
     /// Any [`TelegramError`].
-    pub async fn edit_message_text(&self, chat: &str, message_id: i64, text: &str) -> Result<(), TelegramError> {
+    pub async fn edit_message_text(&self, chat: &str, message: &str, text: &str) -> Result<(), TelegramError> {
         let mut params = addressed(chat, None);
-        params["message_id"] = message_id.into();
+        params["message_id"] = number(message);
         params["text"] = text.into();
         self.call::<IgnoredAny>("editMessageText", &params, CALL_DEADLINE).await.map(drop)
     }
@@ -353,12 +353,15 @@ impl Api {
 
 /// The parameters that name a chat, by number where the name is one.
 fn addressed(chat: &str, thread: Option<&str>) -> Value {
-    let id = |text: &str| text.parse::<i64>().map_or_else(|_| Value::from(text), Value::from);
-    let mut params = json!({ "chat_id": id(chat) });
+    let mut params = json!({ "chat_id": number(chat) });
     if let Some(thread) = thread {
-        params["message_thread_id"] = id(thread);
+        params["message_thread_id"] = number(thread);
     }
     params
+}
+
+fn number(id: &str) -> Value {
+    id.parse::<i64>().map_or_else(|_| Value::from(id), Value::from)
 }
 
 #[cfg(test)]
@@ -368,6 +371,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::config::PlatformAccess;
 
     const TOKEN: &str = "42:not-a-real-one";
 
@@ -377,9 +381,7 @@ mod tests {
             Api::new(&TelegramConfig {
                 token: Secret::new(TOKEN),
                 api_url: "http://127.0.0.1:1".into(),
-                allow_from: Vec::new(),
-                allow_admin_from: Vec::new(),
-                gateway_restart_notification: false,
+                access: PlatformAccess::default(),
                 messages_per_second: TelegramConfig::FREE_PER_SECOND,
             })
             .expect("a client")

@@ -160,6 +160,9 @@ impl Message {
             sender: Sender { id: from.id.to_string(), name },
             sent_at: UnixMillis(self.date.saturating_mul(1000)),
             text,
+            is_direct: self.chat.id > 0,
+            attachments: Vec::new(),
+            context: None,
         })
     }
 }
@@ -207,6 +210,9 @@ mod tests {
             sender: Sender { id: "1".into(), name: "Ann Lee".into() },
             sent_at: UnixMillis(7000),
             text: "hi".into(),
+            is_direct: false,
+            attachments: Vec::new(),
+            context: None,
         };
         assert_eq!(inbound, Some(wanted));
     }

@@ -1,67 +1,95 @@
 //! Telegram over the Bot API, by long polling.
 //!
-//! ```text
-//!  commands ─► ┌──────────────────────── task ───────────────────────┐ ─► events
-//!              │ poll: one getUpdates ─► intake ─► store ─► Inbound  │
-//!              │ delivery (what is to be shown) ─► up to 16 requests │
-//!              └──────────────────────── api ────────────────────────┘
-//! ```
+//! `api` speaks HTTP, `link` polls, `intake` reads updates, `sender` sends and reads what failures mean; the rest is every
+//! platform's ([`super::task`], [`super::delivery`]).
 //!
-//! `api` speaks HTTP, `intake` reads updates, `item` is one reply and how it is split over messages, `delivery` the
-//! queues of all chats, `failure` what an error means to them, `limiter` how often anything may be sent; `task` drives
-//! them, `ledger` has what they found out recorded, and `saved` is what is handed over besides.
+//! **Invariant:** the token is in no event, no error and no log.
 //!
-//! **Invariants**
-//! - An update is confirmed only after the store has it; a poll may be dropped at any time, because dropping it
-//!   confirms nothing.
-//! - The task never waits for its events to be taken: they queue inside, and no update is asked for meanwhile.
-//! - The token is in no event, no error and no log.
-//!
-//! Deliberately absent: webhooks (they need a public address), and any decision on who may talk (the gateway's gate).
+//! Deliberately absent: any decision on who may talk (the gateway's gate).
 
 pub mod api;
-mod client;
-mod delivery;
-mod failure;
 mod intake;
-mod item;
-mod ledger;
-mod limiter;
-mod pace;
-mod saved;
-mod split;
-mod task;
+mod link;
+mod sender;
+
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::{PlatformEvent, PlatformHandle};
+use super::delivery::limiter::Rate;
+use super::delivery::medium::{Growth, Measure, Medium};
+use super::delivery::split::MESSAGE_UNITS_MAX;
+use super::{Left, PlatformEvent, PlatformHandle, saved, task};
 use crate::config::TelegramConfig;
 use crate::store::Store;
-pub use saved::check_state;
-use task::Task;
+use link::TelegramLink;
 
 /// The key in `[platforms.<name>]`, and the platform of every conversation here.
 pub const PLATFORM: &str = "telegram";
 
-/// Commands that may wait for the task. It always takes them promptly, so a full queue is a burst.
-const COMMANDS: usize = 256;
+/// A client shows "typing" for 5 s (<https://core.telegram.org/bots/api#sendchataction>).
+const TYPING_PERIOD: Duration = Duration::from_secs(4);
 
-/// Starts the task of the platform; `restored` is the state in an earlier [`PlatformEvent::Frozen`]. What is to be
-/// shown is taken from the store in any case. A reply of which neither has the text waits until its turn goes on
-/// ([`crate::chat::ReplyStep::SoFar`]) or ends.
+/// Starts the task of the platform, see [`super`]. A reply of which neither `left` nor the store has the text waits until
+/// its turn goes on ([`crate::chat::ReplyStep::SoFar`]) or ends.
+pub fn spawn(config: TelegramConfig, left: Left, store: Store, events: mpsc::Sender<PlatformEvent>) -> PlatformHandle {
+    let medium = medium(&config);
+    task::spawn(TelegramLink::new(config), medium, left, store, events)
+}
+
+/// About one message a second in a chat, 20 a minute in a group, and in all as many a second as the configuration says
+/// (<https://core.telegram.org/bots/faq#my-bot-is-hitting-limits-how-do-i-avoid-this>).
+fn medium(config: &TelegramConfig) -> Medium {
+    Medium {
+        platform: PLATFORM,
+        message_max: Measure::Utf16(MESSAGE_UNITS_MAX),
+        growth: |_| Growth::Edit,
+        typing: Some(TYPING_PERIOD),
+        chat_rate: |chat| if is_group(chat) { Rate::GROUP } else { Rate::CHAT },
+        overall: Rate::overall(config.messages_per_second),
+    }
+}
+
+/// Groups, supergroups and channels have negative ids.
+fn is_group(chat: &str) -> bool {
+    chat.starts_with('-')
+}
+
+/// Whether this image understands the platform's state, for the preflight child.
 ///
-/// It returns at once: the task connects on its own and tells how that goes as
-/// [`PlatformEvent::Link`]. The task ends by [`super::PlatformCommand::Stop`], or when the handle or the receiver of
-/// `events` is gone.
-pub fn spawn(
-    config: TelegramConfig,
-    restored: Option<Value>,
-    store: Store,
-    events: mpsc::Sender<PlatformEvent>,
-) -> PlatformHandle {
-    let (sender, commands) = mpsc::channel(COMMANDS);
-    let task = Task::new(config, restored, store, commands, events);
-    tokio::spawn(task.run());
-    PlatformHandle::new(PLATFORM.into(), sender)
+/// # Errors
+/// What is not understood.
+pub fn check_state(state: &Value) -> Result<(), serde_json::Error> {
+    saved::check::<TelegramLink>(state)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::link::Saved;
+    use super::*;
+    use crate::platform::link::Link;
+
+    fn username(left: Value) -> Option<String> {
+        let saved: Saved = saved::read::<TelegramLink>(Some(left), "42").link;
+        let again = serde_json::to_value(saved).expect("plain data");
+        again["username"].as_str().map(str::to_owned)
+    }
+
+    #[test]
+    fn a_state_of_any_version_is_read_by_its_fields() {
+        assert_eq!(TelegramLink::PLATFORM, PLATFORM);
+        let later = json!({ "version": 9, "account": "42", "username": "HermesBot", "mood": {}, "delivery": {} });
+        assert_eq!(username(later).as_deref(), Some("HermesBot"));
+        assert!(check_state(&json!({ "version": 1, "account": "42" })).is_ok());
+    }
+
+    #[test]
+    fn a_state_of_another_bot_or_of_no_sense_is_dropped() {
+        for state in [json!({ "version": 1, "account": "43", "username": "Other" }), json!([1]), json!(null)] {
+            assert_eq!(username(state), None);
+        }
+    }
 }

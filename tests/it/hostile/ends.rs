@@ -93,7 +93,7 @@ async fn after_a_sigkill_what_waited_is_asked_and_what_ran_is_told() {
         match chat.next().await {
             OutboundContent::Reply { step: ReplyStep::End(ReplyEnd::Failed(text)), .. } => told |= text == lost,
             OutboundContent::Reply { step: ReplyStep::Delta(text), .. } => answered.push_str(&text),
-            OutboundContent::Notice { .. } | OutboundContent::Reply { .. } => {}
+            OutboundContent::Notice(_) | OutboundContent::Reply { .. } => {}
         }
     }
     let status = gateway.status().await;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use hermes_gateway::agent::builtin::echo;
-use hermes_gateway::chat::{OutboundContent, ReplyEnd, ReplyStep};
+use hermes_gateway::chat::{Notice, OutboundContent, ReplyEnd, ReplyStep};
 use hermes_gateway::control::client::{Client, ClientError};
 use hermes_gateway::control::proto::{
     self, ChatOpenParams, ChatOpened, ChatOutput, ChatSendParams, ChatSent, HandoffKind, HandoffParams, HandoffReport,
@@ -284,7 +284,7 @@ impl Chat {
         let mut notices = Vec::new();
         loop {
             match self.next().await {
-                OutboundContent::Notice { text } => notices.push(text),
+                OutboundContent::Notice(notice) => notices.push(notice.text),
                 OutboundContent::Reply { step: ReplyStep::Delta(piece), .. } => {
                     text.push_str(&piece);
                     on_piece(self, text.len()).await;
@@ -300,7 +300,7 @@ impl Chat {
     /// Reads until a notice that contains `part`.
     pub async fn notice(&mut self, part: &str) -> String {
         loop {
-            if let OutboundContent::Notice { text } = self.next().await
+            if let OutboundContent::Notice(Notice { text, .. }) = self.next().await
                 && text.contains(part)
             {
                 return text;

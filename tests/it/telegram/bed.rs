@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use hermes_gateway::chat::{Conversation, Inbound, LinkState, Outbound, OutboundContent, ReplyStep, Sender};
 use hermes_gateway::clock::UnixMillis;
-use hermes_gateway::config::{Secret, TelegramConfig};
+use hermes_gateway::config::{PlatformAccess, Secret, TelegramConfig};
 use hermes_gateway::id::TurnId;
 use hermes_gateway::platform::telegram::{PLATFORM, spawn};
-use hermes_gateway::platform::{PlatformCommand, PlatformEvent, PlatformHandle};
+use hermes_gateway::platform::{Left, PlatformCommand, PlatformEvent, PlatformHandle};
 use hermes_gateway::store::{Accepted, Change, EntryId, Store};
 use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
@@ -129,8 +129,8 @@ impl Bed {
     /// Records it and then has it shown, as the daemon does.
     pub async fn notice(&self, chat: i64, text: &str) {
         let conversation = Conversation::new(PLATFORM, chat.to_string());
-        let entry = self.change(Change::Notice(conversation.clone(), text.to_owned())).await;
-        let content = OutboundContent::Notice { text: text.to_owned() };
+        let entry = self.change(Change::Notice(conversation.clone(), text.into())).await;
+        let content = OutboundContent::Notice(text.into());
         self.deliver(Outbound { conversation, content }, entry).await;
     }
 
@@ -169,6 +169,9 @@ impl Bed {
             sender: Sender { id: "1".to_owned(), name: "Ann".to_owned() },
             sent_at: UnixMillis(0),
             text: "asked".to_owned(),
+            is_direct: true,
+            attachments: Vec::new(),
+            context: None,
         };
         match self.store.accept(&inbound).await.expect("accepts") {
             Accepted::New(turn) => turn,
@@ -257,16 +260,15 @@ pub fn launch(
 ) -> (PlatformHandle, mpsc::Receiver<PlatformEvent>) {
     let config = config(server.url(), token);
     let (sender, events) = mpsc::channel(16);
-    (spawn(config, restored, store.clone(), sender), events)
+    let left = Left { state: restored, ..Left::default() };
+    (spawn(config, left, store.clone(), sender), events)
 }
 
 pub fn config(api_url: String, token: String) -> TelegramConfig {
     TelegramConfig {
         token: Secret::new(token),
         api_url,
-        allow_from: Vec::new(),
-        allow_admin_from: Vec::new(),
-        gateway_restart_notification: true,
+        access: PlatformAccess::default(),
         messages_per_second: TelegramConfig::FREE_PER_SECOND,
     }
 }

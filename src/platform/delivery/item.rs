@@ -1,11 +1,12 @@
 //! One thing to show in a chat: a notice, or the reply to a turn that grows while it is shown.
 //!
 //! Its text is shown as a row of messages. Only the last of them, the *page*, can still change: what stands in the
-//! messages before it is final, and is no longer held here.
+//! messages before it is final, and is no longer held here. How a page that grows is shown is the platform's
+//! ([`Growth`]): by edits of its message, as a draft, or not before a paragraph of it is whole.
 //!
 //! **Invariants**
-//! - The final messages of an item, joined, are its text (but for messages of white space only, which Telegram
-//!   refuses, and for what was cut off at [`TEXT_BYTES_MAX`]).
+//! - The final messages of an item, joined, are its text (but for white space at their ends, for messages of white
+//!   space only, which platforms refuse, and for what was cut off at [`TEXT_BYTES_MAX`]).
 //! - Pages are counted as the parts of the item's entry in the outbox, and a page begins where its part says: so an
 //!   item that is made of its entry anew ([`Item::restore`]) goes on with the same messages.
 //! - An item that is done has shown everything, or was given up.
@@ -14,9 +15,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::MessageId;
+use super::medium::{Growth, Shape};
 use super::pace::after;
-use super::split::{MESSAGE_UNITS_MAX, head, units};
-use crate::chat::ReplyEnd;
+use super::split::{head, paragraphs};
+use crate::chat::{Choice, Notice, ReplyEnd};
 use crate::clock::MonoNanos;
 use crate::id::TurnId;
 use crate::store::{Attempt, Entry, EntryId, Outcome, Part};
@@ -24,7 +27,7 @@ use crate::store::{Attempt, Entry, EntryId, Outcome, Part};
 /// Goes before a message that may have been delivered already.
 pub(super) const RECOVERED: &str =
     "♻️ Recovered reply — the gateway restarted during delivery, so this may be a duplicate:\n";
-/// The same where it was only Telegram's answer that did not arrive, or did not say.
+/// The same where it was only the platform's answer that did not arrive, or did not say.
 pub(super) const SENT_AGAIN: &str =
     "♻️ Sent again — nobody knows whether it arrived the first time, so this may be a duplicate:\n";
 /// Said where a turn ended without a word.
@@ -39,8 +42,11 @@ const FIRST_UNITS: usize = 200;
 const FIRST_WAIT: Duration = Duration::from_millis(300);
 /// An agent that answers at once is not shown as typing: that would cost a request, and a place in the bot's limit.
 const TYPING_WAIT: Duration = Duration::from_millis(300);
-/// A client shows "typing" for 5 s.
-const TYPING_PERIOD: Duration = Duration::from_secs(4);
+/// A draft that did not change is shown again, since it is only shown for 30 s
+/// (<https://core.telegram.org/bots/api#sendmessagedraft>).
+const DRAFT_PERIOD: Duration = Duration::from_secs(20);
+/// Paragraphs that come one after the other go into one message.
+const BLOCK_WAIT: Duration = Duration::from_secs(1);
 const ACTIVITY_CHARS_MAX: usize = 200;
 /// Where the page begins that ends a reply whose text is lost: beyond any text.
 const AFTER_LOST_TEXT: usize = 2 * TEXT_BYTES_MAX;
@@ -48,7 +54,7 @@ const AFTER_LOST_TEXT: usize = 2 * TEXT_BYTES_MAX;
 /// A message that is shown and may still be edited.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Shown {
-    message_id: i64,
+    message_id: MessageId,
     /// What it says; empty if that is unknown.
     text: String,
 }
@@ -65,17 +71,30 @@ pub(super) enum Want {
     },
     /// To show `text` from `due` on.
     Show {
-        /// The message to edit; a new one if there is none.
-        edit: Option<i64>,
+        /// In which way.
+        how: How,
         /// The whole text of the message.
         text: String,
         /// How much of the item's text this shows, in bytes.
         body: usize,
         /// Whether the message is final with it.
         settled: bool,
+        /// Whether it is worth the last token of the limit: nothing that comes can make it longer.
+        urgent: bool,
         /// When.
         due: MonoNanos,
     },
+}
+
+/// How a text is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum How {
+    /// As a new message.
+    Send,
+    /// In the place of what this message says.
+    Edit(MessageId),
+    /// As the draft of a message.
+    Draft,
 }
 
 /// A notice or a streamed reply.
@@ -89,9 +108,15 @@ pub(super) struct Item {
     /// The turn that is answered; none for a notice.
     #[serde(default)]
     pub(super) turn: Option<TurnId>,
-    /// The forum topic.
+    /// The thread.
     #[serde(default)]
     pub(super) thread: Option<String>,
+    /// What may be answered by a press.
+    #[serde(default)]
+    pub(super) choices: Vec<Choice>,
+    /// What its messages are like; not carried, because whoever goes on with it knows.
+    #[serde(skip)]
+    pub(super) shape: Shape,
     /// When it was queued.
     #[serde(default)]
     pub(super) queued_at: MonoNanos,
@@ -127,6 +152,9 @@ pub(super) struct Item {
     /// When typing was last shown.
     #[serde(default)]
     typed_at: Option<MonoNanos>,
+    /// The draft that is shown, and since when.
+    #[serde(skip)]
+    drafted: Option<(String, MonoNanos)>,
     /// Whether some message of it was shown.
     #[serde(default)]
     seen: bool,
@@ -149,16 +177,20 @@ struct Page {
     text: String,
     body: usize,
     settled: bool,
+    /// It is settled because paragraphs of it are whole, and could be longer.
+    is_block: bool,
 }
 
 impl Item {
     /// A reply without text yet.
-    pub(super) fn reply(id: u64, turn: TurnId, thread: Option<String>, now: MonoNanos) -> Self {
+    pub(super) fn reply(id: u64, shape: Shape, turn: TurnId, thread: Option<String>, now: MonoNanos) -> Self {
         Self {
             id,
             entry: None,
             turn: Some(turn),
             thread,
+            choices: Vec::new(),
+            shape,
             queued_at: now,
             page: 0,
             start: 0,
@@ -171,6 +203,7 @@ impl Item {
             said: false,
             text_since: None,
             typed_at: None,
+            drafted: None,
             seen: false,
             ended: false,
             given_up: false,
@@ -186,10 +219,11 @@ impl Item {
     }
 
     /// What an entry of the outbox says is to be shown, as far as it was not. `queued_at` is when the entry was made.
-    pub(super) fn restore(id: u64, entry: Entry, queued_at: MonoNanos) -> Self {
+    pub(super) fn restore(id: u64, shape: Shape, entry: Entry, queued_at: MonoNanos) -> Self {
         let thread = entry.conversation.thread;
-        let mut item = Self { turn: entry.turn, ..Self::reply(id, TurnId(0), thread, queued_at) };
+        let mut item = Self { turn: entry.turn, ..Self::reply(id, shape, TurnId(0), thread, queued_at) };
         item.entry = Some(entry.id);
+        item.choices = entry.choices;
         let is_lost = entry.text.is_none() && entry.end.is_some() && !entry.parts.is_empty();
         if let Some(text) = &entry.text {
             item.push(text, queued_at);
@@ -212,20 +246,24 @@ impl Item {
         item
     }
 
-    /// Makes `part` the page.
+    /// Makes `part` the page, or goes on behind it if it is shown for good.
     fn go_on(&mut self, part: &Part, is_lost: bool) {
-        let cut = if is_lost { 0 } else { part.start.saturating_sub(self.start) };
+        let behind = part.length.filter(|_| part.message_id.is_some());
+        let start = part.start + behind.unwrap_or(0);
+        let cut = if is_lost { behind.unwrap_or(0) } else { start.saturating_sub(self.start) };
         self.tail.drain(..self.tail.floor_char_boundary(cut));
-        (self.page, self.start) = (part.number, part.start);
+        (self.page, self.start) = (part.number + u32::from(behind.is_some()), start);
         if self.unclaimed {
-            self.taken = part.start;
+            self.taken = start;
         }
-        self.learn(part);
+        if behind.is_none() {
+            self.learn(part);
+        }
     }
 
     /// Takes in what is known of the message of the page.
     fn learn(&mut self, part: &Part) {
-        let message_id = part.message_id.as_ref().and_then(|id| id.parse().ok());
+        let message_id = part.message_id.clone().map(MessageId);
         self.shown = message_id.map(|message_id| Shown { message_id, text: String::new() });
         self.doubtful = part.is_marked || self.shown.is_none();
     }
@@ -237,21 +275,26 @@ impl Item {
             && part.message_id.is_some()
             && self.shown.is_none()
         {
-            self.learn(part);
+            match part.length {
+                Some(length) => self.next_page(length.min(self.tail.len())),
+                None => self.learn(part),
+            }
             self.seen = true;
+            self.advance();
         }
     }
 
-    /// What to record before the page is sent as a new message.
-    pub(super) fn attempt(&self) -> Option<Attempt> {
+    /// What to record before the page is sent as a new message that shows `length` bytes of the text for good.
+    pub(super) fn attempt(&self, length: Option<usize>) -> Option<Attempt> {
         let is_marked = self.doubtful;
-        self.entry.map(|entry| Attempt { entry, number: self.page, start: self.start, is_marked })
+        self.entry.map(|entry| Attempt { entry, number: self.page, start: self.start, length, is_marked })
     }
 
     /// A complete text.
-    pub(super) fn notice(id: u64, text: &str, thread: Option<String>, now: MonoNanos) -> Self {
-        let mut item = Self { turn: None, ..Self::reply(id, TurnId(0), thread, now) };
-        item.push(text, now);
+    pub(super) fn notice(id: u64, shape: Shape, notice: Notice, thread: Option<String>, now: MonoNanos) -> Self {
+        let mut item = Self { turn: None, ..Self::reply(id, shape, TurnId(0), thread, now) };
+        item.choices = notice.choices;
+        item.push(&notice.text, now);
         item.ended = true;
         item.advance();
         item
@@ -350,29 +393,38 @@ impl Item {
         }
         let page = self.page();
         if page.body == 0 || self.tail[..page.body].trim().is_empty() {
-            // Open, as an ended item whose rest is blank is done.
-            return if self.seen { Want::Nothing } else { self.typing() };
+            // Open, as an ended item whose rest is blank is done. An edit shows that something goes on.
+            return if self.seen && self.shape.growth == Growth::Edit { Want::Nothing } else { self.typing() };
         }
-        match &self.shown {
-            Some(shown) if same(&shown.text, &page.text) => Want::Nothing,
-            shown => Want::Show {
-                edit: shown.as_ref().map(|shown| shown.message_id),
-                due: self.due(&page),
-                text: page.text,
-                body: page.body,
-                settled: page.settled,
-            },
+        let how = match &self.shown {
+            Some(shown) if same(&shown.text, &page.text) => return Want::Nothing,
+            Some(shown) => How::Edit(shown.message_id.clone()),
+            None if self.shape.growth == Growth::Draft && !page.settled => How::Draft,
+            None => How::Send,
+        };
+        let again = self.drafted.as_ref().filter(|(text, _)| how == How::Draft && same(text, &page.text));
+        Want::Show {
+            due: again.map_or_else(|| self.due(&page), |(_, since)| after(*since, DRAFT_PERIOD)),
+            how,
+            text: page.text,
+            body: page.body,
+            settled: page.settled,
+            urgent: page.settled && !page.is_block,
         }
     }
 
     fn typing(&self) -> Want {
+        let Some(period) = self.shape.typing else { return Want::Nothing };
         let first = after(self.queued_at, TYPING_WAIT);
-        Want::Typing { due: self.typed_at.map_or(first, |last| after(last, TYPING_PERIOD)) }
+        Want::Typing { due: self.typed_at.map_or(first, |last| after(last, period)) }
     }
 
     fn due(&self, page: &Page) -> MonoNanos {
-        let long_enough = page.settled || self.seen || units(&page.text) >= FIRST_UNITS;
         let since = self.text_since.unwrap_or(self.queued_at);
+        if page.is_block {
+            return after(since, BLOCK_WAIT);
+        }
+        let long_enough = page.settled || self.seen || self.shape.message_max.len(&page.text) >= FIRST_UNITS;
         if long_enough { since } else { after(since, FIRST_WAIT) }
     }
 
@@ -382,20 +434,26 @@ impl Item {
             (true, false) => RECOVERED,
             (true, true) => SENT_AGAIN,
         };
-        let limit = MESSAGE_UNITS_MAX - units(prefix);
-        if let Some(full) = head(&self.tail, limit) {
-            return Page { text: format!("{prefix}{full}"), body: full.len(), settled: true };
+        let max = self.shape.message_max;
+        let room = max.less(max.len(prefix));
+        if let Some(full) = head(&self.tail, room) {
+            return Page { text: format!("{prefix}{full}"), body: full.len(), settled: true, is_block: false };
+        }
+        if self.shape.growth == Growth::Blocks && !self.ended {
+            let body = paragraphs(&self.tail).unwrap_or(0);
+            let text = format!("{prefix}{}", self.tail[..body].trim_end());
+            return Page { text, body, settled: true, is_block: true };
         }
         let mut text = format!("{prefix}{}", self.tail);
         if let Some(activity) = &self.activity
             && !self.ended
         {
             let line = format!("\n\n… {activity}");
-            if units(&text) + units(&line) <= MESSAGE_UNITS_MAX {
+            if max.len(&text) + max.len(&line) <= max.limit() {
                 text.push_str(&line);
             }
         }
-        Page { text, body: self.tail.len(), settled: self.ended }
+        Page { text, body: self.tail.len(), settled: self.ended, is_block: false }
     }
 
     /// Lets go of every page that is final and shown, or blank.
@@ -415,17 +473,31 @@ impl Item {
         self.tail.drain(..body);
         (self.page, self.start) = (self.page + 1, self.start + body);
         self.shown = None;
+        self.drafted = None;
         (self.doubtful, self.unanswered) = (false, false);
     }
 
-    /// `text` is shown as `message_id` now.
-    pub(super) fn showed(&mut self, message_id: i64, text: String) {
+    /// `text` is shown as `message_id` now, for good if that is `body` bytes of the item's text.
+    pub(super) fn showed(&mut self, message_id: MessageId, text: String, body: Option<usize>) {
         if self.given_up {
             return;
         }
         self.seen = true;
-        self.shown = Some(Shown { message_id, text });
+        match body {
+            Some(body) => self.next_page(body.min(self.tail.len())),
+            None => self.shown = Some(Shown { message_id, text }),
+        }
         self.advance();
+    }
+
+    /// `text` is on its way as a draft.
+    pub(super) fn drafting(&mut self, text: String, now: MonoNanos) {
+        self.drafted = Some((text, now));
+    }
+
+    /// What `choices` stand below a message that ends with the item, or not.
+    pub(super) fn choices_below(&self, body: usize) -> Vec<Choice> {
+        if body >= self.tail.len() { self.choices.clone() } else { Vec::new() }
     }
 
     /// The message of the page cannot be edited any more: it is sent anew.
@@ -433,7 +505,7 @@ impl Item {
         self.shown = None;
     }
 
-    /// Telegram refuses this part of the text: it goes on behind it.
+    /// The platform refuses this part of the text: it goes on behind it.
     pub(super) fn skip(&mut self, body: usize, why: &str) {
         self.fate = Some((Outcome::Failed, why.to_owned()));
         self.next_page(body.min(self.tail.len()));
@@ -457,18 +529,17 @@ impl Item {
         (self.doubtful, self.unanswered) = (true, false);
     }
 
-    /// The page was sent, and Telegram's answer did not arrive: nobody knows whether the page did.
+    /// The page was sent, and the platform's answer did not arrive: nobody knows whether the page did.
     pub(super) fn unanswered(&mut self) {
         self.unanswered |= !self.doubtful;
         self.doubtful = true;
     }
 }
 
-/// Telegram trims what it shows.
+/// Platforms trim what they show.
 fn same(a: &str, b: &str) -> bool {
     a.trim() == b.trim()
 }
 
 #[cfg(test)]
-#[path = "item_tests.rs"]
 mod tests;

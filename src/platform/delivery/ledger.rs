@@ -7,7 +7,6 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use super::PLATFORM;
 use super::pace::after;
 use crate::clock::MonoNanos;
 use crate::report::Chain;
@@ -21,8 +20,9 @@ type Written = Result<(), (Vec<Finding>, StoreError)>;
 type Job<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// See the module's documentation.
-pub(super) struct Ledger {
+pub(in crate::platform) struct Ledger {
     store: Store,
+    platform: &'static str,
     reading: Option<Job<Result<Outbox, StoreError>>>,
     /// The outbox was read, or could not be for the first time.
     is_open: bool,
@@ -35,7 +35,7 @@ pub(super) struct Ledger {
 }
 
 /// What a job has brought.
-pub(super) enum Booked {
+pub(in crate::platform) enum Booked {
     /// What the outbox has.
     Read(Box<Outbox>),
     /// Nothing to act on.
@@ -44,9 +44,10 @@ pub(super) enum Booked {
 
 impl Ledger {
     /// A ledger that begins to read.
-    pub(super) fn open(store: Store) -> Self {
+    pub(in crate::platform) fn open(store: Store, platform: &'static str) -> Self {
         let mut ledger = Self {
             store,
+            platform,
             reading: None,
             is_open: false,
             read_at: None,
@@ -59,31 +60,31 @@ impl Ledger {
     }
 
     fn read(&mut self) {
-        let store = self.store.clone();
-        self.reading = Some(Box::pin(async move { store.outbox(PLATFORM).await }));
+        let (store, platform) = (self.store.clone(), self.platform);
+        self.reading = Some(Box::pin(async move { store.outbox(platform).await }));
     }
 
     /// Whether anything may be sent, and commands be taken.
-    pub(super) fn is_open(&self) -> bool {
+    pub(in crate::platform) fn is_open(&self) -> bool {
         self.is_open
     }
 
     /// Whether everything that was found out is recorded.
-    pub(super) fn is_settled(&self) -> bool {
+    pub(in crate::platform) fn is_settled(&self) -> bool {
         self.waiting.is_empty() && self.writing.is_none()
     }
 
     /// Starts what is due; says when something else is.
-    pub(super) fn advance(&mut self, found: Vec<Finding>, now: MonoNanos) -> Option<MonoNanos> {
+    pub(in crate::platform) fn advance(&mut self, found: Vec<Finding>, now: MonoNanos) -> Option<MonoNanos> {
         self.waiting.extend(found);
         if self.reading.is_none() && self.read_at.is_some_and(|at| at <= now) {
             self.read_at = None;
             self.read();
         }
         if self.writing.is_none() && !self.waiting.is_empty() && self.write_at <= now {
-            let (store, findings) = (self.store.clone(), std::mem::take(&mut self.waiting));
+            let (store, platform, findings) = (self.store.clone(), self.platform, std::mem::take(&mut self.waiting));
             self.writing = Some(Box::pin(async move {
-                store.found(PLATFORM, findings.clone()).await.map_err(|error| (findings, error))
+                store.found(platform, findings.clone()).await.map_err(|error| (findings, error))
             }));
         }
         let write_at = (self.writing.is_none() && !self.waiting.is_empty()).then_some(self.write_at);
@@ -91,7 +92,7 @@ impl Ledger {
     }
 
     /// Waits for a job to end; for ever if there is none.
-    pub(super) async fn booked(&mut self) -> Booked {
+    pub(in crate::platform) async fn booked(&mut self) -> Booked {
         tokio::select! {
             outcome = job(&mut self.reading) => {
                 self.reading = None;

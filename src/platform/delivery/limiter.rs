@@ -1,13 +1,11 @@
-//! How often messages may be sent: about one a second in a chat, 20 a minute in a group, and in all as many a second as
-//! the configuration says, which is 30 unless it is paid for
-//! (<https://core.telegram.org/bots/faq#my-bot-is-hitting-limits-how-do-i-avoid-this>).
+//! How often messages may be sent: in a chat, and in all chats together.
 //!
 //! Each limit is a bucket of tokens kept as one number, the time at which it is full again (the generic cell rate
 //! algorithm, ITU-T I.371). A bucket of `burst` tokens refilled once a `period` lets through at most
 //! `burst + window / period` messages in any window.
 //!
-//! The buckets are handed over to the next image; the overall rate is not: it is that of
-//! the configuration of whoever runs ([`Limiter::limited_to`]).
+//! The buckets are handed over to the next image; the rates are not: they are those of whoever runs
+//! ([`Limiter::limited_to`]).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,27 +14,28 @@ use serde::{Deserialize, Serialize};
 
 use super::pace::after;
 use crate::clock::MonoNanos;
-use crate::config::TelegramConfig;
 
-#[derive(Clone, Copy, Debug)]
-struct Rate {
-    period: Duration,
-    burst: u32,
+/// `burst` messages at once, and one each `period` in the long run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::platform) struct Rate {
+    pub(in crate::platform) period: Duration,
+    pub(in crate::platform) burst: u32,
 }
 
-/// At most 2 at once, 1 a second in the long run.
-const CHAT: Rate = Rate { period: Duration::from_secs(1), burst: 2 };
-/// At most 5 + 60/4 = 20 in any minute.
-const GROUP: Rate = Rate { period: Duration::from_secs(4), burst: 5 };
 /// The largest burst of the bot as a whole: it makes up for timers that fire some milliseconds late.
 const BURST_MAX: u32 = 10;
 /// Full buckets are forgotten beyond this many, and beyond twice as many as there were that are not full.
 const CHATS_KEPT: usize = 256;
 
 impl Rate {
+    /// At most 2 at once, 1 a second in the long run.
+    pub(in crate::platform) const CHAT: Self = Self { period: Duration::from_secs(1), burst: 2 };
+    /// At most 5 + 60/4 = 20 in any minute.
+    pub(in crate::platform) const GROUP: Self = Self { period: Duration::from_secs(4), burst: 5 };
+
     /// At most `per_second` in any second, 1 at the least. The more of them may come at once, the fewer are left for the
     /// long run, which has `per_second - burst` a second: 5 + 25 of 30, 10 + 990 of 1000.
-    fn overall(per_second: u32) -> Self {
+    pub(in crate::platform) fn overall(per_second: u32) -> Self {
         let per_second = per_second.max(1);
         let burst = per_second.isqrt().min(BURST_MAX);
         // Of a single one a second none is left for the long run: the next goes when the second is over.
@@ -45,10 +44,10 @@ impl Rate {
     }
 }
 
-/// What is free.
+/// What Telegram lets a bot send in all for free, which is modest enough for any platform.
 impl Default for Rate {
     fn default() -> Self {
-        Self::overall(TelegramConfig::FREE_PER_SECOND)
+        Self::overall(30)
     }
 }
 
@@ -78,12 +77,14 @@ pub(super) enum Haste {
 }
 
 /// The buckets of all chats and the one of the bot.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Limiter {
     #[serde(default)]
     global: Bucket,
     #[serde(skip)]
     overall: Rate,
+    #[serde(skip, default = "one_for_all")]
+    of_chat: fn(&str) -> Rate,
     #[serde(default)]
     chats: BTreeMap<String, Bucket>,
     /// Looking for full buckets at every message would make each one cost as much as there are chats.
@@ -91,17 +92,33 @@ pub(super) struct Limiter {
     forget_at: usize,
 }
 
+fn one_for_all() -> fn(&str) -> Rate {
+    |_| Rate::CHAT
+}
+
+impl Default for Limiter {
+    fn default() -> Self {
+        Self {
+            global: Bucket::default(),
+            overall: Rate::default(),
+            of_chat: one_for_all(),
+            chats: BTreeMap::new(),
+            forget_at: 0,
+        }
+    }
+}
+
 impl Limiter {
-    /// From now on at most `per_second` messages are sent in a second, in all chats together.
-    pub(super) fn limited_to(&mut self, per_second: u32) {
-        self.overall = Rate::overall(per_second);
+    /// From now on a chat takes as many messages as `of_chat` says of it, and all together `overall`.
+    pub(super) fn limited_to(&mut self, of_chat: fn(&str) -> Rate, overall: Rate) {
+        (self.of_chat, self.overall) = (of_chat, overall);
     }
 
     /// When a message may be sent to `chat`.
     pub(super) fn ready(&self, chat: &str, haste: Haste) -> MonoNanos {
         let bucket = self.chats.get(chat).copied().unwrap_or_default();
         let chat_ready = match haste {
-            Haste::Urgent => bucket.has_one(rate(chat)),
+            Haste::Urgent => bucket.has_one(&(self.of_chat)(chat)),
             Haste::Spare => bucket.0,
         };
         chat_ready.max(self.global_ready())
@@ -119,7 +136,8 @@ impl Limiter {
             self.chats.retain(|_, bucket| bucket.0 > now);
             self.forget_at = CHATS_KEPT.max(2 * self.chats.len());
         }
-        self.chats.entry(chat.to_owned()).or_default().take(rate(chat), now);
+        let rate = (self.of_chat)(chat);
+        self.chats.entry(chat.to_owned()).or_default().take(&rate, now);
     }
 
     /// Counts a request that counts for no chat.
@@ -128,14 +146,9 @@ impl Limiter {
     }
 
     /// The pause between two messages to `chat` in the long run.
-    pub(super) fn period(chat: &str) -> Duration {
-        rate(chat).period
+    pub(super) fn period(&self, chat: &str) -> Duration {
+        (self.of_chat)(chat).period
     }
-}
-
-/// Groups, supergroups and channels have negative ids.
-fn rate(chat: &str) -> &'static Rate {
-    if chat.starts_with('-') { &GROUP } else { &CHAT }
 }
 
 #[cfg(test)]
@@ -151,7 +164,8 @@ mod tests {
     /// Sends as soon as is allowed from each of `wishes` on, and returns when, in nanoseconds.
     fn run(per_second: u32, chats: &[String], wishes: &[(u64, usize, bool)]) -> Vec<(u64, usize)> {
         let mut limiter = Limiter::default();
-        limiter.limited_to(per_second);
+        limiter
+            .limited_to(|chat| if chat.starts_with('-') { Rate::GROUP } else { Rate::CHAT }, Rate::overall(per_second));
         let mut now = MonoNanos(1_000_000_000_000);
         let mut sent = Vec::new();
         for &(pause, chat, urgent) in wishes {
@@ -212,7 +226,7 @@ mod tests {
     #[test]
     fn the_rate_is_not_carried_to_the_next_image() {
         let mut limiter = Limiter::default();
-        limiter.limited_to(1000);
+        limiter.limited_to(|_| Rate::CHAT, Rate::overall(1000));
         limiter.sent("1", millis(10_000));
         let carried = serde_json::to_value(&limiter).expect("plain data");
         let adopted: Limiter = serde_json::from_value(carried).expect("the same");

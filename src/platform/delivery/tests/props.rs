@@ -11,6 +11,7 @@ enum Op {
     Notice(usize),
     Begin(usize),
     Delta(usize, usize),
+    Paragraph(usize),
     Activity(usize),
     End(usize),
     Pass(u64),
@@ -24,6 +25,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (0..2usize).prop_map(Op::Notice),
         1 => (0..TURNS).prop_map(Op::Begin),
         6 => (0..TURNS, prop_oneof![1..300usize, 4000..9000usize]).prop_map(|(turn, length)| Op::Delta(turn, length)),
+        2 => (0..TURNS).prop_map(Op::Paragraph),
         1 => (0..TURNS).prop_map(Op::Activity),
         1 => (0..TURNS).prop_map(Op::End),
         4 => (0..3000u64).prop_map(Op::Pass),
@@ -34,24 +36,23 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 /// A failure after which the message is not in the chat and is tried again.
-fn failure(how: usize) -> Option<TelegramError> {
+fn failure(how: usize) -> Option<Unsent> {
     match how {
-        0 => Some(refused(500, "Internal Server Error")),
-        1 => Some(TelegramError::Timeout { method: "sendMessage", after: Duration::from_secs(30) }),
-        2 => Some(refused(429, "Too Many Requests")),
+        0..3 => Some(Unsent { is_ambiguous: how < 2, ..again(None) }),
         _ => None,
     }
 }
 
-fn run(ops: Vec<Op>) -> Result<(), TestCaseError> {
-    let mut world = World::new();
+fn run(growth: fn(&str) -> Growth, ops: Vec<Op>) -> Result<(), TestCaseError> {
+    let mut world = World::with(growth);
     let chat = |turn: usize| ["1", "-2"][turn % 2];
     let letter = |turn: usize| ["a", "b", "c", "d"][turn];
-    let (mut begun, mut ended, mut length, mut notices) = ([false; TURNS], [false; TURNS], [0; TURNS], [0, 0]);
+    let (mut begun, mut ended, mut notices) = ([false; TURNS], [false; TURNS], [0, 0]);
+    let mut said: [String; TURNS] = Default::default();
     let all_end = (0..TURNS).flat_map(|turn| [Op::Begin(turn), Op::End(turn)]);
     for op in ops.into_iter().chain(all_end) {
         let turn_id = |turn: usize| i64::try_from(turn).expect("small");
-        if let Op::Begin(turn) | Op::Delta(turn, _) | Op::Activity(turn) | Op::End(turn) = op {
+        if let Some(turn) = turn_of(&op) {
             begun[turn] = true;
         }
         match op {
@@ -59,11 +60,15 @@ fn run(ops: Vec<Op>) -> Result<(), TestCaseError> {
                 notices[at] += 1;
                 world.push(notice(chat(at), &format!("<{}>", notices[at])));
             }
-            Op::Begin(turn) | Op::Delta(turn, _) | Op::Activity(turn) | Op::End(turn) if ended[turn] => {}
+            op if turn_of(&op).is_some_and(|turn| ended[turn]) => {}
             Op::Begin(turn) => world.push(step(chat(turn), turn_id(turn), ReplyStep::Begin)),
             Op::Delta(turn, more) => {
-                length[turn] += more;
+                said[turn].push_str(&letter(turn).repeat(more));
                 world.push(step(chat(turn), turn_id(turn), ReplyStep::Delta(letter(turn).repeat(more))));
+            }
+            Op::Paragraph(turn) => {
+                said[turn].push_str("\n\n");
+                world.push(step(chat(turn), turn_id(turn), ReplyStep::Delta("\n\n".to_owned())));
             }
             Op::Activity(turn) => world.push(step(chat(turn), turn_id(turn), ReplyStep::Activity("T".into()))),
             Op::End(turn) => {
@@ -80,18 +85,25 @@ fn run(ops: Vec<Op>) -> Result<(), TestCaseError> {
                 }
                 world.kill(carried_out);
                 for turn in (0..TURNS).filter(|&turn| begun[turn] && !ended[turn]) {
-                    world.push(step(chat(turn), turn_id(turn), ReplyStep::SoFar(letter(turn).repeat(length[turn]))));
+                    world.push(step(chat(turn), turn_id(turn), ReplyStep::SoFar(said[turn].clone())));
                 }
             }
         }
         world.start(Pace::Streaming);
     }
     world.settle();
-    check(&world, &length, notices)?;
+    check(&world, &said, notices)?;
     world.find();
     let outcomes: Vec<Outcome> = world.ledger.over.values().copied().collect();
     prop_assert_eq!(outcomes, vec![Outcome::Delivered; world.ledger.entries.len()]);
     Ok(())
+}
+
+fn turn_of(op: &Op) -> Option<usize> {
+    match op {
+        Op::Begin(turn) | Op::Delta(turn, _) | Op::Paragraph(turn) | Op::Activity(turn) | Op::End(turn) => Some(*turn),
+        _ => None,
+    }
 }
 
 fn unmarked(text: &str) -> &str {
@@ -99,7 +111,7 @@ fn unmarked(text: &str) -> &str {
 }
 
 /// All text is in its chat, in order; nothing twice without the mark.
-fn check(world: &World, length: &[usize; TURNS], notices: [usize; 2]) -> Result<(), TestCaseError> {
+fn check(world: &World, said: &[String; TURNS], notices: [usize; 2]) -> Result<(), TestCaseError> {
     for (at, count) in notices.into_iter().enumerate() {
         let shown: Vec<&str> = world.shown(["1", "-2"][at]).into_iter().filter(|text| text.contains('<')).collect();
         let bare = |text: &&str| unmarked(text).to_owned();
@@ -110,10 +122,13 @@ fn check(world: &World, length: &[usize; TURNS], notices: [usize; 2]) -> Result<
             prop_assert!(unmarked(pair[1]).len() < pair[1].len(), "an unmarked duplicate");
         }
     }
-    for (turn, &wanted) in length.iter().enumerate() {
+    for (turn, said) in said.iter().enumerate() {
         let letter = ['a', 'b', 'c', 'd'][turn];
-        let of_turn = world.shown(["1", "-2"][turn % 2]).into_iter().filter(|text| text.ends_with(letter));
-        let shown: usize = of_turn.map(|text| unmarked(text).len()).sum();
+        let letters = |text: &str| text.chars().filter(|c| *c == letter).count();
+        let is_of_turn = |text: &&str| unmarked(text).trim_start().starts_with(letter);
+        let of_turn = world.shown(["1", "-2"][turn % 2]).into_iter().filter(is_of_turn);
+        let shown: usize = of_turn.map(|text| letters(unmarked(text))).sum();
+        let wanted = letters(said);
         // What is shown beyond the text is a message of unknown fate.
         prop_assert!(shown == wanted || (world.doubted && shown > wanted), "turn {} has {} of {}", turn, shown, wanted);
     }
@@ -124,6 +139,16 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
     #[test]
     fn whatever_fails_all_is_shown_and_found_delivered(ops in proptest::collection::vec(op(), 1..120)) {
-        run(ops)?;
+        run(|_| Growth::Edit, ops)?;
+    }
+
+    #[test]
+    fn so_it_is_where_replies_grow_as_drafts(ops in proptest::collection::vec(op(), 1..120)) {
+        run(|_| Growth::Draft, ops)?;
+    }
+
+    #[test]
+    fn so_it_is_where_nothing_can_be_edited(ops in proptest::collection::vec(op(), 1..120)) {
+        run(|_| Growth::Blocks, ops)?;
     }
 }

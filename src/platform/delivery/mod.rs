@@ -1,5 +1,9 @@
 //! What is to be shown, chat by chat, as a state machine without input or output: it is told what came and how
-//! requests ended, and it says which request is next.
+//! requests ended, and it says which request is next. It is the same on every network platform, but for what their
+//! messages are like ([`Medium`]).
+//!
+//! `item` is one reply or notice and how it is split over messages, `limiter` how often anything may be sent, `ledger`
+//! has what was found out recorded.
 //!
 //! **Invariants**
 //! - At most one request is in flight for a chat, so the messages of a chat keep their order. A notice may overtake
@@ -8,28 +12,38 @@
 //! - What it is told is shown, or given up with a line in the log, and found over, which is recorded in the outbox.
 //! - The whole state is plain data, and all of it that matters is in the outbox: [`Delivery::take_up`] goes on from
 //!   there, with or without what another image handed over. What was in flight then is *ambiguous*: a message is sent
-//!   again with [`RECOVERED`](super::item::RECOVERED) before it, an edit is just repeated. A message whose answer did
+//!   again with [`RECOVERED`](item::RECOVERED) before it, an edit is just repeated. A message whose answer did
 //!   not arrive is ambiguous, too.
 //! - A reply whose text is with its agent waits until that is told.
 //!
 //! Bounds: 256 KiB of text in an item. From [`ITEMS_MAX`] items on no messages are taken in, so what can still come
 //! is what was asked before: the gateway runs one turn in a conversation at a time, and 32 may wait.
 
-use std::collections::{BTreeMap, VecDeque};
+mod chat;
+mod item;
+pub(super) mod ledger;
+pub(super) mod limiter;
+pub(super) mod medium;
+pub(super) mod pace;
+mod request;
+pub(super) mod split;
+
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::api::TelegramError;
-use super::failure::Failure;
-use super::item::{Item, Want};
-use super::limiter::{Haste, Limiter};
-use super::pace::{after, back_off};
-use crate::chat::{Outbound, OutboundContent, ReplyStep};
+use super::link::Unsent;
+use crate::chat::{Notice, Outbound, OutboundContent, ReplyStep};
 use crate::clock::{MonoNanos, UnixMillis};
 use crate::id::TurnId;
-use crate::report::Chain;
-use crate::store::{Attempt, Entry, EntryId, Finding, Outbox, Target};
+use crate::store::{Entry, EntryId, Finding, Outbox, Target};
+use chat::{Chat, Discovery, InFlight};
+use item::{How, Item, Want};
+use limiter::{Haste, Limiter};
+use medium::{Growth, Medium};
+use pace::after;
+pub(super) use request::{Action, Format, MessageId, Next, Pace, Post, Request};
 
 /// Items that may wait before no more messages are taken in; their texts are up to 256 KiB each.
 const ITEMS_MAX: usize = 1024;
@@ -42,107 +56,8 @@ const NOBODY_THERE: &str = "nobody can be reached there";
 const TOO_OLD: &str = "it could not be delivered for a day";
 /// What could not be delivered for so long is given up.
 const AGE_MAX: Duration = Duration::from_secs(24 * 3600);
-
-/// A request to make.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Request {
-    /// The chat, by which [`Delivery::done`] knows the request.
-    pub(super) chat: String,
-    /// The forum topic.
-    pub(super) thread: Option<String>,
-    /// What to do there.
-    pub(super) action: Action,
-    /// What to record before.
-    pub(super) attempt: Option<Attempt>,
-}
-
-/// The kinds of [`Request`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Action {
-    /// Show that the agent works.
-    Typing,
-    /// Send a new message.
-    Send {
-        /// Its text.
-        text: String,
-    },
-    /// Replace the text of a message.
-    Edit {
-        /// Which.
-        message_id: i64,
-        /// The whole text.
-        text: String,
-    },
-}
-
-/// What [`Delivery::next`] says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Next {
-    /// Make this request, and tell [`Delivery::done`] how it ended.
-    Start(Request),
-    /// Nothing before this instant.
-    At(MonoNanos),
-    /// Nothing until something comes or a request ends.
-    Idle,
-}
-
-/// How urgently it is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Pace {
-    /// A growing reply is shown about once a second.
-    Streaming,
-    /// Everything there is, at once: the process ends.
-    Flushing,
-}
-
-/// A request in flight.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct InFlight {
-    item: u64,
-    action: Action,
-    /// How much of the item's text it shows, in bytes.
-    #[serde(default)]
-    body: usize,
-}
-
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Chat {
-    #[serde(default)]
-    items: VecDeque<Item>,
-    /// Its place in the line for what the bot may send in all: lower is earlier. It goes to the end when it had
-    /// nothing to show before, and whenever it is served.
-    #[serde(default)]
-    place: u64,
-    #[serde(default)]
-    in_flight: Option<InFlight>,
-    /// Failures in a row.
-    #[serde(default)]
-    failures: u32,
-    /// Nothing is sent before.
-    #[serde(default)]
-    retry_at: MonoNanos,
-    /// When a growing reply may be edited again.
-    #[serde(default)]
-    edit_at: MonoNanos,
-    /// It was told in the log that nobody can be reached here.
-    #[serde(default)]
-    unreachable: bool,
-}
-
-impl Chat {
-    /// Whether something about it matters although nothing waits for it.
-    fn is_remembered(&self, now: MonoNanos) -> bool {
-        self.unreachable || self.retry_at > now || self.edit_at > now
-    }
-
-    /// Takes the last place in line, unless it waits already.
-    fn line_up(&mut self, place: u64) {
-        if self.items.is_empty() {
-            self.place = place;
-        }
-    }
-}
+/// Between two messages of paragraphs of a growing reply: each of them notifies people.
+const BLOCK_PERIOD: Duration = Duration::from_secs(10);
 
 /// All chats.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -165,20 +80,22 @@ pub(super) struct Delivery {
     /// How many chats there must be before idle ones are looked for.
     #[serde(skip)]
     forget_at: usize,
+    #[serde(skip)]
+    medium: Medium,
 }
 
 impl Delivery {
-    /// From now on at most `per_second` messages are sent in a second, in all chats together.
-    pub(super) fn limited_to(&mut self, per_second: u32) {
-        self.limiter.limited_to(per_second);
-    }
-
-    /// Goes on with what another image handed over: what was in flight is ambiguous until the outbox is known.
-    pub(super) fn adopt(mut self) -> Self {
-        for chat in self.chats.values_mut() {
+    /// Goes on with what another image handed over, or with nothing: what was in flight is ambiguous until the outbox is
+    /// known.
+    pub(super) fn on(mut self, medium: Medium) -> Self {
+        self.medium = medium;
+        self.limiter.limited_to(medium.chat_rate, medium.overall);
+        for (key, chat) in &mut self.chats {
+            let shape = chat.shape(medium, key);
+            chat.items.iter_mut().for_each(|item| item.shape = shape);
             let Some(ambiguous) = chat.in_flight.take() else { continue };
             let item = chat.items.iter_mut().find(|item| item.id == ambiguous.item);
-            if let (Some(item), Action::Send { .. }) = (item, ambiguous.action) {
+            if let (Some(item), Action::Send(_)) = (item, ambiguous.action) {
                 item.doubt();
             }
         }
@@ -217,10 +134,10 @@ impl Delivery {
         let made_at = MonoNanos(now.0.saturating_sub(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX)));
         let id = self.new_id();
         let key = self.current(&entry.conversation.chat);
-        let chat = self.chats.entry(key).or_default();
+        let chat = self.chats.entry(key.clone()).or_default();
         chat.line_up(id);
         let at = chat.items.iter().position(|item| item.entry > Some(entry.id)).unwrap_or(chat.items.len());
-        let mut item = Item::restore(id, entry, made_at);
+        let mut item = Item::restore(id, chat.shape(self.medium, &key), entry, made_at);
         // A word on what was is no use to anybody; an answer is wanted all the same.
         match item.turn {
             None if chat.unreachable => item.give_up(NOBODY_THERE),
@@ -241,8 +158,8 @@ impl Delivery {
         let thread = outbound.conversation.thread;
         let key = self.current(&outbound.conversation.chat);
         match outbound.content {
-            OutboundContent::Notice { text } if is_news => self.push_notice(&key, thread, &text, entry, now),
-            OutboundContent::Notice { .. } => {}
+            OutboundContent::Notice(notice) if is_news => self.push_notice(&key, thread, notice, entry, now),
+            OutboundContent::Notice(_) => {}
             OutboundContent::Reply { turn, step: ReplyStep::Begin } if is_news => {
                 self.begin(&key, thread, turn, entry, now);
             }
@@ -257,11 +174,18 @@ impl Delivery {
         self.settle(&key, now);
     }
 
-    fn push_notice(&mut self, key: &str, thread: Option<String>, text: &str, entry: Option<EntryId>, now: MonoNanos) {
+    fn push_notice(
+        &mut self,
+        key: &str,
+        thread: Option<String>,
+        notice: Notice,
+        entry: Option<EntryId>,
+        now: MonoNanos,
+    ) {
         let id = self.new_id();
         let chat = self.chats.entry(key.to_owned()).or_default();
         chat.line_up(id);
-        let mut item = Item::notice(id, text, thread, now).of(entry);
+        let mut item = Item::notice(id, chat.shape(self.medium, key), notice, thread, now).of(entry);
         if chat.unreachable {
             item.give_up(NOBODY_THERE);
         }
@@ -272,9 +196,10 @@ impl Delivery {
         let id = self.new_id();
         let chat = self.chats.entry(key.to_owned()).or_default();
         chat.line_up(id);
+        let shape = chat.shape(self.medium, key);
         match chat.items.iter_mut().find(|item| item.turn == Some(turn)) {
             Some(item) => item.entry = item.entry.or(entry),
-            None => chat.items.push_back(Item::reply(id, turn, thread, now).of(entry)),
+            None => chat.items.push_back(Item::reply(id, shape, turn, thread, now).of(entry)),
         }
     }
 
@@ -348,19 +273,26 @@ impl Delivery {
                 Want::Nothing => continue,
                 Want::Typing { .. } if flushing => continue,
                 Want::Typing { due } => (Action::Typing, 0, due.max(self.limiter.global_ready())),
-                Want::Show { edit, text, body, settled, due } => {
-                    let hurried = settled || flushing;
-                    let haste = if hurried || edit.is_none() { Haste::Urgent } else { Haste::Spare };
+                Want::Show { how: How::Draft, .. } if flushing => continue,
+                Want::Show { how, text, body, settled, urgent, due } => {
+                    let hurried = urgent || flushing;
+                    // The first message of a reply, which is edited later, does not wait for spare room.
+                    let is_first = how == How::Send && !settled;
+                    let haste = if hurried || is_first { Haste::Urgent } else { Haste::Spare };
                     let mut ready = self.limiter.ready(key, haste);
                     if !hurried {
                         ready = ready.max(due);
-                        if edit.is_some() {
+                        if !is_first {
                             ready = ready.max(chat.edit_at);
                         }
                     }
-                    let action = match edit {
-                        Some(message_id) => Action::Edit { message_id, text },
-                        None => Action::Send { text },
+                    let format = if item.turn.is_some() { Format::Markdown } else { Format::Plain };
+                    let choices = if settled { item.choices_below(body) } else { Vec::new() };
+                    let post = Post { text, format, choices, is_final: settled };
+                    let action = match how {
+                        How::Send => Action::Send(post),
+                        How::Edit(message_id) => Action::Edit { message_id, post },
+                        How::Draft => Action::Draft { draft_id: item.id, post },
                     };
                     (action, body, ready)
                 }
@@ -380,20 +312,21 @@ impl Delivery {
         chat.place = place;
         let item =
             chat.items.iter_mut().find(|item| item.id == in_flight.item).expect("the item was found in the chat");
-        match in_flight.action {
+        let attempt = match &in_flight.action {
+            Action::Send(post) => item.attempt(post.is_final.then_some(in_flight.body)),
+            Action::Typing | Action::Edit { .. } | Action::Draft { .. } => None,
+        };
+        match &in_flight.action {
             Action::Typing => item.typed(now),
-            Action::Send { .. } => {}
+            Action::Send(_) => {}
             Action::Edit { .. } => item.editing(),
+            Action::Draft { post, .. } => item.drafting(post.text.clone(), now),
         }
         if in_flight.action == Action::Typing {
             self.limiter.sent_global(now);
         } else {
             self.limiter.sent(&key, now);
         }
-        let attempt = match in_flight.action {
-            Action::Send { .. } => item.attempt(),
-            Action::Typing | Action::Edit { .. } => None,
-        };
         let action = in_flight.action.clone();
         let request = Request { chat: key.clone(), thread: item.thread.clone(), action, attempt };
         chat.in_flight = Some(in_flight);
@@ -401,7 +334,7 @@ impl Delivery {
     }
 
     /// Takes how the request in flight for `key` ended: the message's id if it was a new one.
-    pub(super) fn done(&mut self, key: &str, outcome: Result<Option<i64>, &TelegramError>, now: MonoNanos) {
+    pub(super) fn done(&mut self, key: &str, outcome: Result<Option<MessageId>, Unsent>, now: MonoNanos) {
         let Some(chat) = self.chats.get_mut(key) else { return };
         let Some(in_flight) = chat.in_flight.take() else { return };
         match outcome {
@@ -410,16 +343,18 @@ impl Delivery {
                 if std::mem::take(&mut chat.unreachable) {
                     self.findings.push(Finding::Reachable { chat: key.to_owned() });
                 }
-                chat.edit_at = after(now, Limiter::period(key));
+                let period = self.limiter.period(key);
+                let is_block = chat.shape(self.medium, key).growth == Growth::Blocks;
+                chat.edit_at = after(now, if is_block { period.max(BLOCK_PERIOD) } else { period });
                 chat.showed(in_flight, sent);
             }
-            Err(error) => match chat.failed(key, in_flight, error, now) {
+            Err(error) => match chat.failed(key, in_flight, &error, self.medium, now) {
                 Some(Discovery::Moved(new)) => {
                     self.migrate(key, new.clone());
                     return self.settle(&new, now);
                 }
                 Some(Discovery::Unreachable) => {
-                    let error = Chain(error).to_string();
+                    let error = error.why;
                     self.findings.push(Finding::Unreachable { chat: key.to_owned(), error });
                 }
                 None => {}
@@ -435,6 +370,7 @@ impl Delivery {
         for mut item in old.items.into_iter().rev() {
             // Messages of the group have no id in the supergroup.
             item.lost_message();
+            item.shape = chat.shape(self.medium, &new);
             chat.items.push_front(item);
         }
         if self.migrated.len() >= MIGRATIONS_MAX {
@@ -473,108 +409,5 @@ impl Delivery {
     }
 }
 
-/// What a failure says of a chat.
-enum Discovery {
-    /// It has this id now.
-    Moved(String),
-    /// Nobody can be reached there.
-    Unreachable,
-}
-
-impl Chat {
-    fn item(&mut self, id: u64) -> Option<&mut Item> {
-        self.items.iter_mut().find(|item| item.id == id)
-    }
-
-    fn showed(&mut self, in_flight: InFlight, sent: Option<i64>) {
-        let Some(item) = self.item(in_flight.item) else { return };
-        match (in_flight.action, sent) {
-            (Action::Typing, _) => {}
-            (Action::Edit { message_id, text }, _) | (Action::Send { text }, Some(message_id)) => {
-                item.showed(message_id, text);
-            }
-            (Action::Send { .. }, None) => item.skip(in_flight.body, "Telegram did not say which message it is"),
-        }
-    }
-
-    /// Takes a failure.
-    fn failed(&mut self, key: &str, in_flight: InFlight, error: &TelegramError, now: MonoNanos) -> Option<Discovery> {
-        match Failure::of(error) {
-            Failure::Again { asked } => self.again(key, &in_flight, error, asked, now),
-            Failure::Unchanged => self.showed(in_flight, None),
-            Failure::Moved(new) => return Some(Discovery::Moved(new)),
-            Failure::Unreachable => {
-                self.unreachable(key, error);
-                return Some(Discovery::Unreachable);
-            }
-            Failure::NoMessage if matches!(in_flight.action, Action::Edit { .. }) => {
-                if let Some(item) = self.item(in_flight.item) {
-                    item.lost_message();
-                }
-            }
-            Failure::NoThread if self.item(in_flight.item).is_some_and(|item| item.thread.is_some()) => {
-                if let Some(item) = self.item(in_flight.item) {
-                    item.thread = None;
-                }
-            }
-            Failure::NoThread | Failure::NoMessage | Failure::Refused => self.refused(key, in_flight, error),
-        }
-        None
-    }
-
-    fn again(
-        &mut self,
-        key: &str,
-        in_flight: &InFlight,
-        error: &TelegramError,
-        asked: Option<Duration>,
-        now: MonoNanos,
-    ) {
-        if in_flight.action == Action::Typing && asked.is_none() {
-            return; // It is shown again in a few seconds anyway, and must not hold back text.
-        }
-        self.failures = self.failures.saturating_add(1);
-        let wait = asked.unwrap_or_else(|| back_off(self.failures));
-        self.retry_at = after(now, wait);
-        tracing::warn!(
-            chat = key,
-            failures = self.failures,
-            wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
-            error = %Chain(error),
-            "a message was not delivered and is tried again"
-        );
-        let Some(item) = self.item(in_flight.item) else { return };
-        if matches!(in_flight.action, Action::Send { .. }) && error.may_have_been_done() {
-            item.unanswered();
-        }
-        if now.since(item.queued_at) > AGE_MAX {
-            tracing::error!(chat = key, "a message was not delivered for a day and is given up");
-            item.give_up(TOO_OLD);
-        }
-    }
-
-    fn unreachable(&mut self, key: &str, error: &TelegramError) {
-        if !self.unreachable {
-            tracing::warn!(chat = key, error = %Chain(error), "a chat is out of reach: what waits for it is given up");
-        }
-        self.unreachable = true;
-        self.items.iter_mut().for_each(|item| item.give_up(NOBODY_THERE));
-    }
-
-    fn refused(&mut self, key: &str, in_flight: InFlight, error: &TelegramError) {
-        if in_flight.action == Action::Typing {
-            return;
-        }
-        tracing::error!(chat = key, error = %Chain(error), "Telegram refuses a message: this part of it is given up");
-        let Some(item) = self.item(in_flight.item) else { return };
-        match in_flight.action {
-            // What is shown stays; it counts as the wanted text, so that what follows goes on.
-            Action::Edit { message_id, text } => item.showed(message_id, text),
-            _ => item.skip(in_flight.body, &Chain(error).to_string()),
-        }
-    }
-}
-
 #[cfg(test)]
-#[path = "delivery_tests.rs"]
 mod tests;

@@ -9,7 +9,21 @@ use crate::clock::UnixMillis;
 const NOW: MonoNanos = MonoNanos(1_000_000_000);
 
 fn reply() -> Item {
-    Item::reply(1, TurnId(7), None, NOW)
+    Item::reply(1, Shape::default(), TurnId(7), None, NOW)
+}
+
+fn restore(entry: Entry) -> Item {
+    Item::restore(1, Shape::default(), entry, NOW)
+}
+
+fn units(text: &str) -> usize {
+    Shape::default().message_max.len(text)
+}
+
+/// Shows the page that can still change as `message_id`.
+fn show(item: &mut Item, message_id: i64) {
+    let text = text_of(item);
+    item.showed(message_id.into(), text, None);
 }
 
 fn text_of(item: &Item) -> String {
@@ -23,7 +37,7 @@ fn text_of(item: &Item) -> String {
 fn a_first_word_waits_for_more_and_a_paragraph_does_not() {
     let mut item = reply();
     item.push("Hi", NOW);
-    assert!(matches!(item.want(), Want::Show { due, edit: None, .. } if due == after(NOW, FIRST_WAIT)));
+    assert!(matches!(item.want(), Want::Show { due, how: How::Send, .. } if due == after(NOW, FIRST_WAIT)));
     item.push(&"x".repeat(FIRST_UNITS), NOW);
     assert!(matches!(item.want(), Want::Show { due: NOW, .. }));
 }
@@ -34,9 +48,9 @@ fn typing_is_shown_until_there_is_text() {
     assert_eq!(item.want(), Want::Typing { due: after(NOW, TYPING_WAIT) });
     item.typed(NOW);
     item.push("\n", NOW);
-    assert_eq!(item.want(), Want::Typing { due: after(NOW, TYPING_PERIOD) });
+    assert_eq!(item.want(), Want::Typing { due: after(NOW, Shape::default().typing.expect("it is shown")) });
     item.push("text", NOW);
-    item.showed(5, text_of(&item));
+    show(&mut item, 5);
     assert_eq!(item.want(), Want::Nothing);
 }
 
@@ -48,10 +62,10 @@ fn an_activity_is_shown_below_the_text_and_never_in_the_final_one() {
     item.push("Let me see.", NOW);
     item.set_activity("Read\n a file");
     assert_eq!(text_of(&item), "Let me see.\n\n… Read a file");
-    item.showed(5, text_of(&item));
+    show(&mut item, 5);
     item.end(&ReplyEnd::Complete, NOW);
     assert_eq!(text_of(&item), "Let me see.");
-    item.showed(5, text_of(&item));
+    show(&mut item, 5);
     assert!(item.is_done());
 }
 
@@ -75,11 +89,11 @@ fn each_end_is_told() {
 
 #[test]
 fn a_doubtful_page_is_marked_once_and_still_fits() {
-    let mut item = Item::notice(1, &"word ".repeat(1000), None, NOW);
+    let mut item = Item::notice(1, Shape::default(), "word ".repeat(1000).into(), None, NOW);
     item.doubt();
     let first = text_of(&item);
-    assert!(first.starts_with(RECOVERED) && units(&first) <= MESSAGE_UNITS_MAX);
-    item.showed(1, first.clone());
+    assert!(first.starts_with(RECOVERED) && units(&first) <= Shape::default().message_max.limit());
+    show(&mut item, 1);
     let rest = text_of(&item);
     assert_eq!(format!("{}{rest}", &first[RECOVERED.len()..]), "word ".repeat(1000));
 }
@@ -102,6 +116,7 @@ fn entry(text: Option<&str>, end: Option<ReplyEnd>, parts: Vec<Part>) -> Entry {
         turn: Some(TurnId(7)),
         conversation: Conversation::new("telegram", "1"),
         text: text.map(str::to_owned),
+        choices: Vec::new(),
         end,
         created_at: UnixMillis(0),
         parts,
@@ -109,26 +124,26 @@ fn entry(text: Option<&str>, end: Option<ReplyEnd>, parts: Vec<Part>) -> Entry {
 }
 
 fn part(number: u32, start: usize, message_id: Option<i64>) -> Part {
-    Part { number, start, is_marked: false, message_id: message_id.map(|id| id.to_string()) }
+    Part { number, start, length: None, is_marked: false, message_id: message_id.map(|id| id.to_string()) }
 }
 
 #[test]
 fn a_reply_that_runs_waits_for_its_text_and_goes_on_where_it_was() {
-    let mut item = Item::restore(1, entry(None, None, vec![part(0, 0, Some(5)), part(1, 4000, Some(6))]), NOW);
+    let mut item = restore(entry(None, None, vec![part(0, 0, Some(5)), part(1, 4000, Some(6))]));
     assert_eq!(item.want(), Want::Nothing);
     item.so_far(&format!("{}tail", "x".repeat(4000)), NOW);
-    let Want::Show { edit, text, .. } = item.want() else { panic!("something to show") };
-    assert_eq!((edit, text.as_str()), (Some(6), "tail"));
+    let Want::Show { how, text, .. } = item.want() else { panic!("something to show") };
+    assert_eq!((how, text.as_str()), (How::Edit(6.into()), "tail"));
 }
 
 #[test]
 fn an_ended_reply_is_told_from_its_last_part_on() {
     let text = "word ".repeat(1000);
-    let whole = Item::restore(1, entry(Some(&text), Some(ReplyEnd::Stopped), Vec::new()), NOW);
-    let Want::Show { edit: None, body, .. } = whole.want() else { panic!("something to show") };
+    let whole = restore(entry(Some(&text), Some(ReplyEnd::Stopped), Vec::new()));
+    let Want::Show { how: How::Send, body, .. } = whole.want() else { panic!("something to show") };
     let parts = vec![part(0, 0, Some(5)), part(1, body, None)];
-    let item = Item::restore(1, entry(Some(&text), Some(ReplyEnd::Stopped), parts), NOW);
-    let Want::Show { edit: None, text: shown, .. } = item.want() else { panic!("something to show") };
+    let item = restore(entry(Some(&text), Some(ReplyEnd::Stopped), parts));
+    let Want::Show { how: How::Send, text: shown, .. } = item.want() else { panic!("something to show") };
     assert_eq!(shown, format!("{RECOVERED}{}\n\n⚡ Stopped.", &text[body..]), "it may have been shown");
 }
 
@@ -136,17 +151,17 @@ fn an_ended_reply_is_told_from_its_last_part_on() {
 fn what_is_shown_of_a_lost_text_stays_and_its_end_is_a_message_of_its_own() {
     let end = || Some(ReplyEnd::Failed("killed".into()));
     let shown = part(0, 0, Some(5));
-    let mut item = Item::restore(1, entry(None, None, vec![shown.clone()]), NOW);
+    let mut item = restore(entry(None, None, vec![shown.clone()]));
     item.end(&end().expect("an end"), NOW);
-    let restored = Item::restore(1, entry(None, end(), vec![shown.clone()]), NOW);
+    let restored = restore(entry(None, end(), vec![shown.clone()]));
     for item in [item, restored] {
-        let attempt = item.attempt().expect("it has an entry");
-        let Want::Show { edit: None, text, .. } = item.want() else { panic!("a message of its own") };
+        let attempt = item.attempt(None).expect("it has an entry");
+        let Want::Show { how: How::Send, text, .. } = item.want() else { panic!("a message of its own") };
         assert_eq!(text.trim(), "❌ killed");
         // That it was sent is known to whoever finds the entry next.
         let parts = vec![shown.clone(), part(attempt.number, attempt.start, Some(6))];
-        let again = Item::restore(1, entry(None, end(), parts), NOW);
-        assert!(matches!(again.want(), Want::Show { edit: Some(6), .. }));
+        let again = restore(entry(None, end(), parts));
+        assert!(matches!(again.want(), Want::Show { how: How::Edit(id), .. } if id == 6.into()));
     }
 }
 
@@ -157,16 +172,16 @@ proptest! {
     ) {
         let text = format!("{}{text}{}", " ".repeat(blank % 5000), "word\n".repeat(blank / 3));
         let end = ReplyEnd::Failed("x".into());
-        let mut item = Item::restore(1, entry(Some(&text), Some(end.clone()), Vec::new()), NOW);
+        let mut item = restore(entry(Some(&text), Some(end.clone()), Vec::new()));
         let mut parts = Vec::new();
         for message_id in 0..i64::try_from(cuts).expect("few") {
             let Want::Show { text: page, .. } = item.want() else { break };
-            let attempt = item.attempt().expect("it has an entry");
+            let attempt = item.attempt(None).expect("it has an entry");
             parts.push(part(attempt.number, attempt.start, Some(message_id)));
-            let restored = Item::restore(1, entry(Some(&text), Some(end.clone()), parts.clone()), NOW);
-            let Want::Show { edit, text: again, .. } = restored.want() else { panic!("the same page") };
-            prop_assert_eq!((edit, &again), (Some(message_id), &page));
-            item.showed(message_id, page);
+            let restored = restore(entry(Some(&text), Some(end.clone()), parts.clone()));
+            let Want::Show { how, text: again, .. } = restored.want() else { panic!("the same page") };
+            prop_assert_eq!((how, &again), (How::Edit(message_id.into()), &page));
+            item.showed(message_id.into(), page, None);
         }
     }
 }
@@ -185,5 +200,35 @@ proptest! {
 
 #[test]
 fn a_blank_text_is_nothing_to_show() {
-    assert!(Item::notice(1, " \n ", None, NOW).is_done());
+    assert!(Item::notice(1, Shape::default(), " \n ".into(), None, NOW).is_done());
+}
+
+proptest! {
+    #[test]
+    fn an_item_goes_on_behind_what_is_shown_for_good(
+        text in "[a-c \n😀]{0,300}", blank in 0..9000usize, cuts in 0..6usize, is_known in any::<bool>()
+    ) {
+        let text = format!("{}{text}{}", "word\n\n".repeat(blank / 3), "x".repeat(blank % 5000));
+        let shape = Shape { growth: Growth::Blocks, ..Shape::default() };
+        let end = ReplyEnd::Failed("x".into());
+        let ended = |parts| Item::restore(1, shape, entry(Some(&text), Some(end.clone()), parts), NOW);
+        let mut item = ended(Vec::new());
+        let mut parts = Vec::new();
+        for _ in 0..cuts {
+            let Want::Show { how, text: page, body, settled, .. } = item.want() else { break };
+            prop_assert_eq!((how, settled), (How::Send, true));
+            let Attempt { number, start, length, .. } = item.attempt(Some(body)).expect("it has an entry");
+            let message_id = is_known.then(String::new);
+            parts.push(Part { number, start, length, is_marked: false, message_id });
+            let restored = ended(parts.clone());
+            if is_known {
+                item.showed(MessageId(String::new()), page, Some(body));
+                prop_assert_eq!(restored.want(), item.want());
+            } else {
+                item.doubt();
+                prop_assert_eq!(text_of(&restored), text_of(&item));
+                break;
+            }
+        }
+    }
 }

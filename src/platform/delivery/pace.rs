@@ -11,13 +11,13 @@ use crate::clock::MonoNanos;
 const BACK_OFF_MAX: Duration = Duration::from_secs(60);
 
 /// `wait` after `start`.
-pub(super) fn after(start: MonoNanos, wait: Duration) -> MonoNanos {
+pub(in crate::platform) fn after(start: MonoNanos, wait: Duration) -> MonoNanos {
     MonoNanos(start.0.saturating_add(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX)))
 }
 
 /// How long to wait after this many failures in a row: 1–2 s at first, doubled each time, never over a minute. Half
 /// of it is random, so that many gateways do not come back in step.
-pub(super) fn back_off(failures: u32) -> Duration {
+pub(in crate::platform) fn back_off(failures: u32) -> Duration {
     let ceiling = Duration::from_secs(1u64 << failures.clamp(1, 6)).min(BACK_OFF_MAX);
     // RandomState is seeded anew for each value, which is random enough for a jitter.
     let share = RandomState::new().build_hasher().finish() % 1000;

@@ -1,0 +1,209 @@
+//! `[platforms.<name>]`.
+
+use std::ops::RangeInclusive;
+
+use reqwest::Url;
+use toml::de::DeValue;
+
+use super::secret::{SecretContext, SecretKeys, read_secret};
+use super::table::{Problems, Section};
+use super::{Config, DingTalkConfig, PlatformAccess, TelegramConfig, WeixinConfig};
+use crate::words::Language;
+
+const TELEGRAM_API_URL: &str = "https://api.telegram.org";
+const TELEGRAM_TOKEN: SecretKeys = SecretKeys { inline: "token", file: "token_file", credential: "token_credential" };
+
+const DINGTALK_API_URL: &str = "https://api.dingtalk.com";
+const DINGTALK_OAPI_URL: &str = "https://oapi.dingtalk.com";
+const DINGTALK_SECRET: SecretKeys =
+    SecretKeys { inline: "client_secret", file: "client_secret_file", credential: "client_secret_credential" };
+
+const WEIXIN_BASE_URL: &str = "https://ilinkai.weixin.qq.com";
+const WEIXIN_CDN_URL: &str = "https://novac2c.cdn.weixin.qq.com/c2c";
+
+/// A platform that is planned: naming it is a different mistake than a typing error.
+const TO_COME: &str = "web";
+
+/// Telegram takes no more than the most of it, however it is paid.
+const PER_SECOND: RangeInclusive<u32> = 1..=1000;
+
+/// What a platform's user ids look like.
+#[derive(Clone, Copy)]
+enum UserIds {
+    /// Whole numbers.
+    Numbers,
+    /// Any word.
+    Words {
+        /// One of them.
+        example: &'static str,
+    },
+}
+
+/// Reads `[platforms]` into `config`.
+pub(super) fn read(
+    config: &mut Config,
+    mut platforms: Section<'_, '_>,
+    context: &SecretContext<'_>,
+    p: &mut Problems<'_>,
+) {
+    if let Some(section) = platforms.section("telegram", "[platforms.telegram]", p) {
+        config.telegram = telegram(section, context, p);
+    }
+    if let Some(section) = platforms.section("dingtalk", "[platforms.dingtalk]", p) {
+        config.dingtalk = dingtalk(section, context, p);
+    }
+    if let Some(section) = platforms.section("weixin", "[platforms.weixin]", p) {
+        config.weixin = weixin(section, context, p);
+    }
+    if let Some(entry) = platforms.entry(TO_COME) {
+        p.add(&entry.key_span, format!("the platform '{TO_COME}' is not in this version; remove the section"));
+    }
+    platforms.finish("platform", p);
+}
+
+fn telegram(mut section: Section<'_, '_>, context: &SecretContext<'_>, p: &mut Problems<'_>) -> Option<TelegramConfig> {
+    let token = read_secret(&mut section, &TELEGRAM_TOKEN, context, p);
+    let api_url = base_url(&mut section, "api_url", TELEGRAM_API_URL, p);
+    let access = access(&mut section, UserIds::Numbers, p);
+    let per_second = section.integer("messages_per_second", TelegramConfig::FREE_PER_SECOND, PER_SECOND, p);
+    section.finish("key", p);
+    Some(TelegramConfig {
+        token: token?,
+        api_url,
+        access,
+        messages_per_second: per_second.unwrap_or(TelegramConfig::FREE_PER_SECOND),
+    })
+}
+
+fn dingtalk(mut section: Section<'_, '_>, context: &SecretContext<'_>, p: &mut Problems<'_>) -> Option<DingTalkConfig> {
+    let client_id = required(&mut section, "client_id", "dingabcdef", p);
+    let client_secret = read_secret(&mut section, &DINGTALK_SECRET, context, p);
+    let api_url = base_url(&mut section, "api_url", DINGTALK_API_URL, p);
+    let oapi_url = base_url(&mut section, "oapi_url", DINGTALK_OAPI_URL, p);
+    let hosts = ("host names", r#"["proxy.example.org"]"#);
+    let webhook_hosts = section.list("webhook_hosts", hosts, super::file::text, p).unwrap_or_default();
+    let card_template_id = section.string("card_template_id", "abc.schema", p).map(|(text, _)| text.to_owned());
+    let access = access(&mut section, UserIds::Words { example: "manager4711" }, p);
+    section.finish("key", p);
+    Some(DingTalkConfig {
+        client_id: client_id?,
+        client_secret: client_secret?,
+        api_url,
+        oapi_url,
+        webhook_hosts: webhook_hosts.into_iter().map(|(host, _)| host).collect(),
+        card_template_id,
+        access,
+    })
+}
+
+fn weixin(mut section: Section<'_, '_>, context: &SecretContext<'_>, p: &mut Problems<'_>) -> Option<WeixinConfig> {
+    let token = read_secret(&mut section, &TELEGRAM_TOKEN, context, p);
+    let account_id = required(&mut section, "account_id", "1a2b3c@im.bot", p);
+    let base_url_ = base_url(&mut section, "base_url", WEIXIN_BASE_URL, p);
+    let cdn_url = base_url(&mut section, "cdn_url", WEIXIN_CDN_URL, p);
+    let access = access(&mut section, UserIds::Words { example: "o9cq80@im.wechat" }, p);
+    section.finish("key", p);
+    Some(WeixinConfig { token: token?, account_id: account_id?, base_url: base_url_, cdn_url, access })
+}
+
+/// A text that must be there.
+fn required(
+    section: &mut Section<'_, '_>,
+    key: &'static str,
+    example: &'static str,
+    p: &mut Problems<'_>,
+) -> Option<String> {
+    if section.entry(key).is_none() {
+        p.add(&section.span, format!("{} needs '{key}'; for example {key} = \"{example}\"", section.name));
+        return None;
+    }
+    let (text, span) = section.string(key, example, p)?;
+    if text.trim().is_empty() {
+        p.add(&span, format!("'{key}' is empty; for example {key} = \"{example}\""));
+        return None;
+    }
+    Some(text.trim().to_owned())
+}
+
+/// An address that others are made of, without a slash at its end; `default` also where it is wrong.
+fn base_url(section: &mut Section<'_, '_>, key: &'static str, default: &'static str, p: &mut Problems<'_>) -> String {
+    let Some((text, span)) = section.string(key, default, p) else { return default.to_owned() };
+    let is_base =
+        |url: &Url| matches!(url.scheme(), "http" | "https") && url.query().is_none() && url.fragment().is_none();
+    if !Url::parse(text).is_ok_and(|url| is_base(&url)) {
+        let message =
+            format!("'{key}' must be an http or https address without '?' and '#'; for example {key} = \"{default}\"");
+        p.add(&span, message);
+    }
+    text.trim_end_matches('/').to_owned()
+}
+
+/// The keys that every platform has.
+fn access(section: &mut Section<'_, '_>, ids: UserIds, p: &mut Problems<'_>) -> PlatformAccess {
+    let mut allow_from = users(section, "allow_from", ids, p);
+    let allow_admin_from = users(section, "allow_admin_from", ids, p);
+    let notification = section.boolean("gateway_restart_notification", p);
+    let language = language(section, p);
+    let pairing = section.boolean("pairing", p);
+    // Whoever may restart the gateway may also talk to it.
+    for admin in &allow_admin_from {
+        if !allow_from.contains(admin) {
+            allow_from.push(admin.clone());
+        }
+    }
+    PlatformAccess {
+        allow_from,
+        allow_admin_from,
+        gateway_restart_notification: notification.unwrap_or(true),
+        language,
+        pairing: pairing.unwrap_or(true),
+    }
+}
+
+fn language(section: &mut Section<'_, '_>, p: &mut Problems<'_>) -> Language {
+    let Some((tag, span)) = section.string("language", Language::ZhCn.tag(), p) else { return Language::default() };
+    Language::parse(tag).unwrap_or_else(|| {
+        let known: Vec<String> = Language::ALL.map(|language| format!("\"{}\"", language.tag())).into();
+        p.add(&span, format!("'language' must be one of {}", known.join(", ")));
+        Language::default()
+    })
+}
+
+/// User ids as strings or integers; in the configuration they are strings.
+fn users(section: &mut Section<'_, '_>, key: &'static str, ids: UserIds, p: &mut Problems<'_>) -> Vec<String> {
+    let example = match ids {
+        UserIds::Numbers => r#"["1001"]"#.to_owned(),
+        UserIds::Words { example } => format!("[\"{example}\"]"),
+    };
+    let id = |value: &DeValue<'_>| match value {
+        DeValue::Integer(number) if number.radix() == 10 => Some(number.as_str().to_owned()),
+        other => super::file::text(other),
+    };
+    let items = section.list(key, ("user ids", &example), id, p).unwrap_or_default();
+    let mut users = Vec::with_capacity(items.len());
+    for (item, span) in items {
+        let item = item.trim();
+        if item == "*" {
+            let message = format!(
+                "'{key}' names people, and '*' for everyone is not supported; leave it out, and `pairing` lets people \
+                 in one by one; for example {key} = {example}"
+            );
+            p.add(&span, message);
+            continue;
+        }
+        match ids {
+            UserIds::Numbers => match item.parse::<i64>() {
+                Ok(id) => users.push(id.to_string()),
+                Err(_) => p.add(
+                    &span,
+                    format!("'{key}' takes numeric user ids, not names (the bot answers /whoami with it); for example {key} = {example}"),
+                ),
+            },
+            UserIds::Words { .. } if item.is_empty() => {
+                p.add(&span, format!("'{key}' takes user ids (the bot answers /whoami with it); for example {key} = {example}"));
+            }
+            UserIds::Words { .. } => users.push(item.to_owned()),
+        }
+    }
+    users
+}

@@ -1,0 +1,457 @@
+//! A small client of DingTalk's HTTP API: how a chat is answered
+//! (<https://open.dingtalk.com/document/orgapp/robot-overview>).
+//!
+//! **Invariants**
+//! - Every call has a deadline, and no answer over 1 MiB is read.
+//! - The secret and access tokens go to the configured addresses only, and a session webhook is called only on hosts that
+//!   are known: whoever can write to the bot could name any other.
+//! - No error carries an address, a token or what was said.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::{Client, Method, RequestBuilder, Response, Url};
+use serde_json::{Value, json};
+use thiserror::Error;
+use tokio::sync::{Mutex, OnceCell};
+
+use crate::clock::MonoNanos;
+use crate::config::{DingTalkConfig, Secret};
+use crate::platform::delivery::pace::after;
+
+const CALL_DEADLINE: Duration = Duration::from_secs(30);
+const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// The longest word of DingTalk's that is kept, in characters.
+const WORDS_CHARS_MAX: usize = 200;
+/// An access token is renewed so long before it ends.
+const TOKEN_MARGIN: Duration = Duration::from_secs(300);
+/// How long a token is used whose end is not told.
+const TOKEN_DEFAULT_SECS: u64 = 7200;
+const TOKEN_HEADER: &str = "x-acs-dingtalk-access-token";
+
+/// Why a call failed.
+#[derive(Debug, Error)]
+pub(super) enum DingTalkError {
+    /// The HTTP client could not be built.
+    #[error("cannot set up the HTTP client (are the CA certificates of the system installed?)")]
+    Client(#[source] Arc<reqwest::Error>),
+    /// It did not get through.
+    #[error("{call} did not get through")]
+    Network {
+        /// The call.
+        call: &'static str,
+        /// The reason, without the address.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// There was no complete answer in time.
+    #[error("{call} was not answered within {} s", CALL_DEADLINE.as_secs())]
+    Timeout {
+        /// The call.
+        call: &'static str,
+    },
+    /// The answer is larger than any honest one.
+    #[error("the answer to {call} is larger than {ANSWER_BYTES_MAX} bytes")]
+    TooLarge {
+        /// The call.
+        call: &'static str,
+    },
+    /// The answer makes no sense.
+    #[error("the answer to {call} (HTTP {status}) makes no sense: {problem}")]
+    Malformed {
+        /// The call.
+        call: &'static str,
+        /// The HTTP status.
+        status: u16,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// DingTalk says no.
+    #[error("{call} was refused with {code}: {words}")]
+    Refused {
+        /// The call.
+        call: &'static str,
+        /// The HTTP status.
+        status: u16,
+        /// DingTalk's code, a word or a number.
+        code: String,
+        /// DingTalk's words, shortened.
+        words: String,
+        /// How long it asks to be left alone.
+        retry_after: Option<Duration>,
+    },
+    /// A message's webhook is on a host that is not known.
+    #[error("the session webhook of the chat is not on a known host; add it to webhook_hosts in [platforms.dingtalk]")]
+    ForeignWebhook,
+}
+
+impl DingTalkError {
+    /// Whether DingTalk may have done what it was asked: it has not said no, and the request may have reached it.
+    pub(super) fn may_have_been_done(&self) -> bool {
+        match self {
+            Self::Client(_) | Self::ForeignWebhook => false,
+            Self::Network { source, .. } => !source.is_connect(),
+            Self::Refused { status, .. } => *status >= 500,
+            Self::Timeout { .. } | Self::TooLarge { .. } | Self::Malformed { .. } => true,
+        }
+    }
+
+    /// DingTalk's code, or the kind of failure.
+    pub(super) fn code(&self) -> String {
+        match self {
+            Self::Client(_) => "client".to_owned(),
+            Self::Network { .. } => "network".to_owned(),
+            Self::Timeout { .. } => "timeout".to_owned(),
+            Self::TooLarge { .. } => "too_large".to_owned(),
+            Self::Malformed { .. } => "malformed".to_owned(),
+            Self::Refused { code, .. } => code.clone(),
+            Self::ForeignWebhook => "webhook".to_owned(),
+        }
+    }
+
+    fn is_stale_token(&self) -> bool {
+        matches!(self, Self::Refused { status: 401, .. })
+    }
+}
+
+/// A text as a chat gets it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Words<'a> {
+    /// As it is.
+    Text(&'a str),
+    /// Markdown, with a title for where only one line is shown.
+    Markdown { title: &'a str, text: &'a str },
+}
+
+/// Who gets a card.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Space<'a> {
+    /// Everyone in a group.
+    Group { conversation: &'a str },
+    /// One member of the organisation.
+    Direct { staff_id: &'a str },
+}
+
+/// One app at DingTalk. Clones share connections and the access token.
+#[derive(Clone)]
+pub(super) struct Api {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    http: OnceCell<Client>,
+    api_url: String,
+    client_id: String,
+    client_secret: Secret,
+    /// Hosts on which a session webhook may be; `https` but for those that were configured.
+    hosts: Vec<String>,
+    token: Mutex<Option<(Secret, MonoNanos)>>,
+}
+
+impl Api {
+    pub(super) fn new(config: &DingTalkConfig) -> Self {
+        let host = |url: &String| Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned));
+        let known = [&config.api_url, &config.oapi_url].into_iter().filter_map(host);
+        Self {
+            inner: Arc::new(Inner {
+                http: OnceCell::new(),
+                api_url: config.api_url.clone(),
+                client_id: config.client_id.clone(),
+                client_secret: config.client_secret.clone(),
+                hosts: known.chain(config.webhook_hosts.iter().cloned()).collect(),
+                token: Mutex::new(None),
+            }),
+        }
+    }
+
+    /// Answers a chat by the webhook of a message from there. `at` is called in a group.
+    pub(super) async fn send_by_session(
+        &self,
+        webhook: &str,
+        words: Words<'_>,
+        at: Option<&str>,
+    ) -> Result<(), DingTalkError> {
+        const CALL: &str = "sendBySession";
+        let url = self.known(webhook).ok_or(DingTalkError::ForeignWebhook)?;
+        let mut body = match words {
+            Words::Text(content) => json!({ "msgtype": "text", "text": { "content": content } }),
+            Words::Markdown { title, text } => {
+                json!({ "msgtype": "markdown", "markdown": { "title": title, "text": text } })
+            }
+        };
+        if let Some(at) = at {
+            body["at"] = json!({ "atUserIds": [at] });
+        }
+        let http = self.http().await?;
+        let (status, answer) = call(CALL, http.post(url).json(&body)).await?;
+        // 200 with a code is a failure, too.
+        match answer.get("errcode").and_then(Value::as_i64) {
+            Some(0) => Ok(()),
+            Some(code) => {
+                let words = words_of(&answer, "errmsg");
+                Err(DingTalkError::Refused { call: CALL, status, code: code.to_string(), words, retry_after: None })
+            }
+            None => Err(DingTalkError::Malformed { call: CALL, status, problem: "it has no errcode" }),
+        }
+    }
+
+    /// Writes to one member of the organisation without being asked.
+    pub(super) async fn send_single(&self, robot: &str, staff_id: &str, words: Words<'_>) -> Result<(), DingTalkError> {
+        const CALL: &str = "oToMessages/batchSend";
+        let (key, param) = message(words);
+        let body = json!({ "robotCode": robot, "userIds": [staff_id], "msgKey": key, "msgParam": param });
+        let answer = self.call(CALL, Method::POST, "/v1.0/robot/oToMessages/batchSend", &body).await?;
+        let names = |list: &str| answer.get(list).and_then(Value::as_array).is_some_and(|list| !list.is_empty());
+        let refused = |code: &str, words: &str, status| DingTalkError::Refused {
+            call: CALL,
+            status,
+            code: code.to_owned(),
+            words: words.to_owned(),
+            retry_after: None,
+        };
+        if names("invalidStaffIdList") {
+            return Err(refused("invalidStaffId", "there is no such member", 400));
+        }
+        if names("flowControlledStaffIdList") {
+            return Err(refused("flowControlled", "too many messages to this member", 429));
+        }
+        Ok(())
+    }
+
+    /// Writes to a group without being asked.
+    pub(super) async fn send_group(
+        &self,
+        robot: &str,
+        conversation: &str,
+        words: Words<'_>,
+    ) -> Result<(), DingTalkError> {
+        let (key, param) = message(words);
+        let body = json!({ "robotCode": robot, "openConversationId": conversation, "msgKey": key, "msgParam": param });
+        self.call("groupMessages/send", Method::POST, "/v1.0/robot/groupMessages/send", &body).await.map(drop)
+    }
+
+    /// Shows a card in a chat, under an id of our own: the same id is the same card.
+    pub(super) async fn create_card(
+        &self,
+        template: &str,
+        track: &str,
+        robot: &str,
+        space: Space<'_>,
+    ) -> Result<(), DingTalkError> {
+        let mut body = json!({
+            "cardTemplateId": template,
+            "outTrackId": track,
+            "cardData": { "cardParamMap": {} },
+            "callbackType": "STREAM",
+        });
+        match space {
+            Space::Group { conversation } => {
+                body["openSpaceId"] = format!("dtv1.card//IM_GROUP.{conversation}").into();
+                body["imGroupOpenSpaceModel"] = json!({ "supportForward": true });
+                body["imGroupOpenDeliverModel"] = json!({ "robotCode": robot });
+            }
+            Space::Direct { staff_id } => {
+                body["openSpaceId"] = format!("dtv1.card//IM_ROBOT.{staff_id}").into();
+                body["imRobotOpenSpaceModel"] = json!({ "supportForward": true });
+                body["imRobotOpenDeliverModel"] = json!({ "spaceType": "IM_ROBOT", "robotCode": robot });
+            }
+        }
+        self.call("createAndDeliver", Method::POST, "/v1.0/card/instances/createAndDeliver", &body).await.map(drop)
+    }
+
+    /// Replaces the text of a card. `guid` is new for each call.
+    pub(super) async fn stream_card(
+        &self,
+        track: &str,
+        guid: &str,
+        text: &str,
+        is_final: bool,
+    ) -> Result<(), DingTalkError> {
+        let body = json!({
+            "outTrackId": track,
+            "guid": guid,
+            "key": "content",
+            "content": text,
+            "isFull": true,
+            "isFinalize": is_final,
+            "isError": false,
+        });
+        self.call("card/streaming", Method::PUT, "/v1.0/card/streaming", &body).await.map(drop)
+    }
+
+    /// The address of the webhook, if it may be called.
+    fn known(&self, webhook: &str) -> Option<Url> {
+        let url = Url::parse(webhook).ok()?;
+        let host = url.host_str()?;
+        let is_loopback = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        let is_private = url.scheme() == "https" || (url.scheme() == "http" && is_loopback);
+        (is_private && self.inner.hosts.iter().any(|known| known == host)).then_some(url)
+    }
+
+    async fn http(&self) -> Result<&Client, DingTalkError> {
+        self.inner
+            .http
+            .get_or_try_init(|| async {
+                // It loads the root certificates of the system: not on the thread of the runtime.
+                let built = tokio::task::spawn_blocking(|| {
+                    crate::tls::choose_provider();
+                    Client::builder()
+                        .connect_timeout(CONNECT_DEADLINE)
+                        // A redirect would hand a token, or what is said, to wherever it points.
+                        .redirect(reqwest::redirect::Policy::none())
+                        .build()
+                });
+                match built.await {
+                    Ok(built) => built.map_err(|error| DingTalkError::Client(Arc::new(error))),
+                    Err(error) => std::panic::resume_unwind(error.into_panic()),
+                }
+            })
+            .await
+    }
+
+    /// A call with an access token, once more with a new one if it is refused.
+    async fn call(&self, name: &'static str, method: Method, path: &str, body: &Value) -> Result<Value, DingTalkError> {
+        match self.call_once(name, method.clone(), path, body).await {
+            Err(error) if error.is_stale_token() => {
+                *self.inner.token.lock().await = None;
+                self.call_once(name, method, path, body).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn call_once(
+        &self,
+        name: &'static str,
+        method: Method,
+        path: &str,
+        body: &Value,
+    ) -> Result<Value, DingTalkError> {
+        let token = self.token().await?;
+        let http = self.http().await?;
+        let request = http.request(method, format!("{}{path}", self.inner.api_url));
+        let request = request.header(TOKEN_HEADER, token.expose()).json(body);
+        call(name, request).await.map(|(_, answer)| answer)
+    }
+
+    /// The access token, a new one if need be.
+    async fn token(&self) -> Result<Secret, DingTalkError> {
+        const CALL: &str = "accessToken";
+        let mut kept = self.inner.token.lock().await;
+        if let Some((token, until)) = &*kept
+            && *until > MonoNanos::now()
+        {
+            return Ok(token.clone());
+        }
+        let body = json!({ "appKey": self.inner.client_id, "appSecret": self.inner.client_secret.expose() });
+        let url = format!("{}/v1.0/oauth2/accessToken", self.inner.api_url);
+        let (status, answer) = call(CALL, self.http().await?.post(url).json(&body)).await?;
+        let problem = "it has no accessToken";
+        let token = answer.get("accessToken").and_then(Value::as_str);
+        let token = Secret::new(token.ok_or(DingTalkError::Malformed { call: CALL, status, problem })?);
+        let secs = answer.get("expireIn").and_then(Value::as_u64).unwrap_or(TOKEN_DEFAULT_SECS);
+        let lasts = Duration::from_secs(secs).saturating_sub(TOKEN_MARGIN);
+        *kept = Some((token.clone(), after(MonoNanos::now(), lasts)));
+        Ok(token)
+    }
+}
+
+/// The key and the parameter of a message that is written without being asked.
+fn message(words: Words<'_>) -> (&'static str, String) {
+    match words {
+        Words::Text(content) => ("sampleText", json!({ "content": content }).to_string()),
+        Words::Markdown { title, text } => ("sampleMarkdown", json!({ "title": title, "text": text }).to_string()),
+    }
+}
+
+/// Makes a call, and reads the JSON object of its answer.
+async fn call(name: &'static str, request: RequestBuilder) -> Result<(u16, Value), DingTalkError> {
+    let exchange = async {
+        let network = |source: reqwest::Error| DingTalkError::Network { call: name, source: source.without_url() };
+        let response = request.send().await.map_err(network)?;
+        let status = response.status().as_u16();
+        let wait = response.headers().get("retry-after").and_then(|wait| wait.to_str().ok()?.parse().ok());
+        Ok((status, wait.map(Duration::from_secs), read(name, response).await?))
+    };
+    let (status, retry_after, body) =
+        tokio::time::timeout(CALL_DEADLINE, exchange).await.map_err(|_| DingTalkError::Timeout { call: name })??;
+    let answer: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    if status == 200 {
+        let problem = "it is not a JSON object";
+        return if answer.is_object() {
+            Ok((status, answer))
+        } else {
+            Err(DingTalkError::Malformed { call: name, status, problem })
+        };
+    }
+    let code = answer.get("code").and_then(Value::as_str).map_or_else(|| status.to_string(), clip);
+    let words = words_of(&answer, "message");
+    Err(DingTalkError::Refused { call: name, status, code, words, retry_after })
+}
+
+async fn read(name: &'static str, mut response: Response) -> Result<Vec<u8>, DingTalkError> {
+    let network = |source: reqwest::Error| DingTalkError::Network { call: name, source: source.without_url() };
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(network)? {
+        if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+            return Err(DingTalkError::TooLarge { call: name });
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+fn words_of(answer: &Value, name: &str) -> String {
+    answer.get(name).and_then(Value::as_str).map_or_else(|| "no words".to_owned(), clip)
+}
+
+fn clip(words: &str) -> String {
+    words.chars().map(|c| if c.is_control() { ' ' } else { c }).take(WORDS_CHARS_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::PlatformAccess;
+
+    fn api(hosts: &[&str]) -> Api {
+        Api::new(&DingTalkConfig {
+            client_id: "app".into(),
+            client_secret: Secret::new("hidden"),
+            api_url: "https://api.dingtalk.com".into(),
+            oapi_url: "https://oapi.dingtalk.com".into(),
+            webhook_hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
+            card_template_id: None,
+            access: PlatformAccess::default(),
+        })
+    }
+
+    #[test]
+    fn a_webhook_is_called_on_known_hosts_only_and_in_private() {
+        let table = [
+            ("https://oapi.dingtalk.com/robot/sendBySession?session=s", true),
+            ("https://api.dingtalk.com/robot/sendBySession?session=s", true),
+            ("http://oapi.dingtalk.com/robot/sendBySession?session=s", false),
+            ("https://oapi.dingtalk.com.example.org/", false),
+            ("https://user@example.org/?oapi.dingtalk.com", false),
+            ("https://169.254.169.254/latest", false),
+            ("http://127.0.0.1:9/robot/sendBySession", true),
+            ("http://localhost:9/", false),
+            ("file:///etc/passwd", false),
+            ("no address", false),
+        ];
+        for (webhook, wanted) in table {
+            assert_eq!(api(&["127.0.0.1"]).known(webhook).is_some(), wanted, "{webhook}");
+        }
+        assert!(api(&[]).known("http://127.0.0.1:9/").is_none());
+    }
+
+    #[test]
+    fn what_is_kept_of_an_answer_is_short_and_plain() {
+        let answer = json!({ "message": format!("a\n{}", "x".repeat(1000)) });
+        let words = words_of(&answer, "message");
+        assert!(words.starts_with("a x") && words.chars().count() == WORDS_CHARS_MAX);
+        assert_eq!(words_of(&json!({ "message": 7 }), "message"), "no words");
+    }
+}

@@ -1,0 +1,353 @@
+//! How updates come in: by long polling.
+//!
+//! **Invariants**
+//! - An update is confirmed only after the store has it; a poll may be dropped at any time, because dropping it
+//!   confirms nothing.
+//! - Nothing is polled for while the task has no room for what may come.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio::task::JoinHandle;
+
+use super::PLATFORM;
+use super::api::{Api, Disposition, Me, TelegramError};
+use super::intake::{self, Account};
+use super::sender::TelegramSender;
+use crate::chat::{Inbound, LinkState};
+use crate::clock::MonoNanos;
+use crate::config::TelegramConfig;
+use crate::fault::{self, Point};
+use crate::id::TurnId;
+use crate::platform::delivery::pace::{after, back_off};
+use crate::platform::link::{Link, NamedFd, Unsent, Way, retrying};
+use crate::report::Chain;
+use crate::store::Store;
+
+/// How long the server holds a poll; Telegram's own limit.
+const HOLD: Duration = Duration::from_secs(50);
+/// A held poll that is answered sooner with nothing is not repeated at once: something between does not hold it.
+const HOLD_MIN: Duration = Duration::from_secs(1);
+
+/// What the next image needs to poll on.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Saved {
+    /// The bot's name, so that it need not be asked for.
+    #[serde(default)]
+    username: Option<String>,
+    /// Polls that failed in a row.
+    #[serde(default)]
+    poll_failures: u32,
+    /// Telegram asked not to be polled before.
+    #[serde(default)]
+    poll_asked_until: MonoNanos,
+}
+
+/// How a poll ended.
+enum Polled {
+    Me(Result<Me, TelegramError>),
+    Updates(Result<Vec<Box<RawValue>>, TelegramError>),
+    /// 409, with whether a webhook is set, if that could be found out.
+    Conflict(TelegramError, Option<bool>),
+}
+
+/// What [`TelegramLink::heard`] brings.
+pub(super) struct Heard(Event);
+
+enum Event {
+    Built(Result<Api, TelegramError>),
+    Polled(Polled),
+}
+
+type PollFuture = Pin<Box<dyn Future<Output = Polled> + Send>>;
+
+/// The HTTP client, or how far it is from being one.
+enum Client {
+    /// Being built: loading the root certificates would hold up the runtime.
+    Building(JoinHandle<Result<Api, TelegramError>>),
+    /// It could not be built.
+    Broken {
+        /// When it is tried again.
+        again_at: MonoNanos,
+    },
+    /// To be used.
+    Ready(Api),
+}
+
+impl Client {
+    fn build(config: &TelegramConfig) -> Self {
+        let config = config.clone();
+        Self::Building(tokio::task::spawn_blocking(move || Api::new(&config)))
+    }
+
+    /// Waits for a client that is being built; for ever if none is.
+    async fn built(&mut self) -> Result<Api, TelegramError> {
+        match self {
+            Self::Building(handle) => match handle.await {
+                Ok(outcome) => outcome,
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            },
+            Self::Broken { .. } | Self::Ready(_) => std::future::pending().await,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Poll {
+    future: Option<PollFuture>,
+    opened_at: MonoNanos,
+    held: bool,
+    offset: Option<i64>,
+    /// The offset confirms more than the server is known to have heard of.
+    unconfirmed: bool,
+    failures: u32,
+    not_before: MonoNanos,
+    /// The part of `not_before` that Telegram asked for.
+    asked_until: MonoNanos,
+}
+
+/// See the module's documentation.
+pub(super) struct TelegramLink {
+    config: TelegramConfig,
+    account: Account,
+    client: Client,
+    poll: Poll,
+    state: LinkState,
+}
+
+impl TelegramLink {
+    pub(super) fn new(config: TelegramConfig) -> Self {
+        // A token without a colon is none; Telegram will say so.
+        let id = config.token.expose().split_once(':').map_or("unknown", |(id, _)| id).to_owned();
+        Self {
+            client: Client::build(&config),
+            config,
+            account: Account { id, username: None },
+            poll: Poll::default(),
+            state: LinkState::Connecting,
+        }
+    }
+
+    fn is_refused(&self) -> bool {
+        matches!(self.state, LinkState::Fatal { .. })
+    }
+
+    /// Opens a poll if none is open and it is time; says when it is.
+    fn open_poll(&mut self, now: MonoNanos) -> Option<MonoNanos> {
+        let Client::Ready(api) = &self.client else { return None };
+        if self.poll.future.is_some() || self.is_refused() {
+            return None;
+        }
+        if self.poll.not_before > now {
+            return Some(self.poll.not_before);
+        }
+        // Until the link is known to work the poll is short, so that this is known within a round trip.
+        self.poll.held = self.state == LinkState::Connected;
+        self.poll.opened_at = now;
+        let hold = if self.poll.held { HOLD } else { Duration::ZERO };
+        let (api, offset, known) = (api.clone(), self.poll.offset, self.account.username.is_some());
+        self.poll.future = Some(Box::pin(async move {
+            if !known {
+                return Polled::Me(api.get_me().await);
+            }
+            match api.get_updates(offset, hold, intake::KINDS).await {
+                Err(error @ TelegramError::Refused { code: 409, .. }) => {
+                    let webhook = api.get_webhook_info().await.ok().map(|info| !info.url.is_empty());
+                    Polled::Conflict(error, webhook)
+                }
+                outcome => Polled::Updates(outcome),
+            }
+        }));
+        None
+    }
+
+    fn built(&mut self, outcome: Result<Api, TelegramError>) {
+        match outcome {
+            Ok(api) => self.client = Client::Ready(api),
+            Err(error) => {
+                self.poll_failed(&error.code(), Chain(&error).to_string(), None);
+                self.client = Client::Broken { again_at: self.poll.not_before };
+            }
+        }
+    }
+
+    async fn polled(&mut self, polled: Polled, store: &Store) -> Vec<(TurnId, Inbound)> {
+        match polled {
+            Polled::Me(Ok(me)) => {
+                self.account.username = Some(me.username.unwrap_or_default());
+                self.poll_worked();
+            }
+            Polled::Updates(Ok(updates)) => {
+                if std::mem::replace(&mut self.poll.unconfirmed, false) {
+                    fault::at(Point::Confirmed);
+                }
+                return self.take_updates(updates, store).await;
+            }
+            Polled::Conflict(error, webhook) => {
+                let message = match webhook {
+                    Some(true) => {
+                        "a webhook is set for this bot, and while it is, nothing can be polled; remove it \
+                                   with the method deleteWebhook, or use another bot"
+                    }
+                    Some(false) => "another process polls with this token; stop it, or use another bot",
+                    None => "another process polls with this token, or a webhook is set for this bot",
+                };
+                self.poll_failed(&error.code(), message.to_owned(), None);
+            }
+            Polled::Me(Err(error)) | Polled::Updates(Err(error)) => match error.disposition() {
+                Disposition::Fatal => self.token_refused(&error.code(), &Chain(&error).to_string()),
+                Disposition::Retry { after } => self.poll_failed(&error.code(), Chain(&error).to_string(), after),
+                Disposition::GiveUp => self.poll_failed(&error.code(), Chain(&error).to_string(), None),
+            },
+        }
+        Vec::new()
+    }
+
+    async fn take_updates(&mut self, updates: Vec<Box<RawValue>>, store: &Store) -> Vec<(TurnId, Inbound)> {
+        if !updates.is_empty() {
+            fault::at(Point::Received);
+        }
+        let batch = intake::take(&updates, &self.account, store).await;
+        self.poll.unconfirmed = batch.offset.is_some();
+        self.poll.offset = batch.offset.or(self.poll.offset);
+        if let Some(error) = batch.failure {
+            // It is not the server that is to be spared: once there is room again, messages must not wait for long.
+            self.poll.failures = 0;
+            self.poll_failed("store", Chain(&error).to_string(), None);
+        } else if batch.offset.is_none() && !updates.is_empty() {
+            // It would be sent again at once, for ever.
+            self.poll_failed("malformed", "the answer holds updates without an id".to_owned(), None);
+        } else {
+            self.poll_worked();
+            let now = MonoNanos::now();
+            if updates.is_empty() && self.poll.held && now.since(self.poll.opened_at) < HOLD_MIN {
+                self.poll.not_before = after(self.poll.opened_at, HOLD_MIN);
+            }
+        }
+        batch.new
+    }
+
+    fn poll_worked(&mut self) {
+        self.poll.failures = 0;
+        self.poll.asked_until = MonoNanos::default();
+        self.state = LinkState::Connected;
+    }
+
+    fn poll_failed(&mut self, code: &str, message: String, asked: Option<Duration>) {
+        self.poll.failures = self.poll.failures.saturating_add(1);
+        let wait = asked.unwrap_or_else(|| back_off(self.poll.failures));
+        let now = MonoNanos::now();
+        self.poll.not_before = after(now, wait);
+        self.poll.asked_until = if asked.is_some() { self.poll.not_before } else { MonoNanos::default() };
+        let known = matches!(&self.state, LinkState::Retrying { error_code, .. } if error_code == code);
+        if !known {
+            tracing::warn!(code, error = %message, "Telegram cannot be polled and is tried again");
+        }
+        self.state = retrying(code, message, wait);
+    }
+
+    fn token_refused(&mut self, code: &str, why: &str) {
+        if self.is_refused() {
+            return;
+        }
+        tracing::error!(error = why, "Telegram refuses the token: nothing is received or sent");
+        self.poll.future = None;
+        self.state = LinkState::Fatal {
+            error_code: code.to_owned(),
+            error_message: format!("{why}; check the token in [platforms.telegram] and the api_url, then reload"),
+        };
+    }
+}
+
+impl Link for TelegramLink {
+    const PLATFORM: &'static str = PLATFORM;
+    type Heard = Heard;
+    type Sender = TelegramSender;
+    type Saved = Saved;
+
+    fn account(&self) -> &str {
+        &self.account.id
+    }
+
+    fn restore(&mut self, saved: Saved, _fds: Vec<NamedFd>) {
+        self.account.username = saved.username;
+        self.poll.failures = saved.poll_failures;
+        (self.poll.not_before, self.poll.asked_until) = (saved.poll_asked_until, saved.poll_asked_until);
+    }
+
+    /// Without a stored offset Telegram sends again what was never confirmed, and the store drops what it has.
+    async fn load(&mut self, store: &Store) {
+        match store.cursor(PLATFORM, &self.account.id).await {
+            Ok(cursor) => self.poll.offset = cursor.and_then(|cursor| cursor.parse().ok()),
+            Err(error) => tracing::warn!(error = %Chain(&error), "the position in the updates cannot be read"),
+        }
+    }
+
+    fn advance(&mut self, now: MonoNanos, may_hear: bool) -> Option<MonoNanos> {
+        if let Client::Broken { again_at } = self.client {
+            if again_at > now {
+                return Some(again_at);
+            }
+            self.client = Client::build(&self.config);
+        }
+        if may_hear { self.open_poll(now) } else { None }
+    }
+
+    async fn heard(&mut self) -> Heard {
+        tokio::select! {
+            outcome = self.client.built() => Heard(Event::Built(outcome)),
+            polled = next_poll(&mut self.poll.future) => {
+                self.poll.future = None;
+                Heard(Event::Polled(polled))
+            }
+        }
+    }
+
+    async fn take(&mut self, Heard(event): Heard, store: &Store) -> Vec<(TurnId, Inbound)> {
+        match event {
+            Event::Built(outcome) => {
+                self.built(outcome);
+                Vec::new()
+            }
+            Event::Polled(polled) => self.polled(polled, store).await,
+        }
+    }
+
+    fn hush(&mut self) {
+        // It has confirmed nothing, so it may be dropped.
+        self.poll.future = None;
+    }
+
+    fn way(&self) -> Way<TelegramSender> {
+        match &self.client {
+            Client::Ready(api) if !self.is_refused() => Way::Open(TelegramSender::new(api.clone())),
+            Client::Building(_) => Way::Soon,
+            Client::Ready(_) | Client::Broken { .. } => Way::Closed,
+        }
+    }
+
+    fn refused(&mut self, why: &Unsent) {
+        self.token_refused(&why.code, &why.why);
+    }
+
+    fn state(&self) -> &LinkState {
+        &self.state
+    }
+
+    fn save(&self) -> Saved {
+        Saved {
+            username: self.account.username.clone(),
+            poll_failures: self.poll.failures,
+            poll_asked_until: self.poll.asked_until,
+        }
+    }
+}
+
+async fn next_poll(future: &mut Option<PollFuture>) -> Polled {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
