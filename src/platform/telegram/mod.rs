@@ -10,6 +10,7 @@
 pub mod api;
 mod intake;
 mod link;
+mod markdown;
 mod sender;
 
 use std::time::Duration;
