@@ -30,8 +30,8 @@ async fn only_a_limit_beyond_the_free_one_pays_for_messages() {
     for messages_per_second in [1, 30, 31, 1000] {
         let config = TelegramConfig { messages_per_second, ..config(server.url(), server.token()) };
         let api = Api::new(&config).expect("a client");
-        let sent = api.send_message("7", None, "hello").await.expect("it is sent");
-        api.edit_message_text("7", &sent.message_id.to_string(), "hello again").await.expect("it is edited");
+        let sent = api.send_message("7", None, &"hello".into()).await.expect("it is sent");
+        api.edit_message_text("7", &sent.message_id.to_string(), &"hello again".into()).await.expect("it is edited");
     }
     let paid: Vec<_> = server.look(|state| {
         let paid = |method: &str| {
@@ -53,7 +53,7 @@ async fn the_server_tells_a_listener_of_calls_instead_of_keeping_them() {
     let serving = tokio::spawn(shared.clone().serve(listener));
     let api = Api::new(&config(url, "4242:x".to_owned())).expect("a client");
     for text in ["one", "two", "three"] {
-        api.send_message("7", None, text).await.expect("it is sent");
+        api.send_message("7", None, &text.into()).await.expect("it is sent");
     }
     api.send_typing("7", None).await.expect("it is shown");
     serving.abort();
