@@ -99,7 +99,8 @@ impl<'a> Bed<'a> {
         let config = format!(
             "[gateway]\nrestart_drain_timeout = \"1s\"\nprobation = \"1s\"\nhandoff_timeout = \"2s\"\n\
              [agents.default]\ncommand = {command}\ncwd = \"{HOME}\"\n\
-             [platforms.telegram]\ntoken = \"{}\"\napi_url = \"{}\"\nallow_from = [{USER}]\nallow_admin_from = [{ADMIN}]\n{}",
+             [platforms.telegram]\ntoken = \"{}\"\napi_url = \"{}\"\nallow_from = [{USER}]\nallow_admin_from = [{ADMIN}]\n\
+             gateway_restart_notification = false\n{}",
             telegram.token(),
             telegram.url(),
             self.releases.config(row.image),

@@ -153,7 +153,7 @@ fn config(telegram: &TelegramServer, agents: usize, update: &str) -> String {
     format!(
         "[gateway]\nrestart_drain_timeout = \"1s\"\nprobation = \"300ms\"\n{agents}\
          [platforms.telegram]\ntoken = \"{}\"\napi_url = \"{}\"\nallow_from = [{USER}]\nallow_admin_from = [{ADMIN}]\n\
-         {update}",
+         gateway_restart_notification = false\n{update}",
         telegram.token(),
         telegram.url(),
     )

@@ -1,11 +1,13 @@
 //! What may be typed.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::agent::builtin::echo::EchoArgs;
 use crate::agent::builtin::openai::OpenaiArgs;
+use crate::config::parse_duration;
 use crate::telemetry::LogFormat;
 
 /// Joins chat platforms to AI agents, and replaces its own binary while it runs.
@@ -29,9 +31,12 @@ pub enum Command {
     /// Update the running gateway to a newer release, in place.
     #[command(visible_alias = "update")]
     SelfUpdate(SelfUpdateArgs),
-    /// Let people in who are not named in the configuration, by the codes that they were given.
+    /// Let people in by the codes that they were given in a chat.
     #[command(subcommand)]
     Pairing(PairingCommand),
+    /// Log in to Weixin (WeChat).
+    #[command(subcommand)]
+    Weixin(WeixinCommand),
     /// Talk to the gateway's agent from this terminal.
     Chat(ChatArgs),
     /// Run a built-in ACP agent, for this gateway or any other ACP client.
@@ -74,6 +79,7 @@ impl Command {
                 | PairingCommand::Approve(ApproveArgs { json: JsonArgs { json }, .. })
                 | PairingCommand::Revoke(RevokeArgs { json: JsonArgs { json }, .. }),
             )
+            | Self::Weixin(WeixinCommand::Login(WeixinLoginArgs { json: JsonArgs { json }, .. }))
             | Self::SelfUpdate(SelfUpdateArgs { json: JsonArgs { json }, .. }) => *json,
         }
     }
@@ -148,6 +154,27 @@ pub struct RevokeArgs {
     pub platform: String,
     /// The person's id, as the list shows it.
     pub user: String,
+    /// See [`JsonArgs`].
+    #[command(flatten)]
+    pub json: JsonArgs,
+}
+
+/// `hermes weixin …`.
+#[derive(Debug, Subcommand)]
+pub enum WeixinCommand {
+    /// Get a bot account by a QR code that you scan with your phone, and write it into gateway.toml.
+    Login(WeixinLoginArgs),
+}
+
+/// `hermes weixin login`.
+#[derive(Debug, Args)]
+pub struct WeixinLoginArgs {
+    /// Another service than Weixin's, for tests.
+    #[arg(long, value_name = "URL", hide = true)]
+    pub base_url: Option<String>,
+    /// How long to wait for the login.
+    #[arg(long, value_name = "TIME", hide = true, default_value = "8m", value_parser = parse_duration)]
+    pub within: Duration,
     /// See [`JsonArgs`].
     #[command(flatten)]
     pub json: JsonArgs,

@@ -14,6 +14,7 @@ use crate::control::proto;
 use crate::daemon::{CheckError, DaemonError};
 use crate::gateway::pairing::Refused;
 use crate::jsonrpc::ErrorObject;
+use crate::platform::weixin::error::WeixinError;
 use crate::report::Chain;
 use crate::service::lock::LockError;
 use crate::store::StoreError;
@@ -58,6 +59,17 @@ pub enum CliError {
     /// A pairing code was refused.
     #[error("{0}")]
     Pairing(Refused),
+    /// Weixin cannot be talked to.
+    #[error("cannot log in to Weixin")]
+    Weixin(#[source] WeixinError),
+    /// A login to Weixin came to nothing.
+    #[error("the login came to nothing: {why}")]
+    Login {
+        /// The kind of failure.
+        code: &'static str,
+        /// Why.
+        why: String,
+    },
     /// The connection broke during a handoff, and the new image does not serve.
     #[error("the connection broke during the handoff, and {0}")]
     HandoffLost(String),
@@ -146,6 +158,8 @@ impl CliError {
             Self::Client(ClientError::Protocol(_)) => "protocol",
             Self::Client(_) => "disconnected",
             Self::HandoffLost(_) => "handoff_failed",
+            Self::Weixin(_) => "weixin",
+            Self::Login { code, .. } => code,
             Self::NoAnswer(_) => "no_answer",
             Self::Declined => "declined",
             Self::Usage(_) => "usage",
@@ -168,6 +182,9 @@ impl CliError {
             Self::Client(ClientError::Timeout { .. }) => Some("`hermes gateway status` shows what it is busy with"),
             Self::Client(ClientError::Protocol(_)) => Some("this command and the gateway may be of different versions"),
             Self::StillStopping { .. } => Some("its journal shows what it waits for"),
+            Self::Login { code: "timeout" | "expired", .. } => {
+                Some("run it again, and scan the code while it is shown")
+            }
             Self::HandoffLost(_) => Some("`hermes gateway status` shows what runs, its journal why"),
             _ => None,
         }

@@ -18,6 +18,7 @@ mod progress;
 mod render;
 mod screen;
 mod update;
+mod weixin;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -78,6 +79,7 @@ async fn client_command(command: Command, home: Home) -> Result<(), CliError> {
         Command::Gateway(GatewayCommand::Stop(args)) => ctl::stop(&home, args).await,
         Command::Gateway(GatewayCommand::Platform(command)) => platform::run(&home, command).await,
         Command::Pairing(command) => pairing::run(&home, command).await,
+        Command::Weixin(command) => weixin::run(&home, command).await,
         Command::SelfUpdate(args) => update::self_update(&home, args).await,
         Command::Chat(args) => chat::run(&home, args).await,
         Command::Gateway(GatewayCommand::Run(_))

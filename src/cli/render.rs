@@ -313,6 +313,37 @@ mod tests {
     }
 
     #[test]
+    fn who_asks_is_shown_with_the_code_and_cannot_steer_the_terminal() {
+        let entry = PairingEntry {
+            platform: "telegram".into(),
+            user: "1003".into(),
+            name: "Ann\u{1b}[31m".into(),
+            state: "asked".into(),
+            since: before(120),
+            code: Some("ABCD2345".into()),
+        };
+        let approved = PairingEntry { state: "approved".into(), code: None, since: before(7200), ..entry.clone() };
+        insta::assert_snapshot!(pairings(&[entry, approved], NOW), @r"
+        pairings
+          telegram  asked     2 min ago  Ann [31m (id 1003)  code ABCD2345
+          telegram  approved  2 h ago    Ann [31m (id 1003)
+        ");
+        assert_eq!(pairings(&[], NOW), "nobody was let in by pairing, and nobody asks to be\n");
+    }
+
+    #[test]
+    fn a_pause_is_told_with_what_it_changed() {
+        let told = |paused, changed| platform_change(&PlatformChange { platform: "telegram".into(), paused, changed });
+        insta::assert_snapshot!([told(true, true), told(true, false), told(false, true), told(false, false)].join("\n"), @r"
+        telegram is paused; it takes in nothing and sends nothing until it is resumed
+        telegram was paused already
+        telegram goes on
+        telegram was not paused
+        ");
+        assert_eq!(platforms(&[], NOW), "no platform is configured\n");
+    }
+
+    #[test]
     fn a_report_names_what_changed_and_what_did_not() {
         let report = HandoffReport {
             kind: "update".into(),

@@ -150,6 +150,13 @@ pub struct WeixinConfig {
     pub access: PlatformAccess,
 }
 
+impl WeixinConfig {
+    /// The default of `base_url`, where every login begins.
+    pub const BASE_URL: &str = "https://ilinkai.weixin.qq.com";
+    /// The default of `cdn_url`.
+    pub const CDN_URL: &str = "https://novac2c.cdn.weixin.qq.com/c2c";
+}
+
 /// `[platforms.telegram]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TelegramConfig {

@@ -18,9 +18,6 @@ const DINGTALK_OAPI_URL: &str = "https://oapi.dingtalk.com";
 const DINGTALK_SECRET: SecretKeys =
     SecretKeys { inline: "client_secret", file: "client_secret_file", credential: "client_secret_credential" };
 
-const WEIXIN_BASE_URL: &str = "https://ilinkai.weixin.qq.com";
-const WEIXIN_CDN_URL: &str = "https://novac2c.cdn.weixin.qq.com/c2c";
-
 /// A platform that is planned: naming it is a different mistake than a typing error.
 const TO_COME: &str = "web";
 
@@ -99,8 +96,8 @@ fn dingtalk(mut section: Section<'_, '_>, context: &SecretContext<'_>, p: &mut P
 fn weixin(mut section: Section<'_, '_>, context: &SecretContext<'_>, p: &mut Problems<'_>) -> Option<WeixinConfig> {
     let token = read_secret(&mut section, &TELEGRAM_TOKEN, context, p);
     let account_id = required(&mut section, "account_id", "1a2b3c@im.bot", p);
-    let base_url_ = base_url(&mut section, "base_url", WEIXIN_BASE_URL, p);
-    let cdn_url = base_url(&mut section, "cdn_url", WEIXIN_CDN_URL, p);
+    let base_url_ = base_url(&mut section, "base_url", WeixinConfig::BASE_URL, p);
+    let cdn_url = base_url(&mut section, "cdn_url", WeixinConfig::CDN_URL, p);
     let access = access(&mut section, UserIds::Words { example: "o9cq80@im.wechat" }, p);
     section.finish("key", p);
     Some(WeixinConfig { token: token?, account_id: account_id?, base_url: base_url_, cdn_url, access })

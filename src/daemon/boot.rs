@@ -15,10 +15,11 @@ use super::advice::advice;
 use super::keeper::Keeper;
 use super::kept::Kept;
 use super::outlet::Outlet;
-use super::platforms::{access, languages, platforms};
+use super::platforms::platforms;
 use super::pulse::Pulse;
 use super::recovery::{self, Recovered};
 use super::releases::{mark_abandoned, raise_floor, sha256_hex};
+use super::rollback::note;
 use super::run::{Daemon, Event, Events, ticks};
 use super::state::{
     AGENTS, AgentEntry, CONTROL, ControlEntry, GATEWAY, LOCAL, PASSPORT, Passport, SECTIONS, STASH, Stash, agent_fds,
@@ -34,7 +35,7 @@ use crate::control::proto::Image;
 use crate::control::server::{self, ControlHandle};
 use crate::control::{ControlEvent, ControlSnapshot};
 use crate::fault::{self, Point};
-use crate::gateway::{Gateway, GatewayState};
+use crate::gateway::GatewayState;
 use crate::handoff::adopt::{AdoptError, EXEC_AT_VARIABLE, STATE_FD_VARIABLE};
 use crate::handoff::way_back::{self, RECOVERY_VARIABLE, WayBack};
 use crate::handoff::{FdName, Inherited, Phase};
@@ -226,27 +227,21 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     let (mut inherited, passport) = ground.inherited.open();
     // Nothing is started, or taken over, without a database.
     let (early, aside) = opened(ground.opening, &mut signals, inherited.is_some()).await?;
-    let kept = Kept::read(&ground.store).await;
+    let mut kept = Kept::read(&ground.store).await;
     // From here to the first word to the service manager nothing is awaited, so no part runs and nothing is consumed:
     // until then the way back leads to the same state.
     fault::at(Point::Adopting);
     let (ports, events) = queues();
     let mut keeper = Keeper::new(ground.fd_store, passport.as_ref(), inherited.as_ref());
     let control = control(&ground.home, ground.activated, inherited.as_mut(), ports.control, &mut keeper)?;
-    let is_recovery = passport.is_none();
-    let taken = agents(&ground.config, inherited.as_mut(), &ports.agents, &mut keeper, is_recovery)?;
-    let TakenAgents { agents, removed, recovered, kept: kept_agents } = taken;
-    let platforms =
-        platforms(&ground.config, inherited.as_mut(), &ground.store, &ports.platforms, &mut keeper, &kept.paused)?;
+    let TakenAgents { agents, removed, recovered, recovered_names } =
+        agents(&ground.config, inherited.as_mut(), &ports.agents, &mut keeper, passport.is_none())?;
+    let platforms = platforms(&ground.config, inherited.as_mut(), &ground.store, &ports.platforms, &mut keeper, &kept)?;
     let local = optional::<Local>(inherited.as_mut(), LOCAL)?;
     let state = optional::<GatewayState>(inherited.as_mut(), GATEWAY)?;
-    let gateway = Gateway::restore(access(&ground.config).with(kept.pairings), agents.keys().cloned(), state);
-    let gateway = gateway.speaking(languages(&ground.config));
+    let gateway = kept.gateway(&ground.config, agents.keys().cloned(), state);
     let stash = optional::<Stash>(inherited.as_mut(), STASH)?;
-    let proven = inherited.as_mut().and_then(|inherited| inherited.take_fd(&proven_fd())).map(File::from);
-    if let Some(inherited) = inherited {
-        keeper.forget(inherited.close_unclaimed());
-    }
+    let proven = last_of(inherited, &mut keeper);
     let came_back = way_back::came_back();
     let image = running_image(passport.as_ref(), came_back.is_some()).map_err(system("open the running image"))?;
     let now = UnixMillis::now();
@@ -268,7 +263,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
         gateway,
         local,
         links,
-        paused: kept.paused,
+        kept,
         agents,
         platforms,
         control: Outlet::new(control),
@@ -278,7 +273,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
         probation: None,
         proven,
         keeper,
-        recovered_agents: if is_recovery { kept_agents } else { BTreeSet::new() },
+        recovered_agents: recovered_names,
         dead_agents: BTreeSet::new(),
         turn_agents: BTreeMap::new(),
         books: None,
@@ -293,10 +288,17 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
         died: None,
     };
     removed.into_iter().for_each(|outlet| daemon.dismiss(outlet));
-    daemon.keeper.keep(lock_fd(), daemon.lock.as_fd());
     daemon.begin(passport, came_back, ground.way_back, recovered).await;
     daemon.heed(early, aside).await;
     Ok(daemon)
+}
+
+/// The image that was proven last; what else nobody has claimed is closed.
+fn last_of(inherited: Option<Inherited>, keeper: &mut Keeper) -> Option<File> {
+    let mut inherited = inherited?;
+    let proven = inherited.take_fd(&proven_fd()).map(File::from);
+    keeper.forget(inherited.close_unclaimed());
+    proven
 }
 
 /// Waits for the database. Returns what signals asked for meanwhile: a stop, else the latest; and where a damaged
@@ -351,6 +353,7 @@ impl Daemon {
         recovered: Recovered,
     ) {
         fault::at(Point::Adopted);
+        self.keeper.keep(lock_fd(), self.lock.as_fd());
         self.notifier.ready(&self.status_line());
         fault::at(Point::Ready);
         let ready = MonoNanos::now();
@@ -363,8 +366,10 @@ impl Daemon {
             (None, came_back) => {
                 tracing::info!(name: lifecycle::READY, version = self.image.id.version, "serving");
                 mark_abandoned(&self.store).await;
-                self.read_note(came_back).await;
-                self.recover(recovered).await;
+                let (note, is_back) = (note(&self.store).await, came_back.is_some());
+                self.read_note(note.clone(), came_back).await;
+                let lost = self.recover(recovered).await;
+                self.note_start(note.as_ref(), is_back, lost);
                 raise_floor(&self.store).await;
             }
         }
@@ -492,8 +497,8 @@ struct TakenAgents {
     removed: Removed,
     /// What the agents had that outlived a gateway.
     recovered: Recovered,
-    /// Those whose processes ran before this image.
-    kept: BTreeSet<AgentName>,
+    /// Those whose processes outlived a gateway.
+    recovered_names: BTreeSet<AgentName>,
 }
 
 type Agents = BTreeMap<AgentName, Outlet<AgentHandle>>;
@@ -554,13 +559,13 @@ fn agents(
             }
         }
     }
-    let kept: BTreeSet<AgentName> = agents.keys().cloned().collect();
+    let recovered_names = if is_recovery { agents.keys().cloned().collect() } else { BTreeSet::new() };
     for (name, agent) in &config.agents {
         if !agents.contains_key(name) {
             agents.insert(name.clone(), Outlet::new(agent::spawn(spec(name, agent), events.clone())));
         }
     }
-    Ok(TakenAgents { agents, removed, recovered, kept })
+    Ok(TakenAgents { agents, removed, recovered, recovered_names })
 }
 
 pub(super) fn spec(name: &AgentName, agent: &crate::config::AgentConfig) -> AgentSpec {

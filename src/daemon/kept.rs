@@ -5,37 +5,84 @@
 
 use std::collections::BTreeSet;
 
+use tokio::task::JoinHandle;
+
+use super::notices::{STOPPED, UNTOLD, Untold};
+use super::platforms::{access, languages};
+use crate::config::Config;
 use crate::gateway::pairing::{Pairings, WRONG_KEY};
-use crate::id::PlatformName;
+use crate::gateway::{ASKS_KEY, Gateway, GatewayState};
+use crate::id::{AgentName, PlatformName};
 use crate::report::Chain;
 use crate::store::{Store, StoreError};
 
 /// The key in the store of the paused platforms: a JSON list of names.
 pub(super) const PAUSED: &str = "paused_platforms";
 
+/// How often it is tried to read it.
+const ATTEMPTS: usize = 3;
+
 /// All of it.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     /// The platforms that are held back, configured or not.
     pub(super) paused: BTreeSet<PlatformName>,
-    /// Who was let in, or has asked to be.
-    pub(super) pairings: Pairings,
+    /// Who was let in, or has asked to be; the gateway has it.
+    pairings: Pairings,
+    /// Who is to be told of a restart.
+    pub(super) untold: Vec<Untold>,
+    /// The number that was given last to a permission request; the gateway has it.
+    last_ask: u64,
+    /// The gateway was stopped in order.
+    pub(super) was_stopped: bool,
+    /// What is being written of the last two, in order.
+    pub(super) notes: Option<JoinHandle<()>>,
 }
 
 impl Kept {
-    /// Reads it; together, so that it is one look at the database.
+    /// Reads it. A disk that fails once is asked again.
     pub(super) async fn read(store: &Store) -> Self {
-        let (paused, pairings, wrong) = tokio::join!(store.meta(PAUSED), store.pairings(), store.meta(WRONG_KEY));
-        let pairings = Pairings::new(known("the pairings", pairings), known("the wrong codes", wrong).as_deref());
-        Self { paused: read_json("the paused platforms", known("the paused platforms", paused)), pairings }
+        for _ in 0..ATTEMPTS {
+            match Self::attempt(store).await {
+                Ok(kept) => return kept,
+                Err(error) => tracing::error!(error = %Chain(&error), "cannot read what the store has of people"),
+            }
+        }
+        Self::default()
     }
-}
 
-fn known<T: Default>(what: &'static str, read: Result<T, StoreError>) -> T {
-    read.unwrap_or_else(|error| {
-        tracing::error!(error = %Chain(&error), what, "cannot read what the store has");
-        T::default()
-    })
+    /// Together, so that it is one look at the database.
+    async fn attempt(store: &Store) -> Result<Self, StoreError> {
+        let (paused, pairings, wrong, untold, asks, stopped) = tokio::try_join!(
+            store.meta(PAUSED),
+            store.pairings(),
+            store.meta(WRONG_KEY),
+            store.meta(UNTOLD),
+            store.meta(ASKS_KEY),
+            store.meta(STOPPED),
+        )?;
+        Ok(Self {
+            paused: read_json(PAUSED, paused),
+            pairings: Pairings::new(pairings, wrong.as_deref()),
+            untold: read_json(UNTOLD, untold),
+            last_ask: read_json(ASKS_KEY, asks),
+            was_stopped: stopped.is_some_and(|value| !value.is_empty()),
+            notes: None,
+        })
+    }
+
+    /// A gateway with what is its own of this.
+    pub(super) fn gateway(
+        &mut self,
+        config: &Config,
+        agents: impl IntoIterator<Item = AgentName>,
+        state: GatewayState,
+    ) -> Gateway {
+        let access = access(config).with(std::mem::take(&mut self.pairings));
+        let mut gateway = Gateway::restore(access, agents, state).speaking(languages(config));
+        gateway.count_asks_from(self.last_ask);
+        gateway
+    }
 }
 
 /// A value that is not there, or empty, is the default.

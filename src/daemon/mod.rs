@@ -11,7 +11,8 @@
 //!   in the new image;
 //!   `rollback` what follows if it fails, `recovery` if the process
 //!   was killed; `keeper` has the fds that must outlive this image, `slots` tells the launcher.
-//! - `pause` holds platforms back, `pairing` lets people in; `kept` is what the store has of both.
+//! - `pause` holds platforms back, `pairing` lets people in; `notices` tells chats of a
+//!   restart; `kept` is what the store has of all three.
 //! - `pulse` says whether the gateway is alive, for the watchdog; `advice` what an operator should know at the start.
 //! - `releases` looks for releases; `check` is the preflight child, `report` what is told about it all.
 //!
@@ -26,6 +27,7 @@ mod check;
 mod effects;
 mod keeper;
 mod kept;
+mod notices;
 mod outlet;
 mod pairing;
 mod pause;

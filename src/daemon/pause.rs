@@ -35,7 +35,7 @@ impl Daemon {
         let words = self.gateway.words(&by.conversation);
         let is_here = by.conversation.platform == platform;
         let known: Vec<PlatformName> = self.platforms.keys().cloned().collect();
-        let told = if pause && is_here && !here && known.contains(&platform) && !self.paused.contains(&platform) {
+        let told = if pause && is_here && !here && known.contains(&platform) && !self.kept.paused.contains(&platform) {
             Some(words.paused(platform.as_str(), Paused::Here))
         } else {
             match self.set_paused(&platform, pause).await {
@@ -78,10 +78,10 @@ impl Daemon {
         if !self.platforms.contains_key(platform) {
             return Err(PauseError::Unknown);
         }
-        if self.paused.contains(platform) == pause {
+        if self.kept.paused.contains(platform) == pause {
             return Ok(if pause { Paused::Already } else { Paused::WasNot });
         }
-        let mut paused = self.paused.clone();
+        let mut paused = self.kept.paused.clone();
         if pause {
             paused.insert(platform.clone())
         } else {
@@ -91,7 +91,7 @@ impl Daemon {
         if let Err(error) = self.store.set_meta(PAUSED, kept).await {
             return Err(PauseError::Store(Chain(&error).to_string()));
         }
-        self.paused = paused;
+        self.kept.paused = paused;
         if let Some(outlet) = self.platforms.get_mut(platform) {
             outlet.put(if pause { PlatformCommand::Pause } else { PlatformCommand::Resume });
         }

@@ -1,6 +1,6 @@
 //! The platforms at a start: which are configured, what was left for each, and who may talk there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use super::DaemonError;
 use super::boot::optional;
 use super::keeper::Keeper;
+use super::kept::Kept;
 use super::outlet::Outlet;
 use super::state::{PLATFORMS, PlatformEntry, platform_fd};
 use crate::config::{Config, PlatformAccess};
@@ -16,7 +17,7 @@ use crate::gateway::{Access, Allowed};
 use crate::handoff::{FdName, Inherited};
 use crate::id::PlatformName;
 use crate::platform::local::PLATFORM as LOCAL;
-use crate::platform::{Left, PlatformEvent, PlatformHandle, dingtalk, telegram};
+use crate::platform::{Left, PlatformEvent, PlatformHandle, dingtalk, telegram, weixin};
 use crate::store::Store;
 use crate::words::Languages;
 
@@ -31,7 +32,7 @@ pub(super) fn platforms(
     store: &Store,
     events: &mpsc::Sender<PlatformEvent>,
     keeper: &mut Keeper,
-    paused: &BTreeSet<PlatformName>,
+    kept: &Kept,
 ) -> Result<BTreeMap<PlatformName, Outlet<PlatformHandle>>, DaemonError> {
     let entries: Vec<PlatformEntry> = optional(inherited.as_deref_mut(), PLATFORMS)?;
     let mut entries: BTreeMap<_, _> = entries.into_iter().map(|entry| (entry.name.clone(), entry)).collect();
@@ -43,11 +44,16 @@ pub(super) fn platforms(
         for (what, fd) in &fds {
             keeper.store(platform_fd(&name, what), fd.as_fd());
         }
-        Left { state, fds, paused: paused.contains(&name) }
+        Left { state, fds, paused: kept.paused.contains(&name) }
     };
     if let Some(telegram) = &config.telegram {
         let left = left(telegram::PLATFORM);
         let handle = telegram::spawn(telegram.clone(), left, store.clone(), events.clone());
+        platforms.insert(handle.name().clone(), Outlet::new(handle));
+    }
+    if let Some(weixin) = &config.weixin {
+        let left = left(weixin::PLATFORM);
+        let handle = weixin::spawn(weixin.clone(), left, store.clone(), events.clone());
         platforms.insert(handle.name().clone(), Outlet::new(handle));
     }
     if let Some(dingtalk) = &config.dingtalk {

@@ -102,6 +102,7 @@ impl Daemon {
         } else {
             self.tell_done(&passport.note.origin, &report).await;
         }
+        self.note_handoff(&passport.note, passport.note.kind == ROLLBACK);
         // To go back is to run other bytes, too.
         let is_update = matches!(passport.note.kind.as_str(), "update" | "revert");
         let outcome = if is_update { "serving" } else { "committed" };
@@ -123,6 +124,7 @@ impl Daemon {
 
     /// Waits until what [`Self::arrived`] began to write is on disk: before anything that reads it or depends on it.
     pub(super) async fn close_books(&mut self) {
+        self.await_notes().await;
         let Some(books) = self.books.take() else { return };
         let row = books.await.unwrap_or_else(|error| {
             tracing::error!(%error, "cannot record a handoff");

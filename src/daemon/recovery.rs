@@ -3,7 +3,7 @@
 //! **Invariant:** a prompt that an agent may have is never asked again by itself (an agent would do the work twice);
 //! one that no agent has is asked as if it had just come.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rustix::process::{Signal, pidfd_send_signal};
 use tokio::sync::mpsc;
@@ -14,6 +14,7 @@ use super::outlet::Outlet;
 use super::run::Daemon;
 use super::state::{agent_fds, agent_log_fd};
 use crate::agent::{self, AgentCommand, AgentEvent, AgentFds, AgentHandle, AgentSpec, RecoveredTurn};
+use crate::chat::Conversation;
 use crate::config::{Config, DEFAULT_AGENT};
 use crate::handoff::Inherited;
 use crate::id::{AgentName, TurnId};
@@ -66,21 +67,25 @@ pub(super) fn agents(
 
 impl Daemon {
     /// Takes up what a process that was killed left in the store and with the agents.
-    pub(super) async fn recover(&mut self, mut recovered: Recovered) {
+    /// Returns the chats in which a turn has ended with that process.
+    pub(super) async fn recover(&mut self, mut recovered: Recovered) -> BTreeSet<Conversation> {
         let open = match self.store.open_turns().await {
             Ok(open) => open,
             Err(error) => {
                 tracing::error!(error = %Chain(&error), "cannot read the open turns");
-                return;
+                return BTreeSet::new();
             }
         };
-        let mut effects = Vec::new();
+        let (mut effects, mut lost) = (Vec::new(), BTreeSet::new());
         self.learn(open.iter().map(|turn| turn.inbound.conversation.clone()).collect()).await;
         for turn in open {
             match recovered.turns.remove(&turn.turn) {
                 Some((agent, said)) => self.gateway.take_up(turn, agent, said, &mut effects),
                 None => {
                     let open = OpenTurn { running: turn.running && !self.knows_all_prompts(&turn), ..turn };
+                    if open.running {
+                        lost.insert(open.inbound.conversation.clone());
+                    }
                     self.gateway.recover(open, &mut effects);
                 }
             }
@@ -92,6 +97,7 @@ impl Daemon {
                 outlet.put(AgentCommand::Settled { turn });
             }
         }
+        lost
     }
 
     /// Whether the agent of the turn's conversation has outlived the gateway: what its log does not have, it never got.

@@ -34,7 +34,7 @@ pub(super) async fn put_note(store: &Store, note: Option<&Note>) -> Result<(), S
     store.set_meta(NOTE, text).await.map_err(|error| Chain(&error).to_string())
 }
 
-async fn note(store: &Store) -> Option<Note> {
+pub(super) async fn note(store: &Store) -> Option<Note> {
     match store.meta(NOTE).await {
         Ok(text) => text.filter(|text| !text.is_empty()).and_then(|text| match serde_json::from_str(&text) {
             Ok(note) => Some(note),
@@ -111,8 +111,7 @@ impl Daemon {
     }
 
     /// Finds out how the handoff ended that the process before did not live to tell.
-    pub(super) async fn read_note(&mut self, came_back: Option<String>) {
-        let note = note(&self.store).await;
+    pub(super) async fn read_note(&mut self, note: Option<Note>, came_back: Option<String>) {
         let slot_reason = self.settle_slots(note.as_ref()).await;
         let Some(note) = note else {
             if let Some(reason) = came_back {

@@ -13,6 +13,8 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::boot::Claimed;
 use super::keeper::Keeper;
+use super::kept::Kept;
+use super::notices::STOPPED;
 use super::outlet::Outlet;
 use super::probation::Probation;
 use super::pulse::Pulse;
@@ -67,8 +69,8 @@ pub(super) struct Daemon {
     pub(super) image_started_at: UnixMillis,
     pub(super) gateway: Gateway,
     pub(super) local: Local,
-    /// The platforms that are held back, configured or not.
-    pub(super) paused: BTreeSet<PlatformName>,
+    /// What the store has for whoever comes next.
+    pub(super) kept: Kept,
     pub(super) links: BTreeMap<PlatformName, (LinkState, UnixMillis)>,
     pub(super) agents: BTreeMap<AgentName, Outlet<AgentHandle>>,
     pub(super) platforms: BTreeMap<PlatformName, Outlet<PlatformHandle>>,
@@ -343,8 +345,12 @@ impl Daemon {
             }
             PlatformEvent::Link { platform, state } => {
                 tracing::info!(%platform, ?state, "link changed");
-                self.links.insert(platform, (state, UnixMillis::now()));
+                let is_up = state == LinkState::Connected;
+                self.links.insert(platform.clone(), (state, UnixMillis::now()));
                 self.write_state_file();
+                if is_up {
+                    self.tell_restart(&platform).await;
+                }
             }
             PlatformEvent::Keep { platform, name, fd } => {
                 let name = platform_fd(&platform, &name);
@@ -459,6 +465,9 @@ impl Daemon {
         self.close_books().await;
         // An orderly stop is no failure of a version that is being tried.
         if self.died.is_none() {
+            if let Err(error) = self.store.set_meta(STOPPED, "yes".to_owned()).await {
+                tracing::error!(error = %Chain(&error), "the next start will take this stop for a crash");
+            }
             self.note_stopped().await;
             self.close_history("the gateway was stopped before it was committed").await;
         }

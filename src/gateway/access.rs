@@ -74,9 +74,15 @@ impl Access {
 
     /// Somebody who may not talk says something in a direct chat; as [`Pairings::knock`]. None where nobody is let in
     /// by pairing.
-    pub fn knock(&mut self, inbound: &Inbound, now: UnixMillis, make: impl FnMut() -> Option<String>) -> Option<Knock> {
+    pub fn knock(
+        &mut self,
+        inbound: &Inbound,
+        now: UnixMillis,
+        make: impl FnMut() -> Option<String>,
+        changes: &mut Vec<Change>,
+    ) -> Option<Knock> {
         match self.rules.get(&inbound.conversation.platform) {
-            Some(Allowed::Listed { pairing: true, .. }) => Some(self.pairings.knock(inbound, now, make)),
+            Some(Allowed::Listed { pairing: true, .. }) => Some(self.pairings.knock(inbound, now, make, changes)),
             _ => None,
         }
     }

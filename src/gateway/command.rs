@@ -3,7 +3,7 @@
 //! A text that begins with `/` and a word that is no command here goes to the agent, which may have commands of its
 //! own.
 
-use super::{Describe, Effect, Gateway, Requester, asked, notice};
+use super::{Describe, Effect, Gateway, Requester, notice};
 use crate::agent::AgentCommand;
 use crate::chat::Inbound;
 use crate::control::proto::HandoffKind;
@@ -30,9 +30,9 @@ pub enum ChatCommand {
     Stop,
     /// `/retry`.
     Retry,
-    /// `/approve [N]`.
+    /// `/approve [N]` and `/approve REQUEST.N`.
     Approve(Option<String>),
-    /// `/deny [N]`.
+    /// `/deny [N]` and `/deny REQUEST.N`.
     Deny(Option<String>),
     /// `/restart [force]`.
     Restart {
@@ -227,46 +227,5 @@ impl Gateway {
             }
             None => out.push(notice(&inbound.conversation, self.words(&inbound.conversation).nothing_to_retry())),
         }
-    }
-
-    fn answer_ask(&mut self, which: Option<&str>, approve: bool, inbound: &Inbound, out: &mut Vec<Effect>) {
-        let words = self.words(&inbound.conversation);
-        let no_such_option = |ask: &super::Ask| {
-            let offered = asked(words, false, &ask.title, &ask.options);
-            notice(&inbound.conversation, format!("{}\n{offered}", words.no_such_option()))
-        };
-        let talk = self.talk(&inbound.conversation);
-        let Some(ask) = talk.asks.front() else {
-            out.push(notice(&inbound.conversation, words.nothing_to_answer()));
-            return;
-        };
-        let option = match which {
-            None if approve => ask.first_of(&["allow_once", "allow_always"]),
-            None => ask.first_of(&["reject_once", "reject_always"]),
-            Some(number) => {
-                let chosen = number.parse::<usize>().ok().and_then(|n| ask.options.get(n.checked_sub(1)?));
-                let Some(option) = chosen.filter(|option| option.allows() == approve) else {
-                    out.push(no_such_option(ask));
-                    return;
-                };
-                Some(option)
-            }
-        };
-        if approve && option.is_none() {
-            out.push(no_such_option(ask));
-            return;
-        }
-        let answer = AgentCommand::Permission { request: ask.request, option: option.map(|o| o.id.clone()) };
-        let said = words.answered(&ask.title, option.map(|o| o.name.as_str()));
-        talk.asks.pop_front();
-        out.push(Effect::Agent(talk.agent.clone(), answer));
-        out.push(notice(&inbound.conversation, said));
-    }
-}
-
-impl super::Ask {
-    /// The first option of the earliest kind that there is; the order of options says nothing.
-    pub(super) fn first_of(&self, kinds: &[&str]) -> Option<&crate::agent::PermissionOption> {
-        kinds.iter().find_map(|kind| self.options.iter().find(|option| option.kind == *kind))
     }
 }

@@ -45,6 +45,10 @@ pub(super) struct Running {
 /// A permission request that was not answered yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Ask {
+    /// What people know it by; 0 if it was asked before requests had numbers.
+    #[serde(default)]
+    pub(super) number: u64,
+    /// What its agent knows it by.
     pub(super) request: u64,
     pub(super) title: String,
     pub(super) options: Vec<PermissionOption>,
@@ -54,8 +58,8 @@ pub(super) struct Ask {
 }
 
 impl Ask {
-    pub(super) fn new(request: u64, title: String, options: Vec<PermissionOption>) -> Self {
-        Self { request, title, options, asked_at: UnixMillis::now() }
+    pub(super) fn new(number: u64, request: u64, title: String, options: Vec<PermissionOption>) -> Self {
+        Self { number, request, title, options, asked_at: UnixMillis::now() }
     }
 }
 

@@ -11,6 +11,7 @@
 //! - Every turn ends: one whose agent is no longer configured is ended or given to the default agent.
 
 mod access;
+mod ask;
 mod command;
 mod conversation;
 mod effect;
@@ -22,21 +23,20 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use access::{Access, Allowed};
+pub use ask::ASKS_KEY;
 pub use command::ChatCommand;
-use conversation::{Ask, Running, Talk, Waiting};
+use conversation::{Running, Talk, Waiting};
 pub use effect::{Describe, Effect, Requester};
 use pairing::Knock;
 
-use crate::agent::{
-    AgentCommand, AgentEvent, PermissionOption, RecoveredPermission, RecoveredTurn, TurnOutcome, TurnUpdate,
-};
+use crate::agent::{AgentCommand, AgentEvent, RecoveredPermission, RecoveredTurn, TurnOutcome, TurnUpdate};
 use crate::chat::{Conversation, Inbound, Notice, Outbound, ReplyEnd, ReplyStep};
 use crate::clock::UnixMillis;
 use crate::config::DEFAULT_AGENT;
 use crate::id::{AgentName, TurnId};
 use crate::store::{OpenTurn, SessionRow};
 use crate::sys::random;
-use crate::words::{Answer, Expired, Languages, Words};
+use crate::words::{Expired, Languages, Words};
 
 /// Messages that may wait behind the running turn of one conversation.
 const QUEUE_LIMIT: usize = 32;
@@ -79,6 +79,8 @@ pub struct GatewayState {
     agents: BTreeMap<AgentName, AgentView>,
     #[serde(default)]
     strangers: BTreeSet<Conversation>,
+    #[serde(default)]
+    last_ask: u64,
 }
 
 impl GatewayState {
@@ -96,6 +98,8 @@ pub struct Gateway {
     agents: BTreeMap<AgentName, AgentView>,
     strangers: BTreeSet<Conversation>,
     languages: Languages,
+    /// The number of the permission request that came last.
+    last_ask: u64,
     hold: bool,
 }
 
@@ -118,7 +122,16 @@ impl Gateway {
         let talks: BTreeMap<_, _> = state.talks.into_iter().map(|talk| (talk.conversation.clone(), talk)).collect();
         let turns =
             talks.values().filter_map(|talk| Some((talk.running.as_ref()?.turn, talk.conversation.clone()))).collect();
-        Self { access, talks, turns, agents, strangers: state.strangers, languages: Languages::default(), hold: false }
+        Self {
+            access,
+            talks,
+            turns,
+            agents,
+            strangers: state.strangers,
+            languages: Languages::default(),
+            last_ask: state.last_ask,
+            hold: false,
+        }
     }
 
     /// Speaks these languages from now on.
@@ -137,6 +150,7 @@ impl Gateway {
             talks: self.talks.values().filter(|talk| !talk.is_in_store()).cloned().collect(),
             agents: self.agents.clone(),
             strangers: self.strangers.clone(),
+            last_ask: self.last_ask,
         }
     }
 
@@ -159,6 +173,11 @@ impl Gateway {
         let talk = self.talk(&row.conversation);
         talk.agent = row.agent;
         talk.session = row.session;
+    }
+
+    /// The chats that wait for an answer.
+    pub fn waiting_chats(&self) -> impl Iterator<Item = &Conversation> {
+        self.talks.values().filter(|talk| talk.has_turns()).map(|talk| &talk.conversation)
     }
 
     /// Turns given to agents and not over.
@@ -219,9 +238,11 @@ impl Gateway {
         }
         let (conversation, words) = (&inbound.conversation, self.words(&inbound.conversation));
         let make = || random::bytes().ok().map(pairing::code);
-        match self.access.knock(inbound, UnixMillis::now(), make) {
-            Some(Knock::Code(code, changes)) => {
-                effects.extend(changes.into_iter().map(Effect::Record));
+        let mut changes = Vec::new();
+        let knock = self.access.knock(inbound, UnixMillis::now(), make, &mut changes);
+        effects.extend(changes.into_iter().map(Effect::Record));
+        match knock {
+            Some(Knock::Code(code)) => {
                 effects.push(notice(conversation, words.pairing_code(&code, conversation.platform.as_str())));
             }
             Some(Knock::Told) => {}
@@ -273,7 +294,6 @@ impl Gateway {
     /// goes on. What the agent asked is asked once more: nobody knows whether the chat was told, and the agent waits.
     pub fn take_up(&mut self, open: OpenTurn, agent: AgentName, said: RecoveredTurn, effects: &mut Vec<Effect>) {
         let conversation = open.inbound.conversation;
-        let words = self.words(&conversation);
         let talk = self.talk(&conversation);
         talk.agent = agent;
         let answer_bytes = said.text.len() as u64;
@@ -286,9 +306,8 @@ impl Gateway {
             effects.push(Effect::Session(talk.row()));
         }
         effects.push(reply(&conversation, open.turn, ReplyStep::SoFar(said.text.clone())));
-        for RecoveredPermission { request, title, options } in said.permissions {
-            effects.push(notice(&conversation, asked(words, true, &title, &options)));
-            talk.asks.push_back(Ask::new(request, title, options));
+        for asked in said.permissions {
+            self.ask(&conversation, asked, true, effects);
         }
         self.turns.insert(open.turn, conversation);
         if let Some(outcome) = said.outcome {
@@ -321,10 +340,8 @@ impl Gateway {
             }
             AgentEvent::Update { turn, update } => self.turn_update(turn, update, effects),
             AgentEvent::Permission { turn, request, title, options } => {
-                let Some(conversation) = self.turns.get(&turn) else { return };
-                effects.push(notice(conversation, asked(self.words(conversation), false, &title, &options)));
-                let Some(talk) = self.talk_of(turn) else { return };
-                talk.asks.push_back(Ask::new(request, title, options));
+                let Some(conversation) = self.turns.get(&turn).cloned() else { return };
+                self.ask(&conversation, RecoveredPermission { request, title, options }, false, effects);
             }
             AgentEvent::TurnEnded { turn, outcome, text } => self.turn_ended(turn, outcome, text, effects),
             AgentEvent::Died { agent, how, restart_in }
@@ -335,20 +352,6 @@ impl Gateway {
             | AgentEvent::Frozen { .. }
             | AgentEvent::FreezeFailed { .. }
             | AgentEvent::Stopped { .. } => {}
-        }
-    }
-
-    /// Denies what the agents have asked and nobody has answered for too long, with a word to the chats.
-    pub fn expire(&mut self, now: UnixMillis, effects: &mut Vec<Effect>) {
-        for talk in self.talks.values_mut() {
-            while let Some(ask) = talk.asks.pop_front_if(|ask| now.since(ask.asked_at) >= ASK_MAX) {
-                let option = ask.first_of(&["reject_once", "reject_always"]).map(|option| option.id.clone());
-                let answer = AgentCommand::Permission { request: ask.request, option };
-                let words = self.languages.on(&talk.conversation.platform);
-                let told = words.permission_expired(&ask.title, Expired::Unanswered(ASK_MAX));
-                effects.push(Effect::Agent(talk.agent.clone(), answer));
-                effects.push(notice(&talk.conversation, told));
-            }
         }
     }
 
@@ -509,18 +512,6 @@ pub struct RunningTurn<'a> {
 
 pub(crate) fn notice(conversation: &Conversation, notice: impl Into<Notice>) -> Effect {
     Effect::Notice(conversation.clone(), notice.into())
-}
-
-/// What an agent asks, for people.
-fn asked(words: &dyn Words, again: bool, title: &str, options: &[PermissionOption]) -> String {
-    let answers: Vec<Answer<'_>> = (1..)
-        .zip(options)
-        .map(|(number, option)| {
-            let command = if option.allows() { "/approve" } else { "/deny" };
-            Answer { command: format!("{command} {number}"), name: &option.name }
-        })
-        .collect();
-    words.permission(again, title, &answers)
 }
 
 fn reply(conversation: &Conversation, turn: TurnId, step: ReplyStep) -> Effect {

@@ -55,8 +55,8 @@ pub struct Pairings {
 /// What somebody unknown gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Knock {
-    /// This code, and what is to be recorded.
-    Code(String, Vec<Change>),
+    /// This code.
+    Code(String),
     /// Nothing: they have the code.
     Told,
     /// Nothing: too many codes are open, or none can be made.
@@ -108,10 +108,17 @@ impl Pairings {
         self.rows.values().filter(move |row| !has_expired(row, now))
     }
 
-    /// Somebody who may not talk says something in a direct chat. `make` makes a code; none if there is no way to.
-    pub fn knock(&mut self, inbound: &Inbound, now: UnixMillis, make: impl FnMut() -> Option<String>) -> Knock {
+    /// Somebody who may not talk says something in a direct chat. `make` makes a code; none if there is no way to. What
+    /// is to be recorded is added to `changes`.
+    pub fn knock(
+        &mut self,
+        inbound: &Inbound,
+        now: UnixMillis,
+        make: impl FnMut() -> Option<String>,
+        changes: &mut Vec<Change>,
+    ) -> Knock {
         let platform = &inbound.conversation.platform;
-        let mut changes = self.forget_expired(platform, now);
+        changes.extend(self.forget_expired(platform, now));
         let key = (platform.clone(), inbound.sender.id.clone());
         if let Some(Pairing { standing: Standing::Asked { code, told_at, .. }, .. }) = self.rows.get_mut(&key) {
             if is_within(*told_at, now, TOLD_EVERY) {
@@ -120,7 +127,7 @@ impl Pairings {
             *told_at = now;
             let code = code.clone();
             changes.push(Change::Pairing(self.rows[&key].clone()));
-            return Knock::Code(code, changes);
+            return Knock::Code(code);
         }
         let open: Vec<&str> = self.open(platform).map(|(_, code)| code).collect();
         if open.len() >= OPEN_MAX {
@@ -136,7 +143,7 @@ impl Pairings {
         };
         changes.push(Change::Pairing(pairing.clone()));
         self.rows.insert(key, pairing);
-        Knock::Code(code, changes)
+        Knock::Code(code)
     }
 
     /// Lets in whom a code was given to. Returns who that is. What is to be recorded is added to `changes` also if this

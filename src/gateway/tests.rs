@@ -4,6 +4,7 @@ use super::*;
 use crate::agent::PermissionOption;
 use crate::chat::{OutboundContent, Sender};
 use crate::id::SessionId;
+use crate::store::Change;
 use crate::words::Language;
 
 const ADMIN: &str = "1";
@@ -227,6 +228,44 @@ fn a_permission_is_chosen_by_kind_not_by_position() {
 }
 
 #[test]
+fn an_answer_with_a_number_meets_its_own_request_or_none_also_after_a_kill() {
+    let mut gateway = gateway();
+    ready(&mut gateway);
+    say(&mut gateway, 1, USER, "hello");
+    let ask = |turn: i64, request| {
+        let option = |id: &str, kind: &str| PermissionOption { id: id.into(), name: id.into(), kind: kind.into() };
+        let options = vec![option("once", "allow_once"), option("no", "reject_once")];
+        AgentEvent::Permission { turn: TurnId(turn), request, title: format!("rm {request}"), options }
+    };
+    let mut choices = Vec::new();
+    for request in [5, 6] {
+        let asked = event(&mut gateway, ask(1, request));
+        let [Effect::Record(kept), Effect::Notice(_, notice)] = &asked[..] else { panic!("{asked:?}") };
+        assert_eq!(*kept, Change::Meta(ASKS_KEY, (choices.len() / 2 + 1).to_string()));
+        assert!(notice.choices.iter().all(|choice| notice.text.contains(&choice.command)), "{notice:?}");
+        choices.extend(notice.choices.iter().map(|choice| choice.command.clone()));
+    }
+    assert_eq!(choices, ["/approve 1.1", "/deny 1.2", "/approve 2.1", "/deny 2.2"]);
+    let second = short(&say(&mut gateway, 2, USER, "/approve 2.1"));
+    assert_eq!(second[1..], [r#"default <- Permission { request: 6, option: Some("once") }"#, "notice once: rm 6"]);
+    let gone = "notice ⌛ That is no longer to be answered.";
+    for late in ["/approve 2.1", "/deny 2.2", "/deny 2.0", "/approve 9.1"] {
+        assert_eq!(short(&say(&mut gateway, 3, USER, late)), ["3 is closed", gone], "{late}");
+    }
+    assert_eq!(short(&say(&mut gateway, 4, USER, "/approve 1.2"))[1], "notice That is not one of the options.");
+    let mut gateway = carried(&gateway, &["default"]);
+    assert!(short(&say(&mut gateway, 5, USER, "/deny 1.0"))[1].contains(r#"request: 5, option: Some("no")"#));
+    // One that was killed goes on counting where the store says.
+    let mut gateway = Gateway::new(access(), [AgentName::from("default")]);
+    gateway.count_asks_from(2);
+    ready(&mut gateway);
+    say(&mut gateway, 6, USER, "hello");
+    event(&mut gateway, ask(6, 5));
+    assert_eq!(short(&say(&mut gateway, 7, USER, "/approve 1.1")), ["7 is closed", gone]);
+    assert!(short(&say(&mut gateway, 8, USER, "/approve 3.1"))[1].contains("request: 5"));
+}
+
+#[test]
 fn after_a_kill_what_waited_is_asked_and_what_ran_is_told() {
     let mut gateway = gateway();
     ready(&mut gateway);
@@ -303,6 +342,7 @@ fn a_turn_that_outlived_the_gateway_goes_on_with_its_session_and_what_the_agent_
             "2 starts",
             r#"session Some("s")"#,
             r#"2 SoFar("half")"#,
+            r#"record Meta("asks", "1")"#,
             "notice 🔐 The gateway was killed, and the agent still asks: rm"
         ]
     );

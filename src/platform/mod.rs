@@ -29,6 +29,7 @@ pub mod local;
 mod saved;
 mod task;
 pub mod telegram;
+pub mod weixin;
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;

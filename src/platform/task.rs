@@ -32,7 +32,7 @@ use crate::store::{Attempt, Seen, Store, StoreError};
 const COMMANDS: usize = 256;
 /// Requests in flight at once, in as many chats.
 const SENDS_MAX: usize = 16;
-/// What the last events and the good-bye may take after the deadline of a stop.
+/// What the last events, and before them the good-bye, may take after the deadline of a stop.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// A longer sleep is taken in parts.
 const SLEEP_MAX: Duration = Duration::from_secs(3600);
@@ -55,6 +55,8 @@ enum Phase {
     Stopping {
         until: MonoNanos,
     },
+    /// Everything is shown that could be.
+    Parting,
     /// Only the last events are left to be taken.
     Leaving {
         until: MonoNanos,
@@ -130,10 +132,11 @@ impl<L: Link> Task<L> {
             let wake = self.advance();
             self.tell_changes();
             if matches!(self.phase, Phase::Leaving { until } if self.outbox.is_empty() || MonoNanos::now() >= until) {
-                if !self.stays {
-                    let _late = tokio::time::timeout(FAREWELL, self.link.leave(&self.store)).await;
-                }
                 return;
+            }
+            if self.phase == Phase::Parting {
+                self.part().await;
+                continue;
             }
             match self.step(wake).await {
                 Step::EventTaken | Step::Woke => {}
@@ -150,6 +153,15 @@ impl<L: Link> Task<L> {
                 Step::Booked(Booked::Other) => {}
             }
         }
+    }
+
+    /// Says good-bye, before whoever waits for the end hears of it and ends the process.
+    async fn part(&mut self) {
+        if !self.stays {
+            let _late = tokio::time::timeout(FAREWELL, self.link.leave(&self.store)).await;
+        }
+        self.outbox.push_back(PlatformEvent::Stopped { platform: L::PLATFORM.into() });
+        self.phase = Phase::Leaving { until: after(MonoNanos::now(), FAREWELL) };
     }
 
     /// What is stored is told, also beside a failure: it comes again as a duplicate only.
@@ -235,11 +247,11 @@ impl<L: Link> Task<L> {
                 let due = if self.paused { None } else { self.start_sends(now, Pace::Flushing) };
                 let is_done = due.is_none() && self.sends.is_empty() && self.ledger.is_settled();
                 if until <= now || is_done {
-                    self.outbox.push_back(PlatformEvent::Stopped { platform: L::PLATFORM.into() });
-                    self.phase = Phase::Leaving { until: after(now, FAREWELL) };
+                    self.phase = Phase::Parting;
                 }
                 wake = wake.min(due.unwrap_or(until)).min(until);
             }
+            Phase::Parting => {}
             Phase::Leaving { until } => wake = wake.min(until),
         }
         wake.since(now)
@@ -286,7 +298,7 @@ impl<L: Link> Task<L> {
                 self.phase = Phase::Stopping { until: after(now, drain) };
                 self.stays = for_a_restart;
             }
-            _ if matches!(self.phase, Phase::Stopping { .. } | Phase::Leaving { .. }) => {}
+            _ if matches!(self.phase, Phase::Stopping { .. } | Phase::Parting | Phase::Leaving { .. }) => {}
             PlatformCommand::Drain { drain } => self.phase = Phase::Draining { until: after(now, drain), told: false },
             PlatformCommand::Freeze { drain } => self.phase = Phase::Freezing { until: after(now, drain) },
             PlatformCommand::Thaw => self.phase = Phase::Running,

@@ -1,4 +1,7 @@
 //! Who was let in by pairing, and who has asked to be.
+//!
+//! **Invariant:** who was let in stays so until they are taken out: a code does not take the place of an approval, whatever
+//! an image that could not read this believes.
 
 use rusqlite::{Connection, Row, params};
 use serde::{Deserialize, Serialize};
@@ -88,8 +91,10 @@ pub(super) fn put(db: &Connection, pairing: &Pairing) -> rusqlite::Result<()> {
         Standing::Approved { at } => (None, at, at),
     };
     db.prepare_cached(
-        "INSERT OR REPLACE INTO pairings (platform, user, name, conversation, code, since_ms, told_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT INTO pairings (platform, user, name, conversation, code, since_ms, told_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+         ON CONFLICT DO UPDATE SET name = ?3, conversation = ?4, code = ?5, since_ms = ?6, told_ms = ?7
+         WHERE pairings.code IS NOT NULL",
     )?
     .execute(params![conversation.platform.as_str(), user, name, key, code, since.0, told.0])?;
     Ok(())
@@ -115,11 +120,16 @@ mod tests {
         let standing = Standing::Asked { code: "ABCD2345".into(), asked_at: UnixMillis(5), told_at: UnixMillis(6) };
         let asked = Pairing { user: "7".into(), name: "Ann".into(), conversation, standing };
         let approved = Pairing { standing: Standing::Approved { at: UnixMillis(9) }, ..asked.clone() };
+        let again = asked.clone();
         for pairing in [asked, approved] {
             store.change(vec![Change::Pairing(pairing.clone())]).await.expect("records");
-            assert_eq!(store.pairings().await.expect("lists"), [pairing.clone()]);
-            assert_eq!(Store::open(&path).expect("opens").pairings().await.expect("lists"), [pairing]);
+            let later = Store::open(&path).expect("opens");
+            for store in [&store, &later] {
+                assert_eq!(store.pairings().await.expect("lists"), std::slice::from_ref(&pairing));
+            }
         }
+        store.change(vec![Change::Pairing(again)]).await.expect("changes nothing");
+        assert!(matches!(store.pairings().await.expect("lists")[0].standing, Standing::Approved { .. }));
         store.change(vec![Change::Unpair("telegram".into(), "7".into())]).await.expect("records");
         assert_eq!(store.pairings().await.expect("lists"), []);
     }

@@ -1,6 +1,7 @@
 //! The command line: each command against a scripted gateway, its JSON, its exit codes and what it says.
 
 mod chat;
+mod weixin;
 
 use std::io::Write;
 use std::path::Path;
@@ -111,6 +112,8 @@ fn help_names_every_command() {
     Commands:
       gateway      Run, watch and steer the gateway
       self-update  Update the running gateway to a newer release, in place [alias: update]
+      pairing      Let people in by the codes that they were given in a chat
+      weixin       Log in to Weixin (WeChat)
       chat         Talk to the gateway's agent from this terminal
       agent        Run a built-in ACP agent, for this gateway or any other ACP client
 

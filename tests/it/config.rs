@@ -107,8 +107,8 @@ fn nobody_may_talk_unless_named() {
 #[test]
 fn nobody_is_everybody() {
     let told = |platform: &str, keys: &str| refused(&format!("[platforms.{platform}]\n{keys}\nallow_from = ['*']"));
-    assert_snapshot!(told("telegram", "token = 'x'"), @"");
-    assert_snapshot!(told("weixin", "token = 'x'\naccount_id = 'x'"), @"");
+    assert_snapshot!(told("telegram", "token = 'x'"), @r#"gateway.toml:3:15: 'allow_from' names people, and '*' for everyone is not supported; leave it out, and `pairing` lets people in one by one; for example allow_from = ["1001"]"#);
+    assert_snapshot!(told("weixin", "token = 'x'\naccount_id = 'x'"), @r#"gateway.toml:4:15: 'allow_from' names people, and '*' for everyone is not supported; leave it out, and `pairing` lets people in one by one; for example allow_from = ["o9cq80@im.wechat"]"#);
 }
 
 #[test]

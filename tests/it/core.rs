@@ -430,7 +430,7 @@ async fn a_send_that_hangs_holds_the_handoff_and_nobody_else() {
     let telegram = TelegramServer::start().await;
     let config = format!(
         "[gateway]\nrestart_drain_timeout = \"2s\"\n{ECHO}[platforms.telegram]\ntoken = \"{}\"\napi_url = \"{}\"\n\
-         allow_from = [7]\n",
+         allow_from = [7]\ngateway_restart_notification = false\n",
         telegram.token(),
         telegram.url(),
     );

@@ -36,7 +36,10 @@ async fn start(config: &str) -> Gateway {
 
 fn telegram_config(telegram: &TelegramServer) -> String {
     let (token, url) = (telegram.token(), telegram.url());
-    format!("{ECHO}[platforms.telegram]\ntoken = \"{token}\"\napi_url = \"{url}\"\nallow_from = [{USER}]\n")
+    format!(
+        "{ECHO}[platforms.telegram]\ntoken = \"{token}\"\napi_url = \"{url}\"\nallow_from = [{USER}]\n\
+         gateway_restart_notification = false\n"
+    )
 }
 
 /// The default agent echoes.

@@ -4,6 +4,8 @@
 //! - `cli`: every command against a scripted gateway.
 //! - `config`: gateway.toml, accepted and refused.
 //! - `control`: the control socket, its limits, and clients over freezes and adoptions.
+//! - `dingtalk`: its messages, which come once, over handoffs, kills and updates.
+//! - `dingtalk_api`: how DingTalk's chats are answered, against the test server, and what comes of faults.
 //! - `fault`: the fault points are where they should be, and in no release.
 //! - `fdstore`: the fd store of a real systemd.
 //! - `golden`: states that earlier images handed over.
@@ -13,6 +15,7 @@
 //! - `kill`: the unit under a real systemd, its main process killed in the middle of a turn.
 //! - `launch`: which image the launcher starts, and what it leaves of the unit under a real systemd.
 //! - `model`: the path of a message as a model: every order of its steps and of what may go wrong.
+//! - `people`: what people see in chats: pauses, pairing, words of restarts, and buttons.
 //! - `refusal`: bad releases asked for from a chat and the command line: the reason is told, nothing is touched.
 //! - `rollback`: new images that fail after the execve (needs the feature `fault-points`).
 //! - `revert`: the way back to the version before, and versions that failed.
@@ -21,6 +24,7 @@
 //! - `telegram`: the Telegram platform against the test server.
 //! - `tidy`: rules for the source tree that the compiler does not know.
 //! - `update`: which releases are staged and which are refused, and what is left on disk either way.
+//! - `weixin`: the Weixin platform against the test server, its faults and its files.
 //! - `support`: harnesses and test servers; no tests of its own beyond those that keep them honest.
 
 mod agent;
@@ -28,6 +32,8 @@ mod cli;
 mod config;
 mod control;
 mod core;
+mod dingtalk;
+mod dingtalk_api;
 mod fault;
 mod fdstore;
 mod golden;
@@ -36,6 +42,7 @@ mod hostile;
 mod kill;
 mod launch;
 mod model;
+mod people;
 mod refusal;
 mod revert;
 #[cfg(feature = "fault-points")]
@@ -46,3 +53,4 @@ mod support;
 mod telegram;
 mod tidy;
 mod update;
+mod weixin;

@@ -74,7 +74,7 @@ impl Scene {
         let config = format!(
             "[agents.default]\ncommand = [\"hermes\", \"agent\", \"echo\"]\ncwd = \"/\"\n\
              [platforms.telegram]\ntoken = \"{}\"\napi_url = \"{}\"\n\
-             allow_from = [{USER}]\nallow_admin_from = [{ADMIN}]\n\
+             allow_from = [{USER}]\nallow_admin_from = [{ADMIN}]\ngateway_restart_notification = false\n\
              [update]\nmanifest_url = \"{}\"\nverifying_keys = [\"{}\"]\n",
             telegram.token(),
             telegram.url(),

@@ -461,10 +461,10 @@ async fn a_stop_shows_what_there_is() {
     let mut bed = Bed::start().await;
     bed.connected().await;
     bed.notice(7, "goodbye").await;
-    bed.reply(8, 1, ReplyStep::Delta("half an ans".into())).await;
+    bed.reply(-8, 1, ReplyStep::Delta("half an ans".into())).await;
     bed.command(PlatformCommand::Stop { drain: DRAIN, for_a_restart: false }).await;
     bed.event("stopped", |event| matches!(event, PlatformEvent::Stopped { .. }).then_some(())).await;
-    assert_eq!((bed.server.texts(7), bed.server.texts(8)), (vec!["goodbye".into()], vec!["half an ans".into()]));
+    assert_eq!((bed.server.texts(7), bed.server.texts(-8)), (vec!["goodbye".into()], vec!["half an ans".into()]));
     assert!(bed.handle.try_send(PlatformCommand::Thaw).is_err() || bed.events.recv().await.is_none());
 }
 

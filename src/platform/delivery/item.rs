@@ -23,19 +23,11 @@ use crate::chat::{Choice, Notice, ReplyEnd};
 use crate::clock::MonoNanos;
 use crate::id::TurnId;
 use crate::store::{Attempt, Entry, EntryId, Outcome, Part};
+use crate::words::Words;
 
-/// Goes before a message that may have been delivered already.
-pub(super) const RECOVERED: &str =
-    "♻️ Recovered reply — the gateway restarted during delivery, so this may be a duplicate:\n";
-/// The same where it was only the platform's answer that did not arrive, or did not say.
-pub(super) const SENT_AGAIN: &str =
-    "♻️ Sent again — nobody knows whether it arrived the first time, so this may be a duplicate:\n";
-/// Said where a turn ended without a word.
-pub(super) const NO_ANSWER: &str = "(no answer)";
 /// The longest text of one item, in bytes: at least 64 messages.
 pub(super) const TEXT_BYTES_MAX: usize = 256 * 1024;
 
-const CUT: &str = "\n… (the rest was cut off: this is too long for a chat)";
 /// A reply is first shown when it has this many UTF-16 code units or has waited [`FIRST_WAIT`], so that the message
 /// that notifies people is more than a word.
 const FIRST_UNITS: usize = 200;
@@ -313,7 +305,7 @@ impl Item {
             self.tail.push_str(text);
         } else {
             self.tail.push_str(&text[..text.floor_char_boundary(room)]);
-            self.tail.push_str(CUT);
+            self.tail.push_str(self.words().cut());
             tracing::warn!(item = self.id, "a reply is too long and was cut off");
         }
         if self.said {
@@ -349,9 +341,9 @@ impl Item {
         }
         let trailer = match end {
             ReplyEnd::Complete if self.said => String::new(),
-            ReplyEnd::Complete => NO_ANSWER.to_owned(),
-            ReplyEnd::Stopped => "⚡ Stopped.".to_owned(),
-            ReplyEnd::Failed(reason) => format!("❌ {reason}"),
+            ReplyEnd::Complete => self.words().no_answer().to_owned(),
+            ReplyEnd::Stopped => self.words().reply_stopped().to_owned(),
+            ReplyEnd::Failed(reason) => self.words().reply_failed(reason),
         };
         if !trailer.is_empty() {
             let gap = if self.said { "\n\n" } else { "" };
@@ -413,6 +405,10 @@ impl Item {
         }
     }
 
+    fn words(&self) -> &'static dyn Words {
+        self.shape.language.words()
+    }
+
     fn typing(&self) -> Want {
         let Some(period) = self.shape.typing else { return Want::Nothing };
         let first = after(self.queued_at, TYPING_WAIT);
@@ -431,8 +427,8 @@ impl Item {
     fn page(&self) -> Page {
         let prefix = match (self.doubtful, self.unanswered) {
             (false, _) => "",
-            (true, false) => RECOVERED,
-            (true, true) => SENT_AGAIN,
+            (true, false) => self.words().recovered(),
+            (true, true) => self.words().sent_again(),
         };
         let max = self.shape.message_max;
         let room = max.less(max.len(prefix));

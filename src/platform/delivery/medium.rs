@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::limiter::Rate;
 use super::split;
+use crate::words::Language;
 
 /// What [`super::Delivery`] knows of its platform.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +17,8 @@ pub(in crate::platform) struct Medium {
     pub(in crate::platform) growth: fn(&str) -> Growth,
     /// How often typing is shown again; none where there is no such thing.
     pub(in crate::platform) typing: Option<Duration>,
+    /// What is spoken in its chats.
+    pub(in crate::platform) language: Language,
     /// How often a chat takes a message.
     pub(in crate::platform) chat_rate: fn(&str) -> Rate,
     /// How often all chats together do.
@@ -25,7 +28,12 @@ pub(in crate::platform) struct Medium {
 impl Medium {
     /// What an item in `chat` has to know.
     pub(super) fn shape(&self, chat: &str) -> Shape {
-        Shape { message_max: self.message_max, growth: (self.growth)(chat), typing: self.typing }
+        Shape {
+            message_max: self.message_max,
+            growth: (self.growth)(chat),
+            typing: self.typing,
+            language: self.language,
+        }
     }
 }
 
@@ -37,6 +45,7 @@ impl Default for Medium {
             message_max: Measure::Utf16(split::MESSAGE_UNITS_MAX),
             growth: |_| Growth::Edit,
             typing: Some(Duration::from_secs(4)),
+            language: Language::default(),
             chat_rate: |_| Rate::CHAT,
             overall: Rate::default(),
         }
@@ -49,6 +58,7 @@ pub(super) struct Shape {
     pub(super) message_max: Measure,
     pub(super) growth: Growth,
     pub(super) typing: Option<Duration>,
+    pub(super) language: Language,
 }
 
 impl Default for Shape {

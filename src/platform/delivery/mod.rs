@@ -12,7 +12,7 @@
 //! - What it is told is shown, or given up with a line in the log, and found over, which is recorded in the outbox.
 //! - The whole state is plain data, and all of it that matters is in the outbox: [`Delivery::take_up`] goes on from
 //!   there, with or without what another image handed over. What was in flight then is *ambiguous*: a message is sent
-//!   again with [`RECOVERED`](item::RECOVERED) before it, an edit is just repeated. A message whose answer did
+//!   again with a word on that before it ([`crate::words::Words::recovered`]), an edit is just repeated. A message whose answer did
 //!   not arrive is ambiguous, too.
 //! - A reply whose text is with its agent waits until that is told.
 //!

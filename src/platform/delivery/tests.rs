@@ -1,6 +1,5 @@
 //! Delivery against a chat service that fails in every way, and across images.
 
-use super::item::{RECOVERED, SENT_AGAIN};
 use super::limiter::Rate;
 use super::medium::Measure;
 use super::split::MESSAGE_UNITS_MAX;
@@ -8,6 +7,7 @@ use super::*;
 use crate::chat::{Conversation, ReplyEnd};
 use crate::platform::link::Failure;
 use crate::store::{Attempt, Outcome, Part};
+use crate::words::Language;
 
 mod props;
 mod world;

@@ -20,7 +20,6 @@ use super::sender::DingTalkSender;
 use crate::chat::{Inbound, LinkState};
 use crate::clock::MonoNanos;
 use crate::config::DingTalkConfig;
-use crate::fault::{self, Point};
 use crate::id::TurnId;
 use crate::platform::delivery::pace::{after, back_off};
 use crate::platform::link::{Kept, Link, NamedFd, Unsent, Way, retrying};
@@ -157,7 +156,6 @@ impl DingTalkLink {
 
     /// Stores the messages in these frames, and acknowledges what is stored.
     async fn take_frames(&mut self, number: u64, frames: Vec<(u64, String)>, store: &Store) -> Vec<(TurnId, Inbound)> {
-        fault::at(Point::Received);
         let read: Vec<(u64, Push)> = frames.into_iter().map(|(id, text)| (id, self.read(&text))).collect();
         // Queued in order, waited for together: they share a commit.
         let accepts = read.iter().map(|(_, push)| async move {
@@ -182,7 +180,6 @@ impl DingTalkLink {
                 conduit.acknowledge(id, reply);
             }
         }
-        fault::at(Point::Confirmed);
         if let Some(error) = failure {
             // Once there is room again, messages must not wait for long.
             self.failures = 0;

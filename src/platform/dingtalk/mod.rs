@@ -58,6 +58,7 @@ fn medium(config: &DingTalkConfig) -> Medium {
         // A message cannot be edited, and a card can.
         growth: if config.card_template_id.is_some() { |_| Growth::Edit } else { |_| Growth::Blocks },
         typing: None,
+        language: config.access.language,
         chat_rate: |_| CHAT_RATE,
         overall: Rate::overall(20),
     }

@@ -81,7 +81,10 @@ pub(super) fn render(markdown: &str, open: Option<&Fence>) -> Rendered {
         }
         take(&mut writer, event);
     }
-    let (text, mut entities) = writer.finish();
+    let (mut text, mut entities) = writer.finish();
+    // Telegram cuts it off, and the pages of a reply, joined, are still the reply.
+    text.truncate(text.trim_end().len());
+    text.push_str(&markdown[markdown.trim_end().len()..]);
     if text.trim().is_empty() || text.encode_utf16().count() > MESSAGE_UNITS_MAX {
         return plain(open);
     }

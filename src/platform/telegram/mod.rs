@@ -51,6 +51,7 @@ fn medium(config: &TelegramConfig) -> Medium {
         message_max: Measure::Utf16(MESSAGE_UNITS_MAX),
         growth: |chat| if is_group(chat) { Growth::Edit } else { Growth::Draft },
         typing: Some(TYPING_PERIOD),
+        language: config.access.language,
         chat_rate: |chat| if is_group(chat) { Rate::GROUP } else { Rate::CHAT },
         overall: Rate::overall(config.messages_per_second),
     }

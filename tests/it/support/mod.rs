@@ -1,9 +1,12 @@
 //! Harnesses and test servers.
 
+pub mod dingtalk;
 pub mod fake_gateway;
+pub mod faults;
 pub mod gateway;
 pub mod openai;
 pub mod release;
 pub mod systemd;
 pub mod telegram;
 pub mod unit;
+pub mod weixin;

@@ -16,6 +16,10 @@ fn restore(entry: Entry) -> Item {
     Item::restore(1, Shape::default(), entry, NOW)
 }
 
+fn recovered() -> &'static str {
+    Shape::default().language.words().recovered()
+}
+
 fn units(text: &str) -> usize {
     Shape::default().message_max.len(text)
 }
@@ -72,7 +76,7 @@ fn an_activity_is_shown_below_the_text_and_never_in_the_final_one() {
 #[test]
 fn each_end_is_told() {
     let table = [
-        ("", ReplyEnd::Complete, NO_ANSWER),
+        ("", ReplyEnd::Complete, "(no answer)"),
         (" \n", ReplyEnd::Complete, " \n(no answer)"),
         ("so", ReplyEnd::Complete, "so"),
         ("", ReplyEnd::Stopped, "⚡ Stopped."),
@@ -92,10 +96,10 @@ fn a_doubtful_page_is_marked_once_and_still_fits() {
     let mut item = Item::notice(1, Shape::default(), "word ".repeat(1000).into(), None, NOW);
     item.doubt();
     let first = text_of(&item);
-    assert!(first.starts_with(RECOVERED) && units(&first) <= Shape::default().message_max.limit());
+    assert!(first.starts_with(recovered()) && units(&first) <= Shape::default().message_max.limit());
     show(&mut item, 1);
     let rest = text_of(&item);
-    assert_eq!(format!("{}{rest}", &first[RECOVERED.len()..]), "word ".repeat(1000));
+    assert_eq!(format!("{}{rest}", &first[recovered().len()..]), "word ".repeat(1000));
 }
 
 #[test]
@@ -144,7 +148,7 @@ fn an_ended_reply_is_told_from_its_last_part_on() {
     let parts = vec![part(0, 0, Some(5)), part(1, body, None)];
     let item = restore(entry(Some(&text), Some(ReplyEnd::Stopped), parts));
     let Want::Show { how: How::Send, text: shown, .. } = item.want() else { panic!("something to show") };
-    assert_eq!(shown, format!("{RECOVERED}{}\n\n⚡ Stopped.", &text[body..]), "it may have been shown");
+    assert_eq!(shown, format!("{}{}\n\n⚡ Stopped.", recovered(), &text[body..]), "it may have been shown");
 }
 
 #[test]

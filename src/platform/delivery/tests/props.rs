@@ -107,7 +107,8 @@ fn turn_of(op: &Op) -> Option<usize> {
 }
 
 fn unmarked(text: &str) -> &str {
-    [RECOVERED, SENT_AGAIN].iter().find_map(|mark| text.strip_prefix(mark)).unwrap_or(text)
+    let words = Language::En.words();
+    [words.recovered(), words.sent_again()].iter().find_map(|mark| text.strip_prefix(mark)).unwrap_or(text)
 }
 
 /// All text is in its chat, in order; nothing twice without the mark.

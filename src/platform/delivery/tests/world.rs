@@ -9,6 +9,7 @@ pub(super) fn medium(growth: fn(&str) -> Growth) -> Medium {
         message_max: Measure::Utf16(MESSAGE_UNITS_MAX),
         growth,
         typing: Some(Duration::from_secs(4)),
+        language: Language::En,
         chat_rate: |chat| if chat.starts_with('-') { Rate::GROUP } else { Rate::CHAT },
         overall: Rate::overall(30),
     }

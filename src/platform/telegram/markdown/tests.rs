@@ -76,7 +76,7 @@ fn a_block_of_code_goes_on_over_pages() {
     let first = render("see\n````rust\nlet a = 1;\n```\n", None);
     assert_eq!(first.open, fence("````", "rust"));
     let second = render("let b = 2;\n", first.open.as_ref());
-    assert_eq!((second.text.as_str(), &second.open), ("let b = 2;", &first.open));
+    assert_eq!((second.text.as_str(), &second.open), ("let b = 2;\n", &first.open));
     assert_eq!(second.entities[0].language.as_deref(), Some("rust"));
     let third = render("let c = 3;\n````\n**end**", second.open.as_ref());
     assert_eq!((third.text.as_str(), third.open), ("let c = 3;\n\nend", None));

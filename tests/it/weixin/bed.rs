@@ -1,0 +1,280 @@
+//! The platform's task between a test and the test server.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use hermes_gateway::chat::{Conversation, Inbound, LinkState, Outbound, OutboundContent, ReplyStep, Sender};
+use hermes_gateway::clock::UnixMillis;
+use hermes_gateway::config::{PlatformAccess, Secret, WeixinConfig};
+use hermes_gateway::id::TurnId;
+use hermes_gateway::platform::weixin::{PLATFORM, spawn};
+use hermes_gateway::platform::{Left, PlatformCommand, PlatformEvent, PlatformHandle};
+use hermes_gateway::store::{Accepted, Change, EntryId, Store};
+use serde_json::Value;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::support::weixin::WeixinServer;
+use crate::support::weixin::state::State;
+
+pub const DEADLINE: Duration = Duration::from_secs(60);
+/// A drain that no honest request outlasts.
+pub const DRAIN: Duration = Duration::from_secs(10);
+
+/// Two people.
+pub const ANN: &str = "ann@im.wechat";
+pub const BOB: &str = "bob@im.wechat";
+
+/// The platform's task, its store, and the server it talks to.
+pub struct Bed {
+    pub server: WeixinServer,
+    pub store: Store,
+    dir: tempfile::TempDir,
+    pub handle: PlatformHandle,
+    pub events: mpsc::Receiver<PlatformEvent>,
+    /// The turns of the tests' replies, by the tests' numbers.
+    turns: Mutex<BTreeMap<i64, Turn>>,
+    /// What runs the task since the first kill.
+    process: Option<Process>,
+}
+
+/// A turn that is answered.
+#[derive(Clone)]
+struct Turn {
+    id: TurnId,
+    entry: Option<EntryId>,
+    said: String,
+}
+
+/// What ends with a kill: the task and all its requests.
+struct Process {
+    runtime: Option<Runtime>,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Bed {
+    pub async fn start() -> Self {
+        Self::start_with(WeixinServer::start().await)
+    }
+
+    pub fn start_with(server: WeixinServer) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let store = Store::open(&dir.path().join("state.db")).expect("opens");
+        let (handle, events) = launch(config(&server), &store, None);
+        Self { server, store, dir, handle, events, turns: Mutex::default(), process: None }
+    }
+
+    pub fn database(&self) -> std::path::PathBuf {
+        self.dir.path().join("state.db")
+    }
+
+    /// The next event that `pick` wants; those before it are dropped.
+    pub async fn event<R>(&mut self, what: &str, mut pick: impl FnMut(PlatformEvent) -> Option<R>) -> R {
+        let found = async {
+            loop {
+                let event = self.events.recv().await.expect("the task runs");
+                if let Some(found) = pick(event) {
+                    return found;
+                }
+            }
+        };
+        timeout(DEADLINE, found).await.unwrap_or_else(|_| panic!("no event: {what}"))
+    }
+
+    pub async fn connected(&mut self) {
+        self.event("connected", |event| {
+            matches!(event, PlatformEvent::Link { state: LinkState::Connected, .. }).then_some(())
+        })
+        .await;
+    }
+
+    /// The next trouble of the link: code, message, and how long until it is tried again.
+    pub async fn trouble(&mut self) -> (String, String, Duration) {
+        self.event("trouble", |event| match event {
+            PlatformEvent::Link {
+                state: LinkState::Retrying { error_code, error_message, next_attempt_at }, ..
+            } => Some((error_code, error_message, next_attempt_at.since(UnixMillis::now()))),
+            PlatformEvent::Link { state: LinkState::Fatal { error_message, .. }, .. } => panic!("{error_message}"),
+            _ => None,
+        })
+        .await
+    }
+
+    pub async fn inbound(&mut self) -> Inbound {
+        self.event("a message", |event| match event {
+            PlatformEvent::Inbound { inbound, .. } => Some(inbound),
+            _ => None,
+        })
+        .await
+    }
+
+    /// What has come in by now, if the task has nothing more to do.
+    pub fn heard_nothing(&mut self) {
+        while let Ok(event) = self.events.try_recv() {
+            assert!(!matches!(event, PlatformEvent::Inbound { .. }), "{event:?}");
+        }
+    }
+
+    /// Waits until the outbox has nothing any more.
+    pub async fn all_delivered(&self) {
+        let over = async {
+            while !self.store.outbox(PLATFORM).await.expect("reads").entries.is_empty() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        timeout(DEADLINE, over).await.expect("it is delivered in time");
+    }
+
+    /// Records it and then has it shown, as the daemon does.
+    pub async fn notice(&self, chat: &str, text: &str) {
+        let conversation = Conversation::new(PLATFORM, chat);
+        let entry = self.change(Change::Notice(conversation.clone(), text.into())).await;
+        let content = OutboundContent::Notice(text.into());
+        self.deliver(Outbound { conversation, content }, entry).await;
+    }
+
+    /// The same for a step of a reply; its first step begins it.
+    pub async fn reply(&self, chat: &str, turn: i64, step: ReplyStep) {
+        let conversation = Conversation::new(PLATFORM, chat);
+        let known = self.turns.lock().expect("not poisoned").get(&turn).cloned();
+        let mut of = match known {
+            Some(of) => of,
+            None => {
+                let id = self.asked(&conversation, turn).await;
+                let entry = self.change(Change::Start(id, Some(conversation.clone()))).await;
+                self.deliver(Outbound::reply(conversation.clone(), id, ReplyStep::Begin), entry).await;
+                Turn { id, entry, said: String::new() }
+            }
+        };
+        match &step {
+            ReplyStep::Delta(text) => of.said.push_str(text),
+            ReplyStep::SoFar(text) => of.said.clone_from(text),
+            ReplyStep::End(end) => {
+                let (text, end) = (Some(of.said.clone()), end.clone());
+                self.change(Change::Finish { turn: of.id, conversation: Some(conversation.clone()), text, end }).await;
+            }
+            ReplyStep::Begin | ReplyStep::Activity(_) => {}
+        }
+        self.deliver(Outbound::reply(conversation, of.id, step), of.entry).await;
+        self.turns.lock().expect("not poisoned").insert(turn, of);
+    }
+
+    /// The message that a turn answers.
+    async fn asked(&self, conversation: &Conversation, turn: i64) -> TurnId {
+        let inbound = Inbound {
+            conversation: conversation.clone(),
+            account: "bed".to_owned(),
+            message_id: turn.to_string(),
+            sender: Sender { id: "1".to_owned(), name: "Ann".to_owned() },
+            sent_at: UnixMillis(0),
+            text: "asked".to_owned(),
+            is_direct: true,
+            attachments: Vec::new(),
+            context: None,
+        };
+        match self.store.accept(&inbound).await.expect("accepts") {
+            Accepted::New(turn) => turn,
+            Accepted::Duplicate => panic!("asked twice"),
+        }
+    }
+
+    async fn change(&self, change: Change) -> Option<EntryId> {
+        self.store.change(vec![change]).await.expect("records").pop()?
+    }
+
+    async fn deliver(&self, outbound: Outbound, entry: Option<EntryId>) {
+        self.command(PlatformCommand::Deliver { outbound: Box::new(outbound), entry }).await;
+    }
+
+    pub async fn command(&self, command: PlatformCommand) {
+        timeout(DEADLINE, self.handle.send(command)).await.expect("the task takes commands").expect("the task runs");
+    }
+
+    /// Freezes; the events before the marker are dropped.
+    pub async fn freeze(&mut self, drain: Duration) -> Value {
+        self.command(PlatformCommand::Freeze { drain }).await;
+        let state = self
+            .event("frozen", |event| match event {
+                PlatformEvent::Frozen { state, .. } => Some(state),
+                _ => None,
+            })
+            .await;
+        assert!(self.events.try_recv().is_err(), "an event after the marker");
+        state
+    }
+
+    /// Puts a new task in the place of this one, as an execve does.
+    pub async fn hand_off(&mut self, drain: Duration) {
+        let state = self.freeze(drain).await;
+        (self.handle, self.events) = launch(config(&self.server), &self.store, Some(state));
+    }
+
+    /// The same in a process that can be killed.
+    pub async fn start_killable() -> Self {
+        let mut bed = Self::start().await;
+        bed.kill().await;
+        bed.connected().await;
+        bed
+    }
+
+    /// Kills the process of the task, and begins another with what the store has.
+    pub async fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let runtime = process.runtime.take().expect("it runs until it is killed");
+            let ended = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(DEADLINE));
+            ended.await.expect("ends");
+        }
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        let entered = runtime.enter();
+        (self.handle, self.events) = launch(config(&self.server), &self.store, None);
+        drop(entered);
+        self.process = Some(Process { runtime: Some(runtime) });
+    }
+
+    pub async fn until<R>(&self, what: &str, look: impl FnMut(&State) -> Option<R>) -> R {
+        self.server.until(what, look).await
+    }
+
+    pub async fn until_shown(&self, user: &str, texts: &[&str]) {
+        self.until(&format!("{texts:?} to {user}"), |state| (state.texts(user) == texts).then_some(())).await;
+    }
+
+    /// Until the server holds a poll that has confirmed everything.
+    pub async fn until_idle(&self) {
+        self.until("a held poll", |state| state.is_idle().then_some(())).await;
+    }
+
+    /// Nothing that the client has asked broke the protocol.
+    pub fn no_complaints(&self) {
+        assert_eq!(self.server.look(|state| state.complaints.clone()), Vec::<String>::new());
+    }
+}
+
+pub fn launch(
+    config: WeixinConfig,
+    store: &Store,
+    restored: Option<Value>,
+) -> (PlatformHandle, mpsc::Receiver<PlatformEvent>) {
+    let (sender, events) = mpsc::channel(16);
+    let left = Left { state: restored, ..Left::default() };
+    (spawn(config, left, store.clone(), sender), events)
+}
+
+pub fn config(server: &WeixinServer) -> WeixinConfig {
+    WeixinConfig {
+        token: Secret::new(server.token()),
+        account_id: server.look(|state| state.account.clone()),
+        base_url: server.url(),
+        cdn_url: server.cdn_url(),
+        access: PlatformAccess::default(),
+    }
+}
