@@ -1,6 +1,7 @@
 //! The Telegram platform against the test server: nothing lost, nothing twice, in order, and no secret told.
 
 mod bed;
+mod rich;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -30,8 +31,8 @@ async fn only_a_limit_beyond_the_free_one_pays_for_messages() {
     for messages_per_second in [1, 30, 31, 1000] {
         let config = TelegramConfig { messages_per_second, ..config(server.url(), server.token()) };
         let api = Api::new(&config).expect("a client");
-        let sent = api.send_message("7", None, "hello").await.expect("it is sent");
-        api.edit_message_text("7", &sent.message_id.to_string(), "hello again").await.expect("it is edited");
+        let sent = api.send_message("7", None, &"hello".into()).await.expect("it is sent");
+        api.edit_message_text("7", &sent.message_id.to_string(), &"hello again".into()).await.expect("it is edited");
     }
     let paid: Vec<_> = server.look(|state| {
         let paid = |method: &str| {
@@ -53,7 +54,7 @@ async fn the_server_tells_a_listener_of_calls_instead_of_keeping_them() {
     let serving = tokio::spawn(shared.clone().serve(listener));
     let api = Api::new(&config(url, "4242:x".to_owned())).expect("a client");
     for text in ["one", "two", "three"] {
-        api.send_message("7", None, text).await.expect("it is sent");
+        api.send_message("7", None, &text.into()).await.expect("it is sent");
     }
     api.send_typing("7", None).await.expect("it is shown");
     serving.abort();
@@ -187,12 +188,12 @@ async fn a_refused_token_is_told_once_and_the_task_still_obeys() {
 #[tokio::test]
 async fn a_webhook_is_named_and_never_removed() {
     let server = TelegramServer::start().await;
-    server.change(|state| state.webhook = "https://example.org/hook".into());
+    server.change(|state| state.webhook.url = "https://example.org/hook".into());
     let mut bed = Bed::start_with(server);
     let (code, message) = bed.trouble().await;
     assert_eq!(code, "409");
     assert!(message.contains("deleteWebhook") && !message.contains("example.org"), "{message}");
-    bed.server.change(|state| state.webhook.clear());
+    bed.server.change(|state| state.webhook.url.clear());
     bed.connected().await;
     assert_eq!(bed.server.look(|state| state.calls_of("deleteWebhook")), 0);
 }
@@ -460,10 +461,10 @@ async fn a_stop_shows_what_there_is() {
     let mut bed = Bed::start().await;
     bed.connected().await;
     bed.notice(7, "goodbye").await;
-    bed.reply(8, 1, ReplyStep::Delta("half an ans".into())).await;
+    bed.reply(-8, 1, ReplyStep::Delta("half an ans".into())).await;
     bed.command(PlatformCommand::Stop { drain: DRAIN, for_a_restart: false }).await;
     bed.event("stopped", |event| matches!(event, PlatformEvent::Stopped { .. }).then_some(())).await;
-    assert_eq!((bed.server.texts(7), bed.server.texts(8)), (vec!["goodbye".into()], vec!["half an ans".into()]));
+    assert_eq!((bed.server.texts(7), bed.server.texts(-8)), (vec!["goodbye".into()], vec!["half an ans".into()]));
     assert!(bed.handle.try_send(PlatformCommand::Thaw).is_err() || bed.events.recv().await.is_none());
 }
 

@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use thiserror::Error;
 
+use super::words::Words;
 use crate::config::{Secret, TelegramConfig};
 
 /// The largest answer that is read. 100 updates of the longest texts take far less.
@@ -22,7 +23,7 @@ const ANSWER_BYTES_MAX: usize = 8 << 20;
 /// The longest error description that is kept, in characters.
 const DESCRIPTION_CHARS_MAX: usize = 300;
 /// How long a call may take, from connecting to the last byte.
-const CALL_DEADLINE: Duration = Duration::from_secs(30);
+pub(super) const CALL_DEADLINE: Duration = Duration::from_secs(30);
 /// What a long poll may take beyond the time that the server was asked to hold it.
 const POLL_GRACE: Duration = Duration::from_secs(15);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
@@ -238,28 +239,28 @@ impl Api {
         self.call("getUpdates", &params, hold + POLL_GRACE).await
     }
 
-    /// `sendMessage` with plain text of 1–4096 UTF-16 code units. It may cost Telegram Stars if more messages in a second
-    /// are configured than are free ([`TelegramConfig::is_paid`]).
+    /// `sendMessage` with a text of 1–4096 UTF-16 code units. It may cost Telegram Stars if more messages in a second are
+    /// configured than are free ([`TelegramConfig::is_paid`]).
     ///
     /// # Errors
     /// Any [`TelegramError`].
-    pub async fn send_message(&self, chat: &str, thread: Option<&str>, text: &str) -> Result<Sent, TelegramError> {
+    pub async fn send_message(&self, chat: &str, thread: Option<&str>, words: &Words) -> Result<Sent, TelegramError> {
         let mut params = addressed(chat, thread);
-        params["text"] = text.into();
+        words.put(&mut params);
         if self.inner.paid {
             params["allow_paid_broadcast"] = true.into();
         }
         self.call("sendMessage", &params, CALL_DEADLINE).await
     }
 
-    /// `editMessageText` with the whole new text.
+    /// `editMessageText` with the whole new text. A keyboard that is not there again goes.
     ///
     /// # Errors
     /// Any [`TelegramError`].
-    pub async fn edit_message_text(&self, chat: &str, message: &str, text: &str) -> Result<(), TelegramError> {
+    pub async fn edit_message_text(&self, chat: &str, message: &str, words: &Words) -> Result<(), TelegramError> {
         let mut params = addressed(chat, None);
         params["message_id"] = number(message);
-        params["text"] = text.into();
+        words.put(&mut params);
         self.call::<IgnoredAny>("editMessageText", &params, CALL_DEADLINE).await.map(drop)
     }
 
@@ -281,7 +282,7 @@ impl Api {
         self.call("getWebhookInfo", &json!({}), CALL_DEADLINE).await
     }
 
-    async fn call<T: DeserializeOwned>(
+    pub(super) async fn call<T: DeserializeOwned>(
         &self,
         method: &'static str,
         params: &Value,
@@ -292,6 +293,12 @@ impl Api {
             .await
             .map_err(|_| TelegramError::Timeout { method, after: deadline })??;
         self.read(method, status, &body)
+    }
+
+    /// The client and the address of a file on the server (<https://core.telegram.org/bots/api#getfile>). The token is in the
+    /// address: not for logs.
+    pub(super) fn file_request(&self, path: &str) -> reqwest::RequestBuilder {
+        self.inner.http.get(format!("{}/file/bot{}/{path}", self.inner.api_url, self.inner.token.expose()))
     }
 
     async fn exchange(&self, method: &'static str, params: &Value) -> Result<(u16, Vec<u8>), TelegramError> {
@@ -352,7 +359,7 @@ impl Api {
 }
 
 /// The parameters that name a chat, by number where the name is one.
-fn addressed(chat: &str, thread: Option<&str>) -> Value {
+pub(super) fn addressed(chat: &str, thread: Option<&str>) -> Value {
     let mut params = json!({ "chat_id": number(chat) });
     if let Some(thread) = thread {
         params["message_thread_id"] = number(thread);
@@ -360,7 +367,7 @@ fn addressed(chat: &str, thread: Option<&str>) -> Value {
     params
 }
 
-fn number(id: &str) -> Value {
+pub(super) fn number(id: &str) -> Value {
     id.parse::<i64>().map_or_else(|_| Value::from(id), Value::from)
 }
 

@@ -7,18 +7,19 @@
 //! - Nothing that was said is logged.
 
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::chat::{Conversation, Inbound, Sender};
+use crate::chat::{Attachment, Conversation, Inbound, Sender};
 use crate::clock::UnixMillis;
 use crate::id::TurnId;
 use crate::report::Chain;
 use crate::store::{Accepted, Store, StoreError};
 
-use super::PLATFORM;
+use super::{PLATFORM, media};
 
 /// The kinds of update that are asked for. Channel posts and edits are none of them.
-pub(super) const KINDS: &[&str] = &["message"];
+pub(super) const KINDS: &[&str] = &["message", "callback_query"];
 
 #[derive(Deserialize)]
 struct UpdateHead {
@@ -28,7 +29,28 @@ struct UpdateHead {
 #[derive(Deserialize)]
 struct Update {
     #[serde(default)]
+    message: Option<Value>,
+    #[serde(default)]
+    callback_query: Option<CallbackQuery>,
+}
+
+/// A button was pressed (<https://core.telegram.org/bots/api#callbackquery>).
+#[derive(Deserialize)]
+struct CallbackQuery {
+    id: String,
+    from: User,
+    #[serde(default)]
     message: Option<Message>,
+    #[serde(default)]
+    data: Option<String>,
+}
+
+/// A button that was pressed: to be answered, and its message's buttons to be taken off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Press {
+    pub(super) query: String,
+    pub(super) chat: String,
+    pub(super) message: String,
 }
 
 #[derive(Deserialize)]
@@ -79,24 +101,30 @@ pub(super) struct Batch {
     pub(super) new: Vec<(TurnId, Inbound)>,
     /// The offset that confirms what was dealt with; none if that is nothing.
     pub(super) offset: Option<i64>,
+    /// The presses among what is stored, also those that came again: an answer may have got lost.
+    pub(super) presses: Vec<Press>,
     /// Why the rest is not confirmed.
     pub(super) failure: Option<StoreError>,
 }
 
 /// Stores the messages of a batch, all in one commit where the store can, and then the cursor.
 pub(super) async fn take(updates: &[Box<RawValue>], account: &Account, store: &Store) -> Batch {
-    let mut read: Vec<(i64, Option<Inbound>)> = updates.iter().filter_map(|raw| read(raw, account)).collect();
+    let mut read: Vec<(i64, Option<Said>)> = updates.iter().filter_map(|raw| read(raw, account)).collect();
     read.sort_by_key(|update| update.0);
     // Queued in order, waited for together: they share a commit.
-    let accepts = read.iter().map(|(_, inbound)| async move {
-        match inbound {
-            Some(inbound) => store.accept(inbound).await.map(Some),
+    let accepts = read.iter().map(|(_, said)| async move {
+        match said {
+            Some(said) => store.accept(&said.inbound).await.map(Some),
             None => Ok(None),
         }
     });
     let accepted = futures_util::future::join_all(accepts).await;
     let mut batch = Batch::default();
-    for ((update_id, inbound), outcome) in read.into_iter().zip(accepted) {
+    for ((update_id, said), outcome) in read.into_iter().zip(accepted) {
+        let (inbound, press) = said.map_or((None, None), |said| (Some(said.inbound), said.press));
+        if outcome.is_ok() {
+            batch.presses.extend(press);
+        }
         match (outcome, inbound) {
             (Ok(Some(Accepted::New(turn))), Some(inbound)) => batch.new.push((turn, inbound)),
             (Ok(Some(Accepted::Duplicate)), _) => tracing::debug!(update_id, "an update came again and is dropped"),
@@ -117,53 +145,98 @@ pub(super) async fn take(updates: &[Box<RawValue>], account: &Account, store: &S
     batch
 }
 
-/// The id of an update, and the message in it if it is one for this bot.
-fn read(raw: &RawValue, account: &Account) -> Option<(i64, Option<Inbound>)> {
+/// What somebody said, in words or by a button.
+#[derive(Debug, PartialEq, Eq)]
+struct Said {
+    inbound: Inbound,
+    press: Option<Press>,
+}
+
+/// The id of an update, and what is said in it if it is for this bot.
+fn read(raw: &RawValue, account: &Account) -> Option<(i64, Option<Said>)> {
     let Ok(UpdateHead { update_id }) = serde_json::from_str(raw.get()) else {
         tracing::warn!(size_bytes = raw.get().len(), "an update without an id is skipped");
         return None;
     };
-    let inbound = match serde_json::from_str::<Update>(raw.get()) {
-        Ok(Update { message: Some(message) }) => message.into_inbound(account),
-        Ok(Update { message: None }) => {
+    let said = serde_json::from_str::<Update>(raw.get()).and_then(|update| match update {
+        Update { message: Some(message), .. } => {
+            let attachments = media::attachments(&message);
+            let message: Message = serde_json::from_value(message)?;
+            Ok(message.into_inbound(attachments, account).map(|inbound| Said { inbound, press: None }))
+        }
+        Update { callback_query: Some(query), .. } => Ok(query.into_said(account)),
+        Update { .. } => {
             tracing::debug!(update_id, "an update of another kind is skipped");
-            None
+            Ok(None)
         }
+    });
+    let said = said.unwrap_or_else(|error| {
         // The error's own text would quote the message.
-        Err(error) => {
-            tracing::warn!(update_id, problem = ?error.classify(), column = error.column(), "an update is malformed and is skipped");
-            None
-        }
-    };
-    Some((update_id, inbound))
+        tracing::warn!(update_id, problem = ?error.classify(), column = error.column(), "an update is malformed and is skipped");
+        None
+    });
+    Some((update_id, said))
 }
 
 impl Message {
-    fn into_inbound(self, account: &Account) -> Option<Inbound> {
-        let text = address(self.text.or(self.caption)?, account.username.as_deref())?;
-        let from = self.from?;
+    fn into_inbound(self, attachments: Vec<Attachment>, account: &Account) -> Option<Inbound> {
+        let said = self.text.clone().or_else(|| self.caption.clone());
+        let said = said.or_else(|| (!attachments.is_empty()).then(String::new))?;
+        let text = address(said, account.username.as_deref())?;
+        let from = self.from.as_ref()?.sender();
+        // Not the update id: Telegram starts these anew at a random number after a quiet week, so one could come back.
+        // A message's id is unique in its chat for good, and the same when the update is redelivered.
+        let message_id = format!("{}:{}", self.chat.id, self.message_id);
+        let sent_at = UnixMillis(self.date.saturating_mul(1000));
+        Some(Inbound { attachments, ..self.inbound(account, message_id, from, sent_at, text) })
+    }
+
+    /// Something that is said where this message is.
+    fn inbound(
+        &self,
+        account: &Account,
+        message_id: String,
+        sender: Sender,
+        sent_at: UnixMillis,
+        text: String,
+    ) -> Inbound {
         let thread = self.message_thread_id.filter(|_| self.is_topic_message);
-        let name = match from.last_name {
-            Some(last_name) => format!("{} {last_name}", from.first_name),
-            None => from.first_name,
-        };
-        Some(Inbound {
+        Inbound {
             conversation: Conversation {
                 platform: PLATFORM.into(),
                 chat: self.chat.id.to_string(),
                 thread: thread.map(|thread| thread.to_string()),
             },
             account: account.id.clone(),
-            // Not the update id: Telegram starts these anew at a random number after a quiet week, so one could come
-            // back. A message's id is unique in its chat for good, and the same when the update is redelivered.
-            message_id: format!("{}:{}", self.chat.id, self.message_id),
-            sender: Sender { id: from.id.to_string(), name },
-            sent_at: UnixMillis(self.date.saturating_mul(1000)),
+            message_id,
+            sender,
+            sent_at,
             text,
             is_direct: self.chat.id > 0,
             attachments: Vec::new(),
             context: None,
-        })
+        }
+    }
+}
+
+impl CallbackQuery {
+    /// A press says what the button carries. Telegram does not say when it was pressed.
+    fn into_said(self, account: &Account) -> Option<Said> {
+        let (message, text) = (self.message?, self.data?);
+        let (chat, id) = (message.chat.id.to_string(), message.message_id.to_string());
+        let message_id = format!("cb:{}", self.id);
+        let inbound = message.inbound(account, message_id, self.from.sender(), UnixMillis::now(), text);
+        Some(Said { inbound, press: Some(Press { query: self.id, chat, message: id }) })
+    }
+}
+
+impl User {
+    fn sender(&self) -> Sender {
+        let name = match &self.last_name {
+            Some(last_name) => format!("{} {last_name}", self.first_name),
+            None => self.first_name.clone(),
+        };
+        Sender { id: self.id.to_string(), name }
     }
 }
 
@@ -193,7 +266,7 @@ mod tests {
     }
 
     fn only(json: &str) -> Option<Inbound> {
-        read(&raw(json), &account()).expect("an id").1
+        read(&raw(json), &account()).expect("an id").1.map(|said| said.inbound)
     }
 
     #[test]
@@ -215,6 +288,25 @@ mod tests {
             context: None,
         };
         assert_eq!(inbound, Some(wanted));
+    }
+
+    #[test]
+    fn a_press_says_what_the_button_carries() {
+        let update = r#"{"update_id":1,"callback_query":{"id":"77","from":{"id":1,"first_name":"Ann"},"data":"/approve 1",
+            "message":{"message_id":5,"date":7,"chat":{"id":1}}}}"#;
+        let said = read(&raw(update), &account()).expect("an id").1.expect("a press");
+        let press = Press { query: "77".into(), chat: "1".into(), message: "5".into() };
+        assert_eq!(said.press, Some(press));
+        let inbound = said.inbound;
+        assert_eq!((inbound.text.as_str(), inbound.message_id.as_str()), ("/approve 1", "cb:77"));
+        assert_eq!(
+            (inbound.conversation.chat.as_str(), inbound.is_direct, inbound.sender.id.as_str()),
+            ("1", true, "1")
+        );
+        for strange in [r#""data":5"#, r#""data":null"#, r#""message":{"chat":{}}"#, r#""id":7"#] {
+            let update = format!(r#"{{"update_id":1,"callback_query":{{"id":"1","from":{{"id":1}},{strange}}}}}"#);
+            assert_eq!(only(&update), None, "{strange}");
+        }
     }
 
     #[test]

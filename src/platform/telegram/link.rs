@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::PLATFORM;
 use super::api::{Api, Disposition, Me, TelegramError};
+use super::chores::{Chores, Ended};
 use super::intake::{self, Account};
 use super::sender::TelegramSender;
 use crate::chat::{Inbound, LinkState};
@@ -43,6 +44,9 @@ pub(super) struct Saved {
     /// Telegram asked not to be polled before.
     #[serde(default)]
     poll_asked_until: MonoNanos,
+    /// The menu that Telegram has, as a hash.
+    #[serde(default)]
+    menu: Option<String>,
 }
 
 /// How a poll ended.
@@ -59,6 +63,7 @@ pub(super) struct Heard(Event);
 enum Event {
     Built(Result<Api, TelegramError>),
     Polled(Polled),
+    Chore(Ended),
 }
 
 type PollFuture = Pin<Box<dyn Future<Output = Polled> + Send>>;
@@ -114,6 +119,7 @@ pub(super) struct TelegramLink {
     account: Account,
     client: Client,
     poll: Poll,
+    chores: Chores,
     state: LinkState,
 }
 
@@ -126,6 +132,7 @@ impl TelegramLink {
             config,
             account: Account { id, username: None },
             poll: Poll::default(),
+            chores: Chores::default(),
             state: LinkState::Connecting,
         }
     }
@@ -209,7 +216,8 @@ impl TelegramLink {
         if !updates.is_empty() {
             fault::at(Point::Received);
         }
-        let batch = intake::take(&updates, &self.account, store).await;
+        let mut batch = intake::take(&updates, &self.account, store).await;
+        self.chores.pressed(std::mem::take(&mut batch.presses));
         self.poll.unconfirmed = batch.offset.is_some();
         self.poll.offset = batch.offset.or(self.poll.offset);
         if let Some(error) = batch.failure {
@@ -233,6 +241,7 @@ impl TelegramLink {
         self.poll.failures = 0;
         self.poll.asked_until = MonoNanos::default();
         self.state = LinkState::Connected;
+        self.chores.linked();
     }
 
     fn poll_failed(&mut self, code: &str, message: String, asked: Option<Duration>) {
@@ -273,6 +282,7 @@ impl Link for TelegramLink {
 
     fn restore(&mut self, saved: Saved, _fds: Vec<NamedFd>) {
         self.account.username = saved.username;
+        self.chores.menu = saved.menu;
         self.poll.failures = saved.poll_failures;
         (self.poll.not_before, self.poll.asked_until) = (saved.poll_asked_until, saved.poll_asked_until);
     }
@@ -292,7 +302,15 @@ impl Link for TelegramLink {
             }
             self.client = Client::build(&self.config);
         }
-        if may_hear { self.open_poll(now) } else { None }
+        if !may_hear {
+            return None;
+        }
+        if let Client::Ready(api) = &self.client
+            && !self.is_refused()
+        {
+            self.chores.begin(api);
+        }
+        self.open_poll(now)
     }
 
     async fn heard(&mut self) -> Heard {
@@ -302,6 +320,7 @@ impl Link for TelegramLink {
                 self.poll.future = None;
                 Heard(Event::Polled(polled))
             }
+            ended = self.chores.ended() => Heard(Event::Chore(ended)),
         }
     }
 
@@ -312,12 +331,17 @@ impl Link for TelegramLink {
                 Vec::new()
             }
             Event::Polled(polled) => self.polled(polled, store).await,
+            Event::Chore(ended) => {
+                self.chores.take(ended);
+                Vec::new()
+            }
         }
     }
 
     fn hush(&mut self) {
         // It has confirmed nothing, so it may be dropped.
         self.poll.future = None;
+        self.chores.hush();
     }
 
     fn way(&self) -> Way<TelegramSender> {
@@ -341,6 +365,7 @@ impl Link for TelegramLink {
             username: self.account.username.clone(),
             poll_failures: self.poll.failures,
             poll_asked_until: self.poll.asked_until,
+            menu: self.chores.menu.clone(),
         }
     }
 }

@@ -1,16 +1,21 @@
 //! Telegram over the Bot API, by long polling.
 //!
-//! `api` speaks HTTP, `link` polls, `intake` reads updates, `sender` sends and reads what failures mean; the rest is every
-//! platform's ([`super::task`], [`super::delivery`]).
+//! `api` speaks HTTP, with `methods` and `words`; `link` polls, `intake` reads updates and `media` the files in them, `sender`
+//! sends and reads what failures mean, `markdown` makes entities of an agent's Markdown; the rest is every platform's ([`super::task`], [`super::delivery`]).
 //!
 //! **Invariant:** the token is in no event, no error and no log.
 //!
 //! Deliberately absent: any decision on who may talk (the gateway's gate).
 
 pub mod api;
+mod chores;
 mod intake;
 mod link;
+mod markdown;
+mod media;
+pub mod methods;
 mod sender;
+pub mod words;
 
 use std::time::Duration;
 
@@ -44,7 +49,7 @@ fn medium(config: &TelegramConfig) -> Medium {
     Medium {
         platform: PLATFORM,
         message_max: Measure::Utf16(MESSAGE_UNITS_MAX),
-        growth: |_| Growth::Edit,
+        growth: |chat| if is_group(chat) { Growth::Edit } else { Growth::Draft },
         typing: Some(TYPING_PERIOD),
         language: config.access.language,
         chat_rate: |chat| if is_group(chat) { Rate::GROUP } else { Rate::CHAT },

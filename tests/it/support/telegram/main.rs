@@ -38,6 +38,7 @@ struct Args {
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let mut state = State::new(&args.token);
+    state.unknown_methods.clear();
     if let Some(file) = &args.state_file
         && file.exists()
     {

@@ -1,21 +1,30 @@
 //! A Bot API server for tests: what a bot can see of Telegram, and what a test wants to know of a bot.
 //!
-//! - `state`: chats, messages, the queue of updates, the log of calls; plain data.
-//! - `methods`: the Bot API methods, with Telegram's checks and error texts.
+//! - `state`: chats, messages, the log of calls; plain data. `updates`: what users do, as updates in the queue.
+//! - `methods`: the Bot API methods, with Telegram's checks and error texts; `messages`, `draft`, `keyboard`, `files`,
+//!   `menu` and `webhook` are one part of them each, `entities` is formatted text.
 //! - `params`: parameters from the query, JSON, form or multipart.
 //! - `faults`: answers that go wrong on purpose.
 //! - `control`: the test's side over HTTP, under `/control/`.
 //! - `main.rs`: the server as a process (`cargo run --example telegram-server`).
 //!
 //! It differs from Telegram where a test needs it: every chat exists unless the test says otherwise, nothing is rate
-//! limited unless the test asks for 429, and updates are kept for ever, whatever `allowed_updates` says. `scripts/check-telegram-server` compares the
-//! rest with an independent client.
+//! limited unless the test asks for 429, and updates are kept for ever. `scripts/check-telegram-server` compares the rest
+//! with an independent client.
 
 pub mod control;
+mod draft;
+mod entities;
 pub mod faults;
+pub mod files;
+mod keyboard;
+mod menu;
+mod messages;
 mod methods;
 mod params;
 pub mod state;
+pub mod updates;
+mod webhook;
 
 use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::time::{Duration, Instant};
@@ -85,12 +94,20 @@ impl Shared {
             .route("/control/inject", post(control::inject))
             .route("/control/fault", post(control::fault))
             .route("/control/reach", post(control::reach))
+            .route("/control/press", post(control::press))
+            .route("/control/media", post(control::media))
+            .route("/control/gone", post(control::gone))
+            .route("/control/draft", get(control::draft))
             .route("/control/state", get(control::state))
             .route("/control/messages", get(control::messages))
             .route("/{bot}/{method}", any(methods::call))
+            .route("/file/{bot}/{*path}", get(files::download))
             .fallback(methods::not_found)
-            .with_state(self);
-        axum::serve(listener, router).await.expect("a bound listener serves");
+            .with_state(self.clone());
+        tokio::select! {
+            served = axum::serve(listener, router) => served.expect("a bound listener serves"),
+            () = webhook::post_updates(self) => {}
+        }
     }
 }
 
@@ -124,6 +141,11 @@ impl TelegramServer {
     /// `user` writes `text` in `chat`. Returns the id of the update.
     pub fn say(&self, user: i64, chat: i64, text: &str) -> i64 {
         self.shared.change(|state| state.say(user, chat, None, text))
+    }
+
+    /// `user` presses a button. Returns the id of the query.
+    pub fn press(&self, user: i64, chat: i64, message_id: i64, data: &str) -> String {
+        self.shared.change(|state| state.press(user, chat, message_id, data))
     }
 
     /// Queues an update as it is, but for its id, which is returned.

@@ -1,12 +1,16 @@
 //! What the server knows, as plain data.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::draft::Draft;
 use super::faults::Fault;
+use super::files::StoredFile;
+use super::keyboard::Press;
+use super::webhook::Webhook;
 
 /// The bot's name.
 pub const USERNAME: &str = "HermesTestBot";
@@ -33,8 +37,20 @@ pub enum Reach {
 pub struct Version {
     /// Milliseconds since 1970.
     pub at_ms: u64,
-    /// As the bot sent it, before Telegram trims it.
+    /// As the bot sent it, before Telegram trims it; without marks, if it came with `parse_mode`. Of a file, the caption.
     pub text: String,
+    /// Its `MessageEntity` list.
+    #[serde(default)]
+    pub entities: Vec<Value>,
+}
+
+/// A file that a message shows.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Attached {
+    /// `photo` or `document`.
+    pub kind: String,
+    /// In [`State::files`].
+    pub file_id: String,
 }
 
 /// A message of the bot.
@@ -50,12 +66,35 @@ pub struct Message {
     pub versions: Vec<Version>,
     /// The bot has deleted it.
     pub deleted: bool,
+    /// The message that it answers.
+    #[serde(default)]
+    pub reply_to: Option<i64>,
+    /// Its `InlineKeyboardMarkup`.
+    #[serde(default)]
+    pub keyboard: Option<Value>,
+    /// Its file.
+    #[serde(default)]
+    pub attached: Option<Attached>,
 }
 
 impl Message {
     /// The text it shows.
     pub fn text(&self) -> &str {
-        &self.versions.last().expect("a message has a text").text
+        &self.last().text
+    }
+
+    /// Its newest text.
+    pub fn last(&self) -> &Version {
+        self.versions.last().expect("a message has a text")
+    }
+
+    /// What each entity covers, as `(type, text)`.
+    pub fn marked(&self) -> Vec<(String, String)> {
+        let Version { text, entities, .. } = self.last();
+        entities
+            .iter()
+            .map(|entity| (entity["type"].as_str().unwrap_or("").to_owned(), covered(text, entity)))
+            .collect()
     }
 }
 
@@ -96,16 +135,44 @@ pub struct State {
     pub calls: Vec<Call>,
     /// What goes wrong next.
     pub faults: Vec<Planned>,
-    /// What the bot offers in the menu.
-    pub commands: Value,
-    /// Where updates are posted to. Nothing is posted: only the conflict with getUpdates is shown.
-    pub webhook: String,
+    /// What the bot offers in the menu, by scope and language.
+    pub commands: BTreeMap<String, Value>,
+    /// Where updates are posted to.
+    pub webhook: Webhook,
+    /// The kinds of update that the bot has asked for; none: all.
+    #[serde(default)]
+    pub wanted: Option<Vec<String>>,
+    /// Previews of answers that are being written, by chat.
+    #[serde(default)]
+    pub drafts: BTreeMap<i64, Draft>,
+    /// Buttons that were pressed, by the id of the query.
+    #[serde(default)]
+    pub presses: BTreeMap<String, Press>,
+    /// Files, by `file_id`.
+    #[serde(default)]
+    pub files: BTreeMap<String, StoredFile>,
+    /// Messages of users that are deleted, as chat and message.
+    #[serde(default)]
+    pub gone: BTreeSet<(i64, i64)>,
+    /// Topics that are deleted, as chat and thread.
+    #[serde(default)]
+    pub gone_threads: BTreeSet<(i64, i64)>,
+    /// Methods that this server is too old to know, in lower case.
+    #[serde(default)]
+    pub unknown_methods: BTreeSet<String>,
     /// Counts the calls of getUpdates: only the newest is served.
     pub poller: u64,
     /// Chats that are not [`Reach::Open`].
     pub reach: BTreeMap<i64, Reach>,
-    next_update: i64,
+    pub(super) next_update: i64,
     next_message: BTreeMap<i64, i64>,
+}
+
+/// The part of `text` that an entity covers.
+fn covered(text: &str, entity: &Value) -> String {
+    let number = |name: &str| entity[name].as_u64().and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
+    let units: Vec<u16> = text.encode_utf16().skip(number("offset")).take(number("length")).collect();
+    String::from_utf16_lossy(&units)
 }
 
 /// Milliseconds since 1970.
@@ -123,8 +190,16 @@ impl State {
             messages: Vec::new(),
             calls: Vec::new(),
             faults: Vec::new(),
-            commands: json!([]),
-            webhook: String::new(),
+            commands: BTreeMap::new(),
+            webhook: Webhook::default(),
+            wanted: None,
+            drafts: BTreeMap::new(),
+            presses: BTreeMap::new(),
+            files: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            gone_threads: BTreeSet::new(),
+            // What most tests look at is messages that grow.
+            unknown_methods: BTreeSet::from(["sendmessagedraft".to_owned()]),
             poller: 0,
             reach: BTreeMap::new(),
             next_update: 1000,
@@ -160,54 +235,9 @@ impl State {
         *id
     }
 
-    /// `user` writes `text` in `chat`. Returns the id of the update.
-    pub fn say(&mut self, user: i64, chat: i64, thread: Option<i64>, text: &str) -> i64 {
-        let message_id = self.new_message_id(chat);
-        let mut message = json!({
-            "message_id": message_id,
-            "date": now_ms() / 1000,
-            "chat": Self::chat(chat),
-            "from": { "id": user, "is_bot": false, "first_name": format!("User {user}") },
-            "text": text,
-        });
-        if let Some(thread) = thread {
-            message["message_thread_id"] = thread.into();
-            message["is_topic_message"] = true.into();
-        }
-        self.queue(json!({ "message": message }))
-    }
-
-    /// Queues an update. Returns its id, also if the bot did not want the kind.
-    pub fn queue(&mut self, mut update: Value) -> i64 {
-        let id = self.next_update;
-        self.next_update += 1;
-        update["update_id"] = id.into();
-        self.updates.push_back(update);
-        id
-    }
-
-    /// Drops the updates that `offset` confirms. A negative one keeps that many from the end.
-    pub fn confirm(&mut self, offset: i64) {
-        if offset > 0 {
-            // Their ids ascend, so what is confirmed is a head of the queue, as long as there may be.
-            let confirmed = |update: &Value| update["update_id"].as_i64().is_some_and(|id| id < offset);
-            while self.updates.front().is_some_and(confirmed) {
-                self.updates.pop_front();
-            }
-        } else if let Ok(keep @ 1..) = usize::try_from(offset.unsigned_abs()) {
-            let drop = self.updates.len().saturating_sub(keep);
-            self.updates.drain(..drop);
-        }
-    }
-
     /// Forgets all messages of the bot but the last `remembered`, and returns them.
     pub fn forget(&mut self, remembered: usize) -> Vec<Message> {
         self.messages.drain(..self.messages.len().saturating_sub(remembered)).collect()
-    }
-
-    /// The oldest updates that are not confirmed.
-    pub fn batch(&self, limit: usize) -> Vec<Value> {
-        self.updates.iter().take(limit).cloned().collect()
     }
 
     /// The next `times` calls of `method` go wrong.
@@ -233,6 +263,13 @@ impl State {
     /// The bot's messages in `chat` that are not deleted, oldest first.
     pub fn in_chat(&self, chat: i64) -> impl Iterator<Item = &Message> {
         self.messages.iter().filter(move |message| message.chat == chat && !message.deleted)
+    }
+
+    /// Whether `chat` has a message of this id, of the bot or of anyone.
+    pub fn has_message(&self, chat: i64, message_id: i64) -> bool {
+        let sent = 0 < message_id && message_id <= self.next_message.get(&chat).copied().unwrap_or(0);
+        let deleted = |message: &Message| message.chat == chat && message.message_id == message_id && message.deleted;
+        sent && !self.gone.contains(&(chat, message_id)) && !self.messages.iter().any(deleted)
     }
 
     /// What they say.

@@ -1,0 +1,134 @@
+//! Small calls beside polling and delivery: presses are answered, the menu is set. One at a time, at most once each, and
+//! what fails is only told in the log: nothing depends on it.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+
+use sha2::{Digest as _, Sha256};
+
+use super::api::{Api, TelegramError};
+use super::intake::Press;
+use crate::report::Chain;
+
+/// Presses that wait; beyond that the oldest is not answered, and its button shows progress for a while.
+const WAITING_MAX: usize = 64;
+
+/// What the menu offers: the command, and what is told of it in English and in Chinese.
+const MENU: &[(&str, &str, &str)] = &[
+    ("help", "What can be said to the bot", "帮助"),
+    ("status", "What the gateway does", "运行状况"),
+    ("new", "Begin a new conversation", "开始新对话"),
+    ("stop", "Stop the answer", "停止回答"),
+    ("retry", "Ask the last message again", "重试上一条消息"),
+    ("agents", "Which agents there are", "智能体列表"),
+    ("platforms", "Which platforms are linked", "平台列表"),
+    ("approve", "Allow what the agent asked for", "批准请求"),
+    ("deny", "Deny what the agent asked for", "拒绝请求"),
+    ("whoami", "Your id here", "我的 ID"),
+    ("version", "Which version runs", "版本"),
+    ("restart", "Restart the gateway", "重启网关"),
+    ("update", "Update the gateway", "更新网关"),
+];
+
+/// A small call.
+#[derive(Debug)]
+enum Chore {
+    Press(Press),
+    Menu,
+}
+
+/// How one ended.
+pub(super) struct Ended(Option<String>);
+
+type Running = Pin<Box<dyn Future<Output = Ended> + Send>>;
+
+/// What is to be done, and what is done.
+#[derive(Default)]
+pub(super) struct Chores {
+    waiting: VecDeque<Chore>,
+    running: Option<Running>,
+    /// The menu that Telegram has, as a hash.
+    pub(super) menu: Option<String>,
+    /// It was looked at since the start.
+    menu_seen: bool,
+}
+
+impl Chores {
+    pub(super) fn pressed(&mut self, presses: Vec<Press>) {
+        self.waiting.extend(presses.into_iter().map(Chore::Press));
+        let over = self.waiting.len().saturating_sub(WAITING_MAX);
+        self.waiting.drain(..over);
+    }
+
+    /// The link works: the menu is set if it is another one than before.
+    pub(super) fn linked(&mut self) {
+        if !std::mem::replace(&mut self.menu_seen, true) && self.menu.as_deref() != Some(&menu_hash()) {
+            self.waiting.push_back(Chore::Menu);
+        }
+    }
+
+    /// Begins the next, if none is under way.
+    pub(super) fn begin(&mut self, api: &Api) {
+        if self.running.is_none()
+            && let Some(chore) = self.waiting.pop_front()
+        {
+            self.running = Some(Box::pin(carry_out(api.clone(), chore)));
+        }
+    }
+
+    /// Waits for the one that is under way; for ever if there is none.
+    pub(super) async fn ended(&mut self) -> Ended {
+        let Some(running) = &mut self.running else { return std::future::pending().await };
+        let ended = running.await;
+        self.running = None;
+        ended
+    }
+
+    pub(super) fn take(&mut self, Ended(menu): Ended) {
+        self.menu = menu.or(self.menu.take());
+    }
+
+    /// Lets go of the one that is under way: it may be done, or not.
+    pub(super) fn hush(&mut self) {
+        if self.running.take().is_some() {
+            // It may have been the menu.
+            self.menu_seen &= self.menu.is_some();
+        }
+    }
+}
+
+fn menu_hash() -> String {
+    let digest = Sha256::digest(format!("{MENU:?}"));
+    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+async fn carry_out(api: Api, chore: Chore) -> Ended {
+    let (what, outcome) = match chore {
+        Chore::Press(press) => ("a press is not answered", answer(&api, &press).await),
+        Chore::Menu => {
+            let outcome = set_menu(&api).await;
+            if outcome.is_ok() {
+                return Ended(Some(menu_hash()));
+            }
+            ("the menu is not set", outcome)
+        }
+    };
+    if let Err(error) = outcome {
+        tracing::info!(error = %Chain(&error), "{what}");
+    }
+    Ended(None)
+}
+
+/// Both are tried: a press that came again is answered already, and its buttons may still be there.
+async fn answer(api: &Api, press: &Press) -> Result<(), TelegramError> {
+    let answered = api.answer_press(&press.query).await;
+    let taken = api.take_keyboard(&press.chat, &press.message).await;
+    answered.and(taken)
+}
+
+async fn set_menu(api: &Api) -> Result<(), TelegramError> {
+    let english: Vec<_> = MENU.iter().map(|(command, english, _)| (*command, *english)).collect();
+    let chinese: Vec<_> = MENU.iter().map(|(command, _, chinese)| (*command, *chinese)).collect();
+    api.set_commands(&english, None).await?;
+    api.set_commands(&chinese, Some("zh")).await
+}
