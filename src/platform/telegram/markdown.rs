@@ -83,8 +83,9 @@ pub(super) fn render(markdown: &str, open: Option<&Fence>) -> Rendered {
     }
     let (mut text, mut entities) = writer.finish();
     // Telegram cuts it off, and the pages of a reply, joined, are still the reply.
-    text.truncate(text.trim_end().len());
-    text.push_str(&markdown[markdown.trim_end().len()..]);
+    if text.trim_end() == text {
+        text.push_str(&markdown[markdown.trim_end().len()..]);
+    }
     if text.trim().is_empty() || text.encode_utf16().count() > MESSAGE_UNITS_MAX {
         return plain(open);
     }

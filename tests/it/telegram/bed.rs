@@ -270,5 +270,6 @@ pub fn config(api_url: String, token: String) -> TelegramConfig {
         api_url,
         access: PlatformAccess::default(),
         messages_per_second: TelegramConfig::FREE_PER_SECOND,
+        webhook: None,
     }
 }
