@@ -2,6 +2,8 @@
 
 pub mod bed;
 mod faults;
+mod files;
+mod stream;
 
 use hermes_gateway::chat::{ReplyEnd, ReplyStep};
 use serde_json::{Value, json};

@@ -8,10 +8,11 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use hermes_gateway::chat::Conversation;
+use hermes_gateway::clock::UnixMillis;
 use hermes_gateway::handoff::codec::{self, Section};
 use hermes_gateway::handoff::preflight::CheckReport;
 use hermes_gateway::id::{SessionId, TurnId};
-use hermes_gateway::store::{Accepted, Change, EntryId, Outbox, SCHEMA_VERSION, Store, Target};
+use hermes_gateway::store::{Accepted, Change, EntryId, Outbox, SCHEMA_VERSION, Standing, Store, Target};
 use hermes_gateway::sys::memfd;
 
 /// Lets the preflight child read a state, in a home of its own.
@@ -105,6 +106,16 @@ async fn the_database_of_every_earlier_schema_is_read() {
             assert_eq!(outbox.targets, [Target::Unreachable("666".into()), moved]);
         } else {
             assert_eq!(outbox, Outbox::default());
+        }
+        if version >= 3 {
+            assert_eq!(outbox.entries[0].parts[0].length, Some(4000));
+            assert_eq!(outbox.entries[1].choices[0].command, "/approve 17.1");
+            let context = store.context("dingtalk", "app", "cid1").await.expect("reads");
+            assert_eq!(context.as_deref(), Some(r#"{"robot_code":"robot1"}"#));
+            let pairings = store.pairings().await.expect("reads");
+            let known: Vec<_> = pairings.iter().map(|pairing| (pairing.user.as_str(), &pairing.standing)).collect();
+            let asked = Standing::Asked { code: "ABCD2345".into(), asked_at: UnixMillis(6), told_at: UnixMillis(7) };
+            assert_eq!(known, [("9", &Standing::Approved { at: UnixMillis(5) }), ("8", &asked)]);
         }
     }
 }

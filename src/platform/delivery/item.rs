@@ -386,10 +386,11 @@ impl Item {
         let page = self.page();
         if page.body == 0 || self.tail[..page.body].trim().is_empty() {
             // Open, as an ended item whose rest is blank is done. An edit shows that something goes on.
-            return if self.seen && self.shape.growth == Growth::Edit { Want::Nothing } else { self.typing() };
+            let shows_life = self.seen && matches!(self.shape.growth, Growth::Edit | Growth::Card);
+            return if shows_life { Want::Nothing } else { self.typing() };
         }
         let how = match &self.shown {
-            Some(shown) if same(&shown.text, &page.text) => return Want::Nothing,
+            Some(shown) if self.is_over(shown, &page) => return Want::Nothing,
             Some(shown) => How::Edit(shown.message_id.clone()),
             None if self.shape.growth == Growth::Draft && !page.settled => How::Draft,
             None => How::Send,
@@ -452,12 +453,18 @@ impl Item {
         Page { text, body: self.tail.len(), settled: self.ended, is_block: false }
     }
 
+    /// Whether nothing more is to be done about a page that shows this.
+    fn is_over(&self, shown: &Shown, page: &Page) -> bool {
+        let wants_end = self.shape.growth == Growth::Card && page.settled;
+        same(&shown.text, &page.text) && !wants_end
+    }
+
     /// Lets go of every page that is final and shown, or blank.
     fn advance(&mut self) {
         loop {
             let page = self.page();
             let blank = self.tail[..page.body].trim().is_empty();
-            let shown = self.shown.as_ref().is_some_and(|shown| same(&shown.text, &page.text));
+            let shown = self.shown.as_ref().is_some_and(|shown| self.is_over(shown, &page));
             if page.body == 0 || !page.settled || !(blank || shown) {
                 return;
             }

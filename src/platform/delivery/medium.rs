@@ -72,6 +72,8 @@ impl Default for Shape {
 pub(in crate::platform) enum Growth {
     /// In a message that is edited.
     Edit,
+    /// The same, and the message must be told that it is complete, also where its text is.
+    Card,
     /// As a draft that the platform shows for a time, until the message is sent as a whole.
     Draft,
     /// In messages of whole paragraphs, since none can be edited.

@@ -22,12 +22,15 @@ use crate::platform::delivery::pace::after;
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 const ANSWER_BYTES_MAX: usize = 1 << 20;
-/// The longest word of DingTalk's that is kept, in characters.
+/// What is kept of DingTalk's words, in characters.
 const WORDS_CHARS_MAX: usize = 200;
+/// The longest word among them, in ASCII characters: whatever is longer may be a token or the address of a session.
+const WORD_CHARS_MAX: usize = 15;
 /// An access token is renewed so long before it ends.
 const TOKEN_MARGIN: Duration = Duration::from_secs(300);
 /// How long a token is used whose end is not told.
 const TOKEN_DEFAULT_SECS: u64 = 7200;
+pub(super) const TOKEN_CALL: &str = "accessToken";
 const TOKEN_HEADER: &str = "x-acs-dingtalk-access-token";
 
 /// Why a call failed.
@@ -91,6 +94,12 @@ impl DingTalkError {
     pub(super) fn may_have_been_done(&self) -> bool {
         match self {
             Self::Client(_) | Self::ForeignWebhook => false,
+            // Nothing but a token was asked for.
+            Self::Network { call: TOKEN_CALL, .. }
+            | Self::Refused { call: TOKEN_CALL, .. }
+            | Self::Timeout { call: TOKEN_CALL }
+            | Self::TooLarge { call: TOKEN_CALL }
+            | Self::Malformed { call: TOKEN_CALL, .. } => false,
             Self::Network { source, .. } => !source.is_connect(),
             Self::Refused { status, .. } => *status >= 500,
             Self::Timeout { .. } | Self::TooLarge { .. } | Self::Malformed { .. } => true,
@@ -110,9 +119,30 @@ impl DingTalkError {
         }
     }
 
+    /// Whether DingTalk says no to the request itself: not to the token, and not because there are too many.
+    pub(super) fn is_refusal(&self) -> bool {
+        let Self::Refused { call, status, code, .. } = self else { return false };
+        let is_final = (400..500).contains(status) && !matches!(status, 401 | 408 | 429) && !is_limit(code);
+        is_final && *call != TOKEN_CALL && !self.is_of_others()
+    }
+
+    /// Whether somebody else than DingTalk has answered, for example a proxy: in other words than its own.
+    pub(super) fn is_of_others(&self) -> bool {
+        matches!(self, Self::Refused { status, code, .. } if *code == status.to_string())
+    }
+
     fn is_stale_token(&self) -> bool {
         matches!(self, Self::Refused { status: 401, .. })
     }
+}
+
+/// DingTalk's codes for too many messages.
+pub(super) fn is_limit(code: &str) -> bool {
+    let code = code.to_ascii_lowercase();
+    matches!(code.as_str(), "130101" | "130102" | "410100" | "90018" | "flowcontrolled")
+        || code.contains("throttl")
+        || code.contains("qps")
+        || code.contains("toomany")
 }
 
 /// A text as a chat gets it.
@@ -186,7 +216,8 @@ impl Api {
         let http = self.http().await?;
         let (status, answer) = call(CALL, http.post(url).json(&body)).await?;
         // 200 with a code is a failure, too.
-        match answer.get("errcode").and_then(Value::as_i64) {
+        let errcode = answer.get("errcode");
+        match errcode.and_then(|code| code.as_i64().or_else(|| code.as_str()?.parse().ok())) {
             Some(0) => Ok(()),
             Some(code) => {
                 let words = words_of(&answer, "errmsg");
@@ -231,7 +262,7 @@ impl Api {
         self.call("groupMessages/send", Method::POST, "/v1.0/robot/groupMessages/send", &body).await.map(drop)
     }
 
-    /// Shows a card in a chat, under an id of our own: the same id is the same card.
+    /// Shows a card in a chat, under an id of our own: the same id is the same card, or is refused.
     pub(super) async fn create_card(
         &self,
         template: &str,
@@ -257,7 +288,21 @@ impl Api {
                 body["imRobotOpenDeliverModel"] = json!({ "spaceType": "IM_ROBOT", "robotCode": robot });
             }
         }
-        self.call("createAndDeliver", Method::POST, "/v1.0/card/instances/createAndDeliver", &body).await.map(drop)
+        const CALL: &str = "createAndDeliver";
+        let answer = self.call(CALL, Method::POST, "/v1.0/card/instances/createAndDeliver", &body).await?;
+        // A chat that is not reached is told with HTTP 200.
+        let results = answer.pointer("/result/deliverResults").and_then(Value::as_array);
+        let is_no = |answer: &Value| answer.get("success").and_then(Value::as_bool) == Some(false);
+        match results.into_iter().flatten().chain([&answer]).find(|answer| is_no(answer)) {
+            Some(no) => Err(DingTalkError::Refused {
+                call: CALL,
+                status: 200,
+                code: "undelivered".to_owned(),
+                words: words_of(no, "errorMsg"),
+                retry_after: None,
+            }),
+            None => Ok(()),
+        }
     }
 
     /// Replaces the text of a card. `guid` is new for each call.
@@ -280,6 +325,15 @@ impl Api {
         self.call("card/streaming", Method::PUT, "/v1.0/card/streaming", &body).await.map(drop)
     }
 
+    /// The address of a file that somebody has sent. It is good for a short time, for whoever has it.
+    pub(super) async fn download_url(&self, robot: &str, code: &str) -> Result<String, DingTalkError> {
+        const CALL: &str = "messageFiles/download";
+        let body = json!({ "robotCode": robot, "downloadCode": code });
+        let answer = self.call(CALL, Method::POST, "/v1.0/robot/messageFiles/download", &body).await?;
+        let url = answer.get("downloadUrl").and_then(Value::as_str).map(str::to_owned);
+        url.ok_or(DingTalkError::Malformed { call: CALL, status: 200, problem: "it has no downloadUrl" })
+    }
+
     /// The address of the webhook, if it may be called.
     fn known(&self, webhook: &str) -> Option<Url> {
         let url = Url::parse(webhook).ok()?;
@@ -289,7 +343,7 @@ impl Api {
         (is_private && self.inner.hosts.iter().any(|known| known == host)).then_some(url)
     }
 
-    async fn http(&self) -> Result<&Client, DingTalkError> {
+    pub(super) async fn http(&self) -> Result<&Client, DingTalkError> {
         self.inner
             .http
             .get_or_try_init(|| async {
@@ -337,7 +391,7 @@ impl Api {
 
     /// The access token, a new one if need be.
     async fn token(&self) -> Result<Secret, DingTalkError> {
-        const CALL: &str = "accessToken";
+        const CALL: &str = TOKEN_CALL;
         let mut kept = self.inner.token.lock().await;
         if let Some((token, until)) = &*kept
             && *until > MonoNanos::now()
@@ -403,7 +457,22 @@ async fn read(name: &'static str, mut response: Response) -> Result<Vec<u8>, Din
 }
 
 fn words_of(answer: &Value, name: &str) -> String {
-    answer.get(name).and_then(Value::as_str).map_or_else(|| "no words".to_owned(), clip)
+    answer.get(name).and_then(Value::as_str).map_or_else(|| "no words".to_owned(), short_words)
+}
+
+/// The words of a text that are too short to be a secret. Chinese has no blanks, and is in no secret.
+fn short_words(text: &str) -> String {
+    let (mut short, mut word) = (String::new(), String::new());
+    for c in text.chars().chain([' ']) {
+        if c.is_ascii_graphic() {
+            word.push(c);
+            continue;
+        }
+        short.push_str(if word.len() > WORD_CHARS_MAX { "…" } else { &word });
+        short.push(c);
+        word.clear();
+    }
+    clip(short.trim())
 }
 
 fn clip(words: &str) -> String {
@@ -449,9 +518,11 @@ mod tests {
 
     #[test]
     fn what_is_kept_of_an_answer_is_short_and_plain() {
-        let answer = json!({ "message": format!("a\n{}", "x".repeat(1000)) });
+        let answer = json!({ "message": format!("a\n{}", "x ".repeat(1000)) });
         let words = words_of(&answer, "message");
         assert!(words.starts_with("a x") && words.chars().count() == WORDS_CHARS_MAX);
+        let token = json!({ "message": "会话bc2f0a6e91d84f7c不存在 or over" });
+        assert_eq!(words_of(&token, "message"), "会话…不存在 or over");
         assert_eq!(words_of(&json!({ "message": 7 }), "message"), "no words");
     }
 }

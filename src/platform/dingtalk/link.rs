@@ -365,6 +365,8 @@ impl Link for DingTalkLink {
     fn pause(&mut self) {
         self.hush();
         self.paused = true;
+        // What it is afterwards is not known yet.
+        self.state = LinkState::Connecting;
         self.conduits.values_mut().for_each(Conduit::close);
     }
 

@@ -2,7 +2,7 @@
 //!
 //! `conduit` is the process that holds the WebSocket, so that it outlives an execve; `frame` what comes over it, `message`
 //! a bot message in it, `link` the gateway's dealings with conduits. `api` speaks HTTPS, `context` is what a message says
-//! about how it is answered, `sender` answers.
+//! about how it is answered, `sender` answers, `files` fetches what people send.
 //!
 //! **Invariant:** neither the client's secret nor an access token nor the address of a session webhook is in an event, an
 //! error or a log.
@@ -10,6 +10,9 @@
 mod api;
 mod conduit;
 mod context;
+#[cfg(test)]
+mod corpus;
+pub mod files;
 mod frame;
 mod link;
 mod message;
@@ -56,7 +59,7 @@ fn medium(config: &DingTalkConfig) -> Medium {
         platform: PLATFORM,
         message_max: Measure::Bytes(MESSAGE_BYTES_MAX),
         // A message cannot be edited, and a card can.
-        growth: if config.card_template_id.is_some() { |_| Growth::Edit } else { |_| Growth::Blocks },
+        growth: if config.card_template_id.is_some() { |_| Growth::Card } else { |_| Growth::Blocks },
         typing: None,
         language: config.access.language,
         chat_rate: |_| CHAT_RATE,

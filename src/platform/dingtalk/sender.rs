@@ -1,17 +1,25 @@
 //! How a chat is answered: by the webhook of its last message while that is good, else without being asked; in a card
 //! that grows where a template is configured.
+//!
+//! **Invariants**
+//! - The id of a card is made of a name of the store, the message's entry in the outbox and its number there: a repeat has
+//!   the same, whatever became of the process in between, and no other store has it.
+//! - A card that is refused may be there already, from a try whose answer was lost: then it goes on.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::OnceCell;
+
 use super::PLATFORM;
-use super::api::{Api, DingTalkError, Space, Words};
+use super::api::{Api, DingTalkError, Space, TOKEN_CALL, Words, is_limit};
 use super::context::Context;
 use crate::clock::UnixMillis;
 use crate::config::DingTalkConfig;
 use crate::platform::delivery::{Action, Format, MessageId, Post, Request};
 use crate::platform::link::{Failure, Sender, Unsent};
 use crate::report::Chain;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// The longest title of a message, in characters.
 const TITLE_CHARS_MAX: usize = 40;
@@ -19,31 +27,45 @@ const TITLE_CHARS_MAX: usize = 40;
 /// minute takes none for 10 minutes, and asking meanwhile makes it longer.
 const LIMIT_WAIT: Duration = Duration::from_secs(60);
 
+/// Where the store keeps the name that is in the ids of its cards.
+const CARDS_NAME: &str = "dingtalk.cards";
+
 /// Makes the requests of the delivery.
 #[derive(Clone)]
 pub(super) struct DingTalkSender {
     api: Api,
     account: String,
     template: Option<String>,
+    /// The name in the ids of cards, once it is read.
+    cards: Arc<OnceCell<String>>,
 }
 
 impl DingTalkSender {
     pub(super) fn new(config: &DingTalkConfig) -> Self {
         let (account, template) = (config.client_id.clone(), config.card_template_id.clone());
-        Self { api: Api::new(config), account, template }
+        Self { api: Api::new(config), account, template, cards: Arc::default() }
     }
 
     async fn context(&self, chat: &str, store: &Store) -> Result<Context, Unsent> {
         match store.context(PLATFORM, &self.account, chat).await {
             Ok(kept) => Ok(kept.map(|kept| Context::read(&kept)).unwrap_or_default()),
-            Err(error) => Err(Unsent {
-                failure: Failure::Again { asked: None },
-                is_ambiguous: false,
-                is_fatal: false,
-                code: "store".to_owned(),
-                why: Chain(&error).to_string(),
-            }),
+            Err(error) => Err(untold(&error)),
         }
+    }
+
+    /// The id of a card: the same for a repeat of the same message, which then is the same card.
+    async fn track(&self, request: &Request, store: &Store) -> Result<String, Unsent> {
+        let Some(attempt) = &request.attempt else { return Ok(format!("hermes-{}", guid())) };
+        let name = self.cards.get_or_try_init(|| async {
+            if let Some(name) = store.meta(CARDS_NAME).await? {
+                return Ok(name);
+            }
+            let name = guid();
+            store.set_meta(CARDS_NAME, name.clone()).await?;
+            Ok(name)
+        });
+        let name = name.await.map_err(|error: StoreError| untold(&error))?;
+        Ok(format!("hermes-{name}-{}-{}", attempt.entry.0, attempt.number))
     }
 
     async fn send(&self, chat: &str, post: &Post, context: &Context) -> Result<(), DingTalkError> {
@@ -81,8 +103,15 @@ impl DingTalkSender {
             (Some(staff_id), false) => Space::Direct { staff_id },
             _ => Space::Group { conversation: &request.chat },
         };
-        self.api.create_card(template, track, robot, space).await?;
-        self.api.stream_card(track, &guid(), &post.text, post.is_final).await
+        let created = self.api.create_card(template, track, robot, space).await;
+        if created.as_ref().is_err_and(|error| !error.is_refusal()) {
+            return created;
+        }
+        match (created, self.api.stream_card(track, &guid(), &post.text, post.is_final).await) {
+            // There is no such card.
+            (Err(refused), Err(error)) if error.is_refusal() => Err(refused),
+            (_, streamed) => streamed,
+        }
     }
 }
 
@@ -96,9 +125,12 @@ impl Sender for DingTalkSender {
                 // An answer that grows is a card; a notice is a message.
                 match self.template.as_deref().filter(|_| post.format == Format::Markdown) {
                     Some(template) => {
-                        let track = track(request);
+                        let track = self.track(request, store).await?;
                         let started = self.start_card(template, &track, request, post, &context).await;
-                        started.map(|()| Some(MessageId(track))).map_err(|error| unsent(&error))
+                        started.map(|()| Some(MessageId(track))).map_err(|error| {
+                            // A repeat is the same card, so nothing is shown twice.
+                            Unsent { is_ambiguous: false, ..unsent(&error) }
+                        })
                     }
                     None => {
                         let sent = self.send(&request.chat, post, &context).await;
@@ -114,11 +146,14 @@ impl Sender for DingTalkSender {
     }
 }
 
-/// The id of a card: the same for a repeat of the same message, which then is the same card.
-fn track(request: &Request) -> String {
-    match &request.attempt {
-        Some(attempt) => format!("hermes-{}-{}", attempt.entry.0, attempt.number),
-        None => format!("hermes-{}", guid()),
+/// The store cannot tell what is needed.
+fn untold(error: &StoreError) -> Unsent {
+    Unsent {
+        failure: Failure::Again { asked: None },
+        is_ambiguous: false,
+        is_fatal: false,
+        code: "store".to_owned(),
+        why: Chain(error).to_string(),
     }
 }
 
@@ -146,15 +181,6 @@ fn is_over(error: &DingTalkError) -> bool {
     }
 }
 
-/// DingTalk's codes for too many messages.
-fn is_limit(code: &str) -> bool {
-    let code = code.to_ascii_lowercase();
-    matches!(code.as_str(), "130101" | "130102" | "410100" | "90018" | "flowcontrolled")
-        || code.contains("throttl")
-        || code.contains("qps")
-        || code.contains("toomany")
-}
-
 /// What this error means for a message.
 fn unsent(error: &DingTalkError) -> Unsent {
     let failure = match error {
@@ -165,12 +191,13 @@ fn unsent(error: &DingTalkError) -> Unsent {
             Failure::Again { asked: *retry_after }
         }
         DingTalkError::Refused { code, .. } if code.eq_ignore_ascii_case("invalidStaffId") => Failure::Unreachable,
-        DingTalkError::Refused { call: "accessToken", .. } => Failure::Again { asked: None },
+        DingTalkError::Refused { call: TOKEN_CALL, .. } => Failure::Again { asked: None },
+        DingTalkError::Refused { retry_after, .. } if error.is_of_others() => Failure::Again { asked: *retry_after },
         DingTalkError::Refused { .. } => Failure::Refused,
         _ => Failure::Again { asked: None },
     };
     Unsent {
-        is_fatal: matches!(error, DingTalkError::Refused { call: "accessToken", status: 400..=403, .. }),
+        is_fatal: matches!(error, DingTalkError::Refused { call: TOKEN_CALL, status: 400..=403, .. }),
         failure,
         is_ambiguous: error.may_have_been_done(),
         code: error.code(),

@@ -221,6 +221,8 @@ impl Bed {
     /// The same in a process that can be killed.
     pub async fn start_killable() -> Self {
         let mut bed = Self::start().await;
+        // It ends only when its commands do, so it must be through with what it writes at its start.
+        bed.connected().await;
         bed.kill().await;
         bed.connected().await;
         bed

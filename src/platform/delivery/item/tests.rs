@@ -47,6 +47,23 @@ fn a_first_word_waits_for_more_and_a_paragraph_does_not() {
 }
 
 #[test]
+fn a_card_is_told_that_it_is_complete_also_where_its_text_is() {
+    for growth in [Growth::Edit, Growth::Card] {
+        let mut item = Item::reply(1, Shape { growth, ..Shape::default() }, TurnId(7), None, NOW);
+        item.push("all of it", NOW);
+        show(&mut item, 5);
+        assert_eq!(item.want(), Want::Nothing);
+        item.end(&ReplyEnd::Complete, NOW);
+        if growth == Growth::Card {
+            assert!(matches!(item.want(), Want::Show { how: How::Edit(_), settled: true, urgent: true, .. }));
+            let text = text_of(&item);
+            item.showed(5.into(), text, Some("all of it".len()));
+        }
+        assert!(item.is_done(), "{growth:?}");
+    }
+}
+
+#[test]
 fn typing_is_shown_until_there_is_text() {
     let mut item = reply();
     assert_eq!(item.want(), Want::Typing { due: after(NOW, TYPING_WAIT) });

@@ -149,6 +149,11 @@ proptest! {
     }
 
     #[test]
+    fn so_it_is_where_replies_grow_in_cards(ops in proptest::collection::vec(op(), 1..120)) {
+        run(|_| Growth::Card, ops)?;
+    }
+
+    #[test]
     fn so_it_is_where_nothing_can_be_edited(ops in proptest::collection::vec(op(), 1..120)) {
         run(|_| Growth::Blocks, ops)?;
     }

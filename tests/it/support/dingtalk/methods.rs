@@ -121,7 +121,7 @@ fn access_token(state: &mut State, body: &Value) -> Answer {
     if body["appKey"] != state.client_id || body["appSecret"] != state.client_secret {
         return refuse(400, "invalidClientIdOrSecret", "the client id or the secret is wrong");
     }
-    let token = format!("access-token-{}", state.fresh());
+    let token = format!("access-token-of-the-test-{:07}", state.fresh());
     state.tokens.insert(token.clone(), now_ms() + state.token_secs * 1000);
     good(json!({ "accessToken": token, "expireIn": state.token_secs }))
 }

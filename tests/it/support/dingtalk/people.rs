@@ -48,7 +48,8 @@ impl State {
         let number = self.fresh();
         let (now, until_ms) = (now_ms(), now_ms() + self.webhook_ms);
         let chat = say.group.clone().unwrap_or_else(|| Self::direct_chat(&say.user));
-        let session = format!("session-{number}");
+        // As long as DingTalk's: 32 characters.
+        let session = format!("session-of-the-test-app-{number:08}");
         let base = self.webhook_base.as_ref().unwrap_or(&self.base);
         let bot = "$:LWCP_v1:$the-bot";
         let mut message = json!({

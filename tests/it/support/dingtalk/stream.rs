@@ -192,8 +192,10 @@ fn take_ack(state: &mut State, id: u64, text: &str) -> Result<(), &'static str> 
     }
     let said = serde_json::from_str::<Value>(&data);
     push.acks.push(Ack { at_ms: now_ms(), connection: id, code, data });
-    if push.kind == "SYSTEM" && push.topic != "ping" {
-        return Ok(());
+    match push.kind.as_str() {
+        "EVENT" | "CALLBACK" => {}
+        "SYSTEM" if push.topic == "ping" => {}
+        _ => return Ok(()),
     }
     let said = said.map_err(|_| "the data of an answer is no JSON")?;
     let asked: Value = serde_json::from_str(&push.data).unwrap_or_default();

@@ -1,0 +1,97 @@
+//! Files that people send: a message has a code, which DingTalk exchanges for an address, which is read
+//! (<https://open.dingtalk.com/document/orgapp/download-the-file-content-of-the-robot-receiving-message>).
+//!
+//! **Invariants**
+//! - A file has at most 25 MiB and a deadline, so it is held in memory.
+//! - Its address is not trusted with anything: it gets no token, is not redirected, and is `https` unless the API itself is
+//!   on that host without.
+//! - No error carries an address or a code.
+
+use std::time::Duration;
+
+use reqwest::{Client, Url};
+use thiserror::Error;
+
+use super::api::{Api, DingTalkError};
+use crate::config::DingTalkConfig;
+use crate::report::Chain;
+
+/// The largest file, in bytes.
+pub const FILE_BYTES_MAX: usize = 25 << 20;
+/// How long a file may take.
+const FILE_DEADLINE: Duration = Duration::from_secs(120);
+
+/// Why there is no file.
+#[derive(Debug, Error)]
+pub enum FileError {
+    /// DingTalk does not give its address.
+    #[error("the address of the file is not to be had: {why}")]
+    NoAddress {
+        /// Its reason.
+        why: String,
+    },
+    /// The address is not one to be called.
+    #[error("the address of the file is not https")]
+    Foreign,
+    /// It did not get through.
+    #[error("the file did not get through")]
+    Network(#[source] reqwest::Error),
+    /// It took too long.
+    #[error("the file was not there within {} s", FILE_DEADLINE.as_secs())]
+    Timeout,
+    /// Whoever has it says no.
+    #[error("the file was refused with HTTP {0}")]
+    Refused(u16),
+    /// It is too large.
+    #[error("the file is larger than {FILE_BYTES_MAX} bytes")]
+    TooLarge,
+}
+
+/// Fetches files. Clones share connections and the access token.
+#[derive(Clone)]
+pub struct Files {
+    api: Api,
+    base: Option<Url>,
+}
+
+impl Files {
+    /// For the files that people send to the app.
+    pub fn new(config: &DingTalkConfig) -> Self {
+        Self { api: Api::new(config), base: Url::parse(&config.api_url).ok() }
+    }
+
+    /// The bytes of a file by its `downloadCode` ([`crate::chat::Attachment::source`]); `robot` is the bot it was sent to.
+    ///
+    /// # Errors
+    /// [`FileError`].
+    pub async fn fetch(&self, robot: &str, code: &str) -> Result<Vec<u8>, FileError> {
+        let no_address = |error: &DingTalkError| FileError::NoAddress { why: Chain(error).to_string() };
+        let address = self.api.download_url(robot, code).await.map_err(|error| no_address(&error))?;
+        let address = self.known(&address).ok_or(FileError::Foreign)?;
+        let http = self.api.http().await.map_err(|error| no_address(&error))?;
+        tokio::time::timeout(FILE_DEADLINE, read(http, address)).await.map_err(|_| FileError::Timeout)?
+    }
+
+    /// The address, if it may be called.
+    fn known(&self, address: &str) -> Option<Url> {
+        let url = Url::parse(address).ok()?;
+        let is_of_the_api = self.base.as_ref().is_some_and(|base| base.origin() == url.origin());
+        (url.scheme() == "https" || is_of_the_api).then_some(url)
+    }
+}
+
+async fn read(http: &Client, address: Url) -> Result<Vec<u8>, FileError> {
+    let network = |error: reqwest::Error| FileError::Network(error.without_url());
+    let mut response = http.get(address).send().await.map_err(network)?;
+    if !response.status().is_success() {
+        return Err(FileError::Refused(response.status().as_u16()));
+    }
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(network)? {
+        if bytes.len() + chunk.len() > FILE_BYTES_MAX {
+            return Err(FileError::TooLarge);
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
