@@ -4,6 +4,7 @@ mod bed;
 mod rich;
 mod strange;
 mod webhook;
+mod whole;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

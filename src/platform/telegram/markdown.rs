@@ -119,7 +119,7 @@ fn unclosed(source: &str, block: &str, info: &str) -> Option<Fence> {
     let is_last = source.ends_with(block) || source.trim_end().ends_with(block.trim_end());
     let mut lines = block.lines();
     let first = lines.next()?.trim_start();
-    let mark: String = first.chars().take_while(|c| Some(*c) == first.chars().next()).collect();
+    let mark: String = first.chars().take_while(|c| first.starts_with(*c)).collect();
     let closes = |line: &str| {
         let bare = line.trim_start_matches(['>', ' ', '\t']).trim_end();
         bare.len() >= mark.len() && bare.chars().all(|c| mark.starts_with(c))

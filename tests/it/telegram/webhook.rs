@@ -21,7 +21,7 @@ use crate::support::telegram::state::State;
 const SECRET_HEADER: &str = "x-telegram-bot-api-secret-token";
 
 /// An address on the loopback that no other test has, so that the webhook's is known before it listens.
-fn own_address() -> SocketAddr {
+pub fn own_address() -> SocketAddr {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let [_, high, middle, low] = std::process::id().to_be_bytes();
     let ip = Ipv4Addr::new(127, 16 + (high & 15), middle, low.max(1));
