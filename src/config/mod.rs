@@ -27,6 +27,7 @@ mod table;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -173,6 +174,25 @@ pub struct TelegramConfig {
     /// charged for in Telegram Stars, from the bot's balance
     /// (<https://core.telegram.org/bots/api#sendmessage>).
     pub messages_per_second: u32,
+    /// Where Telegram posts updates to; without it they are polled for.
+    pub webhook: Option<WebhookConfig>,
+}
+
+/// The keys `webhook_*` of `[platforms.telegram]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebhookConfig {
+    /// Where Telegram finds the gateway: https, or http on the loopback. Not for logs: it may hold a secret.
+    pub url: Secret,
+    /// What Telegram proves itself by, 1 to 256 of `A-Za-z0-9_-`; without it the gateway makes one.
+    pub secret: Option<Secret>,
+    /// Where the gateway listens, for a proxy that speaks TLS; without it on [`WebhookConfig::LISTEN`] or the socket that
+    /// systemd passes by the name `telegram-webhook`.
+    pub listen: Option<SocketAddr>,
+}
+
+impl WebhookConfig {
+    /// Where the gateway listens by default.
+    pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8443);
 }
 
 impl TelegramConfig {

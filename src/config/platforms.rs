@@ -1,5 +1,6 @@
 //! `[platforms.<name>]`.
 
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use reqwest::Url;
@@ -7,11 +8,13 @@ use toml::de::DeValue;
 
 use super::secret::{SecretContext, SecretKeys, read_secret};
 use super::table::{Problems, Section};
-use super::{Config, DingTalkConfig, PlatformAccess, TelegramConfig, WeixinConfig};
+use super::{Config, DingTalkConfig, PlatformAccess, Secret, TelegramConfig, WebhookConfig, WeixinConfig};
 use crate::words::Language;
 
 const TELEGRAM_API_URL: &str = "https://api.telegram.org";
 const TELEGRAM_TOKEN: SecretKeys = SecretKeys { inline: "token", file: "token_file", credential: "token_credential" };
+const TELEGRAM_WEBHOOK: SecretKeys =
+    SecretKeys { inline: "webhook_secret", file: "webhook_secret_file", credential: "webhook_secret_credential" };
 
 const DINGTALK_API_URL: &str = "https://api.dingtalk.com";
 const DINGTALK_OAPI_URL: &str = "https://oapi.dingtalk.com";
@@ -63,13 +66,54 @@ fn telegram(mut section: Section<'_, '_>, context: &SecretContext<'_>, p: &mut P
     let api_url = base_url(&mut section, "api_url", TELEGRAM_API_URL, p);
     let access = access(&mut section, UserIds::Numbers, p);
     let per_second = section.integer("messages_per_second", TelegramConfig::FREE_PER_SECOND, PER_SECOND, p);
+    let webhook = webhook(&mut section, context, p);
     section.finish("key", p);
     Some(TelegramConfig {
         token: token?,
         api_url,
         access,
         messages_per_second: per_second.unwrap_or(TelegramConfig::FREE_PER_SECOND),
+        webhook,
     })
+}
+
+fn webhook(section: &mut Section<'_, '_>, context: &SecretContext<'_>, p: &mut Problems<'_>) -> Option<WebhookConfig> {
+    let url = section.string("webhook_url", "https://example.org/telegram", p);
+    let keys = [TELEGRAM_WEBHOOK.inline, TELEGRAM_WEBHOOK.file, TELEGRAM_WEBHOOK.credential];
+    let key_span = keys.iter().find_map(|&key| section.entry(key).map(|entry| entry.key_span));
+    let secret = key_span.as_ref().and_then(|_| read_secret(section, &TELEGRAM_WEBHOOK, context, p));
+    let listen = section.string("webhook_listen", "127.0.0.1:8443", p);
+    let listen_span = listen.as_ref().map(|(_, span)| span.clone());
+    let listen = listen.and_then(|(text, span)| {
+        let address = text.parse::<SocketAddr>();
+        address
+            .map_err(|_| p.add(&span, "'webhook_listen' must be an address and a port, like 127.0.0.1:8443".to_owned()))
+            .ok()
+    });
+    let Some((url, span)) = url else {
+        if let Some(span) = key_span.or(listen_span) {
+            p.add(&span, "this is of use with 'webhook_url' only".to_owned());
+        }
+        return None;
+    };
+    if !is_hook(url) {
+        p.add(&span, "'webhook_url' must be an https address that Telegram can reach".to_owned());
+    }
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if let (Some(secret), Some(key_span)) = (&secret, key_span)
+        && (secret.expose().len() > 256 || !secret.expose().chars().all(is_plain))
+    {
+        p.add(&key_span, "the secret of the webhook has 1 to 256 of A-Z, a-z, 0-9, '_' and '-'".to_owned());
+    }
+    Some(WebhookConfig { url: Secret::new(url), secret, listen })
+}
+
+/// Telegram posts to https alone; a test server on the loopback needs none.
+fn is_hook(url: &str) -> bool {
+    let Ok(url) = Url::parse(url) else { return false };
+    let host = url.host_str().unwrap_or("").trim_matches(['[', ']']);
+    let is_local = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    url.scheme() == "https" || url.scheme() == "http" && is_local
 }
 
 fn dingtalk(mut section: Section<'_, '_>, context: &SecretContext<'_>, p: &mut Problems<'_>) -> Option<DingTalkConfig> {

@@ -25,6 +25,9 @@ use crate::words::Languages;
 /// (proc_pid_exe(5)).
 const OWN_IMAGE: &str = "/proc/self/exe";
 
+/// The name of a socket that systemd passes for Telegram's webhook (`FileDescriptorName=` of the socket unit).
+const WEBHOOK_SOCKET: &str = "telegram-webhook";
+
 /// Starts the configured platforms, with what was left for them.
 pub(super) fn platforms(
     config: &Config,
@@ -40,7 +43,12 @@ pub(super) fn platforms(
     let mut left = |name: &str| {
         let name = PlatformName::from(name);
         let state = entries.remove(&name).map(|entry| entry.state);
-        let fds = inherited.as_deref_mut().map(|inherited| platform_fds(&name, inherited)).unwrap_or_default();
+        let mut fds = inherited.as_deref_mut().map(|inherited| platform_fds(&name, inherited)).unwrap_or_default();
+        if name.as_str() == telegram::PLATFORM
+            && let Some(socket) = inherited.as_deref_mut().and_then(|all| all.take_fd(&FdName::new(WEBHOOK_SOCKET)))
+        {
+            fds.insert(0, (telegram::LISTENER.to_owned(), socket));
+        }
         for (what, fd) in &fds {
             keeper.store(platform_fd(&name, what), fd.as_fd());
         }

@@ -112,6 +112,30 @@ fn nobody_is_everybody() {
 }
 
 #[test]
+fn a_webhook_needs_an_address_that_telegram_can_reach() {
+    let section = "[platforms.telegram]\ntoken = 'x'\n";
+    let webhook = |keys: &str| accepted(&format!("{section}{keys}")).telegram.expect("there").webhook;
+    assert_eq!(webhook(""), None);
+    let whole =
+        webhook("webhook_url = 'https://example.org/hook'\nwebhook_secret = 'a-B_9'\nwebhook_listen = '[::1]:80'");
+    let whole = whole.expect("there");
+    assert_eq!((whole.url.expose(), whole.secret), ("https://example.org/hook", Some(Secret::new("a-B_9"))));
+    assert_eq!(whole.listen.map(|listen| listen.to_string()).as_deref(), Some("[::1]:80"));
+    let least = webhook("webhook_url = 'http://127.0.0.1:1/'").expect("there");
+    assert_eq!((least.secret, least.listen), (None, None));
+    let told = [
+        "webhook_url = 'http://example.org/'",
+        "webhook_url = 'example.org'",
+        "webhook_url = 'https://example.org/'\nwebhook_listen = '8443'",
+        "webhook_url = 'https://example.org/'\nwebhook_secret = 'a b'",
+        "webhook_listen = '127.0.0.1:8443'",
+        "webhook_secret = 'a'",
+    ];
+    let told = told.map(|keys| refused(&format!("{section}{keys}")));
+    assert_snapshot!(told.join("\n"), @r"");
+}
+
+#[test]
 fn more_messages_than_are_free_are_paid_for() {
     let telegram =
         |keys: &str| accepted(&format!("[platforms.telegram]\ntoken = 'x'\n{keys}")).telegram.expect("there");

@@ -2,6 +2,9 @@
 
 mod bed;
 mod rich;
+mod strange;
+mod webhook;
+mod whole;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -483,13 +486,23 @@ impl std::io::Write for Log {
     }
 }
 
+impl Log {
+    /// Takes everything that this thread logs, until the guard is dropped.
+    fn capture(&self) -> tracing::subscriber::DefaultGuard {
+        let writer = self.clone();
+        let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE);
+        tracing::subscriber::set_default(subscriber.with_writer(move || writer.clone()).finish())
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().expect("not poisoned")).into_owned()
+    }
+}
+
 #[tokio::test]
 async fn no_log_line_holds_the_token_or_what_was_said() {
     let log = Log::default();
-    let writer = log.clone();
-    let subscriber =
-        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone());
-    let guard = tracing::subscriber::set_default(subscriber.finish());
+    let guard = log.capture();
     let server = TelegramServer::start().await;
     let token = server.token();
     for fault in [Fault::refuse(500, &format!("echo bot{token}")), Fault::Malformed] {
@@ -519,7 +532,7 @@ async fn no_log_line_holds_the_token_or_what_was_said() {
     };
     let message = timeout(DEADLINE, told).await.expect("a refused connection is told");
     drop(guard);
-    let log = String::from_utf8_lossy(&log.0.lock().expect("not poisoned")).into_owned();
+    let log = log.text();
     assert!(log.contains("a message was not delivered and is tried again") && log.contains("an update is malformed"));
     for secret in [token.split_once(':').expect("a token").1, "a secret word"] {
         assert!(!message.contains(secret), "{message}");

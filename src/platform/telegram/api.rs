@@ -390,6 +390,7 @@ mod tests {
                 api_url: "http://127.0.0.1:1".into(),
                 access: PlatformAccess::default(),
                 messages_per_second: TelegramConfig::FREE_PER_SECOND,
+                webhook: None,
             })
             .expect("a client")
         });

@@ -107,8 +107,21 @@ pub(super) struct Batch {
     pub(super) failure: Option<StoreError>,
 }
 
-/// Stores the messages of a batch, all in one commit where the store can, and then the cursor.
+/// Stores the messages of a batch, and then the cursor.
 pub(super) async fn take(updates: &[Box<RawValue>], account: &Account, store: &Store) -> Batch {
+    let batch = take_posted(updates, account, store).await;
+    if let Some(offset) = batch.offset
+        && let Err(error) = store.set_cursor(PLATFORM, &account.id, &offset.to_string()).await
+    {
+        // The messages are safe. Without the cursor a later process asks for them again and drops them.
+        tracing::warn!(error = %Chain(&error), "the position in the updates was not recorded");
+    }
+    batch
+}
+
+/// Stores the messages of a batch, all in one commit where the store can. Updates that are posted come in no order, so they
+/// are no cursor: one that is behind would be skipped, should it be polled for.
+pub(super) async fn take_posted(updates: &[Box<RawValue>], account: &Account, store: &Store) -> Batch {
     let mut read: Vec<(i64, Option<Said>)> = updates.iter().filter_map(|raw| read(raw, account)).collect();
     read.sort_by_key(|update| update.0);
     // Queued in order, waited for together: they share a commit.
@@ -135,12 +148,6 @@ pub(super) async fn take(updates: &[Box<RawValue>], account: &Account, store: &S
         if batch.failure.is_none() {
             batch.offset = Some(update_id.saturating_add(1));
         }
-    }
-    if let Some(offset) = batch.offset
-        && let Err(error) = store.set_cursor(PLATFORM, &account.id, &offset.to_string()).await
-    {
-        // The messages are safe. Without the cursor a later process asks for them again and drops them.
-        tracing::warn!(error = %Chain(&error), "the position in the updates was not recorded");
     }
     batch
 }

@@ -1,6 +1,8 @@
-//! How updates come in: by long polling.
+//! How updates come in: by long polling, or by a webhook ([`super::webhook`]).
 //!
 //! **Invariants**
+//! - Never both: a webhook that is configured is set before anything comes, and one that was is taken away before
+//!   anything is polled for.
 //! - An update is confirmed only after the store has it; a poll may be dropped at any time, because dropping it
 //!   confirms nothing.
 //! - Nothing is polled for while the task has no room for what may come.
@@ -13,17 +15,18 @@ use serde_json::value::RawValue;
 use tokio::task::JoinHandle;
 
 use super::PLATFORM;
-use super::api::{Api, Disposition, Me, TelegramError};
+use super::api::{Api, Disposition, Me, TelegramError, WebhookInfo};
 use super::chores::{Chores, Ended};
 use super::intake::{self, Account};
 use super::sender::TelegramSender;
+use super::webhook::{Posted, Webhook};
 use crate::chat::{Inbound, LinkState};
 use crate::clock::MonoNanos;
 use crate::config::TelegramConfig;
 use crate::fault::{self, Point};
 use crate::id::TurnId;
 use crate::platform::delivery::pace::{after, back_off};
-use crate::platform::link::{Link, NamedFd, Unsent, Way, retrying};
+use crate::platform::link::{Kept, Link, NamedFd, Unsent, Way, retrying};
 use crate::report::Chain;
 use crate::store::Store;
 
@@ -31,6 +34,8 @@ use crate::store::Store;
 const HOLD: Duration = Duration::from_secs(50);
 /// A held poll that is answered sooner with nothing is not repeated at once: something between does not hold it.
 const HOLD_MIN: Duration = Duration::from_secs(1);
+/// How often Telegram is asked whether it still knows the webhook.
+const HOOK_PERIOD: Duration = Duration::from_secs(300);
 
 /// What the next image needs to poll on.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -47,6 +52,9 @@ pub(super) struct Saved {
     /// The menu that Telegram has, as a hash.
     #[serde(default)]
     menu: Option<String>,
+    /// The webhook that Telegram knows, as a hash.
+    #[serde(default)]
+    webhook: Option<String>,
 }
 
 /// How a poll ended.
@@ -55,6 +63,12 @@ enum Polled {
     Updates(Result<Vec<Box<RawValue>>, TelegramError>),
     /// 409, with whether a webhook is set, if that could be found out.
     Conflict(TelegramError, Option<bool>),
+    /// Telegram was told of the webhook.
+    HookSet(Result<(), TelegramError>),
+    /// What Telegram knows of a webhook.
+    HookSeen(Result<WebhookInfo, TelegramError>),
+    /// The former webhook was taken away.
+    HookGone(Result<(), TelegramError>),
 }
 
 /// What [`TelegramLink::heard`] brings.
@@ -64,6 +78,7 @@ enum Event {
     Built(Result<Api, TelegramError>),
     Polled(Polled),
     Chore(Ended),
+    Posted(Posted),
 }
 
 type PollFuture = Pin<Box<dyn Future<Output = Polled> + Send>>;
@@ -120,6 +135,7 @@ pub(super) struct TelegramLink {
     client: Client,
     poll: Poll,
     chores: Chores,
+    webhook: Webhook,
     state: LinkState,
 }
 
@@ -129,6 +145,7 @@ impl TelegramLink {
         let id = config.token.expose().split_once(':').map_or("unknown", |(id, _)| id).to_owned();
         Self {
             client: Client::build(&config),
+            webhook: Webhook::new(config.webhook.clone()),
             config,
             account: Account { id, username: None },
             poll: Poll::default(),
@@ -141,7 +158,7 @@ impl TelegramLink {
         matches!(self.state, LinkState::Fatal { .. })
     }
 
-    /// Opens a poll if none is open and it is time; says when it is.
+    /// Opens a poll, or asks what comes before one, if nothing is asked and it is time; says when it is.
     fn open_poll(&mut self, now: MonoNanos) -> Option<MonoNanos> {
         let Client::Ready(api) = &self.client else { return None };
         if self.poll.future.is_some() || self.is_refused() {
@@ -150,23 +167,41 @@ impl TelegramLink {
         if self.poll.not_before > now {
             return Some(self.poll.not_before);
         }
-        // Until the link is known to work the poll is short, so that this is known within a round trip.
-        self.poll.held = self.state == LinkState::Connected;
+        let api = api.clone();
         self.poll.opened_at = now;
-        let hold = if self.poll.held { HOLD } else { Duration::ZERO };
-        let (api, offset, known) = (api.clone(), self.poll.offset, self.account.username.is_some());
-        self.poll.future = Some(Box::pin(async move {
-            if !known {
-                return Polled::Me(api.get_me().await);
-            }
-            match api.get_updates(offset, hold, intake::KINDS).await {
-                Err(error @ TelegramError::Refused { code: 409, .. }) => {
-                    let webhook = api.get_webhook_info().await.ok().map(|info| !info.url.is_empty());
-                    Polled::Conflict(error, webhook)
-                }
-                outcome => Polled::Updates(outcome),
-            }
-        }));
+        self.poll.held = false;
+        self.poll.future = Some(if self.account.username.is_none() {
+            Box::pin(async move { Polled::Me(api.get_me().await) })
+        } else if self.webhook.is_configured() {
+            return self.open_hook(api, now);
+        } else if let Some(former) = self.webhook.former() {
+            Box::pin(async move { Polled::HookGone(api.forget_webhook(&former).await) })
+        } else {
+            // Until the link is known to work the poll is short, so that this is known within a round trip.
+            self.poll.held = self.state == LinkState::Connected;
+            let hold = if self.poll.held { HOLD } else { Duration::ZERO };
+            Box::pin(poll(api, self.poll.offset, hold))
+        });
+        None
+    }
+
+    /// Listens, tells Telegram of the webhook, and looks from time to time whether it still knows.
+    fn open_hook(&mut self, api: Api, now: MonoNanos) -> Option<MonoNanos> {
+        if let Err(error) = self.webhook.listen() {
+            self.poll_failed("listen", format!("cannot listen for the webhook: {error}"), None);
+            return Some(self.poll.not_before);
+        }
+        self.webhook.set_open(true);
+        let is_told = self.webhook.is_told(intake::KINDS);
+        if is_told && self.webhook.look_at > now {
+            return Some(self.webhook.look_at);
+        }
+        let (url, secret) = self.webhook.address()?;
+        self.poll.future = Some(if is_told {
+            Box::pin(async move { Polled::HookSeen(api.get_webhook_info().await) })
+        } else {
+            Box::pin(async move { Polled::HookSet(api.set_webhook(&url, &secret, intake::KINDS).await) })
+        });
         None
     }
 
@@ -184,7 +219,10 @@ impl TelegramLink {
         match polled {
             Polled::Me(Ok(me)) => {
                 self.account.username = Some(me.username.unwrap_or_default());
-                self.poll_worked();
+                // With a webhook nothing comes in before Telegram was told of it.
+                if !self.webhook.is_configured() {
+                    self.poll_worked();
+                }
             }
             Polled::Updates(Ok(updates)) => {
                 if std::mem::replace(&mut self.poll.unconfirmed, false) {
@@ -203,7 +241,17 @@ impl TelegramLink {
                 };
                 self.poll_failed(&error.code(), message.to_owned(), None);
             }
-            Polled::Me(Err(error)) | Polled::Updates(Err(error)) => match error.disposition() {
+            Polled::HookSet(Ok(())) => {
+                self.webhook.was_told(intake::KINDS, store).await;
+                self.hook_worked();
+            }
+            Polled::HookSeen(Ok(info)) => self.hook_seen(&info),
+            Polled::HookGone(Ok(())) => self.webhook.was_forgotten(store).await,
+            Polled::Me(Err(error))
+            | Polled::Updates(Err(error))
+            | Polled::HookSet(Err(error))
+            | Polled::HookSeen(Err(error))
+            | Polled::HookGone(Err(error)) => match error.disposition() {
                 Disposition::Fatal => self.token_refused(&error.code(), &Chain(&error).to_string()),
                 Disposition::Retry { after } => self.poll_failed(&error.code(), Chain(&error).to_string(), after),
                 Disposition::GiveUp => self.poll_failed(&error.code(), Chain(&error).to_string(), None),
@@ -237,6 +285,37 @@ impl TelegramLink {
         batch.new
     }
 
+    /// Whoever else took the webhook away, it is set again.
+    fn hook_seen(&mut self, info: &WebhookInfo) {
+        let is_ours = self.webhook.address().is_some_and(|(url, _)| url.expose() == info.url);
+        if is_ours {
+            self.hook_worked();
+        } else {
+            tracing::warn!("the webhook of the bot was changed by somebody else and is set again");
+            self.webhook.told = None;
+        }
+    }
+
+    fn hook_worked(&mut self) {
+        self.webhook.look_at = after(MonoNanos::now(), HOOK_PERIOD);
+        self.poll_worked();
+    }
+
+    /// An update that was posted. It is answered only after it is stored, or can never be.
+    async fn posted(&mut self, Posted { update, answer }: Posted, store: &Store) -> Vec<(TurnId, Inbound)> {
+        fault::at(Point::Received);
+        let batch = intake::take_posted(&[update], &self.account, store).await;
+        self.chores.pressed(batch.presses);
+        if let Some(error) = &batch.failure {
+            self.poll_failed("store", Chain(error).to_string(), None);
+        } else if self.webhook.is_told(intake::KINDS) {
+            self.poll_worked();
+        }
+        // Whoever posted it may have hung up: then it comes again, as a duplicate.
+        let _heard = answer.send(batch.failure.is_none());
+        batch.new
+    }
+
     fn poll_worked(&mut self) {
         self.poll.failures = 0;
         self.poll.asked_until = MonoNanos::default();
@@ -245,6 +324,11 @@ impl TelegramLink {
     }
 
     fn poll_failed(&mut self, code: &str, message: String, asked: Option<Duration>) {
+        // Telegram may quote what it was told.
+        let message = match self.webhook.address() {
+            Some((url, secret)) => message.replace(url.expose(), "[webhook]").replace(secret.expose(), "[secret]"),
+            None => message,
+        };
         self.poll.failures = self.poll.failures.saturating_add(1);
         let wait = asked.unwrap_or_else(|| back_off(self.poll.failures));
         let now = MonoNanos::now();
@@ -280,7 +364,9 @@ impl Link for TelegramLink {
         &self.account.id
     }
 
-    fn restore(&mut self, saved: Saved, _fds: Vec<NamedFd>) {
+    fn restore(&mut self, saved: Saved, fds: Vec<NamedFd>) {
+        self.webhook.told = saved.webhook;
+        self.webhook.restore(fds);
         self.account.username = saved.username;
         self.chores.menu = saved.menu;
         self.poll.failures = saved.poll_failures;
@@ -293,6 +379,7 @@ impl Link for TelegramLink {
             Ok(cursor) => self.poll.offset = cursor.and_then(|cursor| cursor.parse().ok()),
             Err(error) => tracing::warn!(error = %Chain(&error), "the position in the updates cannot be read"),
         }
+        self.webhook.load(store).await;
     }
 
     fn advance(&mut self, now: MonoNanos, may_hear: bool) -> Option<MonoNanos> {
@@ -321,6 +408,7 @@ impl Link for TelegramLink {
                 Heard(Event::Polled(polled))
             }
             ended = self.chores.ended() => Heard(Event::Chore(ended)),
+            posted = self.webhook.posted() => Heard(Event::Posted(posted)),
         }
     }
 
@@ -331,6 +419,7 @@ impl Link for TelegramLink {
                 Vec::new()
             }
             Event::Polled(polled) => self.polled(polled, store).await,
+            Event::Posted(posted) => self.posted(posted, store).await,
             Event::Chore(ended) => {
                 self.chores.take(ended);
                 Vec::new()
@@ -342,6 +431,7 @@ impl Link for TelegramLink {
         // It has confirmed nothing, so it may be dropped.
         self.poll.future = None;
         self.chores.hush();
+        self.webhook.set_open(false);
     }
 
     fn way(&self) -> Way<TelegramSender> {
@@ -366,7 +456,27 @@ impl Link for TelegramLink {
             poll_failures: self.poll.failures,
             poll_asked_until: self.poll.asked_until,
             menu: self.chores.menu.clone(),
+            webhook: self.webhook.told.clone(),
         }
+    }
+
+    fn fds(&self) -> std::io::Result<Vec<NamedFd>> {
+        self.webhook.fds()
+    }
+
+    fn take_kept(&mut self) -> Vec<Kept> {
+        self.webhook.take_kept()
+    }
+}
+
+/// Asks for updates, and what else takes them if nothing else may.
+async fn poll(api: Api, offset: Option<i64>, hold: Duration) -> Polled {
+    match api.get_updates(offset, hold, intake::KINDS).await {
+        Err(error @ TelegramError::Refused { code: 409, .. }) => {
+            let webhook = api.get_webhook_info().await.ok().map(|info| !info.url.is_empty());
+            Polled::Conflict(error, webhook)
+        }
+        outcome => Polled::Updates(outcome),
     }
 }
 

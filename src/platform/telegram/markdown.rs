@@ -83,8 +83,9 @@ pub(super) fn render(markdown: &str, open: Option<&Fence>) -> Rendered {
     }
     let (mut text, mut entities) = writer.finish();
     // Telegram cuts it off, and the pages of a reply, joined, are still the reply.
-    text.truncate(text.trim_end().len());
-    text.push_str(&markdown[markdown.trim_end().len()..]);
+    if text.trim_end() == text {
+        text.push_str(&markdown[markdown.trim_end().len()..]);
+    }
     if text.trim().is_empty() || text.encode_utf16().count() > MESSAGE_UNITS_MAX {
         return plain(open);
     }
@@ -118,7 +119,7 @@ fn unclosed(source: &str, block: &str, info: &str) -> Option<Fence> {
     let is_last = source.ends_with(block) || source.trim_end().ends_with(block.trim_end());
     let mut lines = block.lines();
     let first = lines.next()?.trim_start();
-    let mark: String = first.chars().take_while(|c| Some(*c) == first.chars().next()).collect();
+    let mark: String = first.chars().take_while(|c| first.starts_with(*c)).collect();
     let closes = |line: &str| {
         let bare = line.trim_start_matches(['>', ' ', '\t']).trim_end();
         bare.len() >= mark.len() && bare.chars().all(|c| mark.starts_with(c))

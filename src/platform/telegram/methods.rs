@@ -11,9 +11,12 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::api::{Api, CALL_DEADLINE, TelegramError, addressed, number};
 use super::words::Words;
+use crate::config::Secret;
 
 /// The largest file that is downloaded; Telegram's own limit (<https://core.telegram.org/bots/api#getfile>).
 pub const FILE_BYTES_MAX: u64 = 20 << 20;
+/// Updates that Telegram may post at once.
+const POSTS_AT_ONCE: u32 = 16;
 /// How long a download may take.
 const DOWNLOAD_DEADLINE: Duration = Duration::from_secs(120);
 
@@ -90,6 +93,26 @@ impl Api {
             params["language_code"] = language.into();
         }
         self.call::<IgnoredAny>("setMyCommands", &params, CALL_DEADLINE).await.map(drop)
+    }
+
+    /// `setWebhook`: updates of `kinds` are posted to `url` from now on, with `secret` in a header, up to 16 at once. Those of
+    /// a chat come one after the other.
+    pub(super) async fn set_webhook(&self, url: &Secret, secret: &Secret, kinds: &[&str]) -> Result<(), TelegramError> {
+        let params = json!({
+            "url": url.expose(),
+            "secret_token": secret.expose(),
+            "allowed_updates": kinds,
+            "max_connections": POSTS_AT_ONCE,
+        });
+        self.call::<IgnoredAny>("setWebhook", &params, CALL_DEADLINE).await.map(drop)
+    }
+
+    /// Takes the webhook away if it is `url`; what waits is kept and can be polled for.
+    pub(super) async fn forget_webhook(&self, url: &Secret) -> Result<(), TelegramError> {
+        if self.get_webhook_info().await?.url != url.expose() {
+            return Ok(());
+        }
+        self.call::<IgnoredAny>("deleteWebhook", &json!({}), CALL_DEADLINE).await.map(drop)
     }
 
     /// Downloads a file of at most [`FILE_BYTES_MAX`] into `path`, which is written anew, within two minutes. What is there

@@ -1,6 +1,6 @@
-//! Telegram over the Bot API, by long polling.
+//! Telegram over the Bot API, by long polling or a webhook.
 //!
-//! `api` speaks HTTP, with `methods` and `words`; `link` polls, `intake` reads updates and `media` the files in them, `sender`
+//! `api` speaks HTTP, with `methods` and `words`; `link` polls, or listens by `webhook`, `intake` reads updates and `media` the files in them, `sender`
 //! sends and reads what failures mean, `markdown` makes entities of an agent's Markdown; the rest is every platform's ([`super::task`], [`super::delivery`]).
 //!
 //! **Invariant:** the token is in no event, no error and no log.
@@ -15,6 +15,7 @@ mod markdown;
 mod media;
 pub mod methods;
 mod sender;
+mod webhook;
 pub mod words;
 
 use std::time::Duration;
@@ -29,6 +30,7 @@ use super::{Left, PlatformEvent, PlatformHandle, saved, task};
 use crate::config::TelegramConfig;
 use crate::store::Store;
 use link::TelegramLink;
+pub use webhook::LISTENER;
 
 /// The key in `[platforms.<name>]`, and the platform of every conversation here.
 pub const PLATFORM: &str = "telegram";

@@ -1,16 +1,17 @@
 //! The platform's task between a test and the test server.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use hermes_gateway::chat::{Conversation, Inbound, LinkState, Outbound, OutboundContent, ReplyStep, Sender};
 use hermes_gateway::clock::UnixMillis;
-use hermes_gateway::config::{PlatformAccess, Secret, TelegramConfig};
+use hermes_gateway::config::{PlatformAccess, Secret, TelegramConfig, WebhookConfig};
 use hermes_gateway::id::TurnId;
 use hermes_gateway::platform::telegram::{PLATFORM, spawn};
-use hermes_gateway::platform::{Left, PlatformCommand, PlatformEvent, PlatformHandle};
+use hermes_gateway::platform::{Left, NamedFd, PlatformCommand, PlatformEvent, PlatformHandle};
 use hermes_gateway::store::{Accepted, Change, EntryId, Store};
 use serde_json::Value;
 use tokio::runtime::{Builder, Runtime};
@@ -35,6 +36,10 @@ pub struct Bed {
     turns: Mutex<BTreeMap<i64, Turn>>,
     /// What runs the task since the first kill.
     process: Option<Process>,
+    /// Set before a handoff or a kill, it is what the next task is configured with.
+    pub webhook: Option<WebhookConfig>,
+    /// What the task wants kept for a kill.
+    kept: BTreeMap<String, OwnedFd>,
 }
 
 /// A turn that is answered.
@@ -66,8 +71,20 @@ impl Bed {
     pub fn start_with(server: TelegramServer) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let store = Store::open(&dir.path().join("state.db")).expect("opens");
-        let (handle, events) = launch(&server, server.token(), &store, None);
-        Self { server, store, dir, handle, events, turns: Mutex::default(), process: None }
+        Self::start_in(server, dir, store, None)
+    }
+
+    /// With a webhook.
+    pub fn start_hooked(server: TelegramServer, webhook: WebhookConfig) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let store = Store::open(&dir.path().join("state.db")).expect("opens");
+        Self::start_in(server, dir, store, Some(webhook))
+    }
+
+    fn start_in(server: TelegramServer, dir: tempfile::TempDir, store: Store, webhook: Option<WebhookConfig>) -> Self {
+        let (handle, events) = launch_as(hooked(&server, webhook.clone()), &store, Left::default());
+        let (turns, kept) = (Mutex::default(), BTreeMap::new());
+        Self { server, store, dir, handle, events, turns, process: None, webhook, kept }
     }
 
     pub fn database(&self) -> PathBuf {
@@ -79,6 +96,10 @@ impl Bed {
         let found = async {
             loop {
                 let event = self.events.recv().await.expect("the task runs");
+                if let PlatformEvent::Keep { name, fd: Some(fd), .. } = event {
+                    self.kept.insert(name, fd);
+                    continue;
+                }
                 if let Some(found) = pick(event) {
                     return found;
                 }
@@ -194,10 +215,14 @@ impl Bed {
 
     /// Freezes; the events before the marker are dropped.
     pub async fn freeze(&mut self, drain: Duration) -> Value {
+        self.freeze_with_fds(drain).await.0
+    }
+
+    async fn freeze_with_fds(&mut self, drain: Duration) -> (Value, Vec<NamedFd>) {
         self.command(PlatformCommand::Freeze { drain }).await;
         let state = self
             .event("frozen", |event| match event {
-                PlatformEvent::Frozen { state, .. } => Some(state),
+                PlatformEvent::Frozen { state, fds, .. } => Some((state, fds)),
                 _ => None,
             })
             .await;
@@ -207,8 +232,9 @@ impl Bed {
 
     /// Puts a new task in the place of this one, as an execve does.
     pub async fn hand_off(&mut self, drain: Duration) {
-        let state = self.freeze(drain).await;
-        (self.handle, self.events) = launch(&self.server, self.server.token(), &self.store, Some(state));
+        let (state, fds) = self.freeze_with_fds(drain).await;
+        let left = Left { state: Some(state), fds, ..Left::default() };
+        (self.handle, self.events) = launch_as(hooked(&self.server, self.webhook.clone()), &self.store, left);
     }
 
     /// The same in a process that can be killed.
@@ -228,7 +254,10 @@ impl Bed {
         }
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let entered = runtime.enter();
-        (self.handle, self.events) = launch(&self.server, self.server.token(), &self.store, None);
+        let duplicate =
+            |(name, fd): (&String, &OwnedFd)| (name.clone(), fd.try_clone().expect("an fd can be duplicated"));
+        let left = Left { fds: self.kept.iter().map(duplicate).collect(), ..Left::default() };
+        (self.handle, self.events) = launch_as(hooked(&self.server, self.webhook.clone()), &self.store, left);
         drop(entered);
         self.process = Some(Process { runtime: Some(runtime) });
     }
@@ -258,10 +287,16 @@ pub fn launch(
     store: &Store,
     restored: Option<Value>,
 ) -> (PlatformHandle, mpsc::Receiver<PlatformEvent>) {
-    let config = config(server.url(), token);
+    launch_as(config(server.url(), token), store, Left { state: restored, ..Left::default() })
+}
+
+fn launch_as(config: TelegramConfig, store: &Store, left: Left) -> (PlatformHandle, mpsc::Receiver<PlatformEvent>) {
     let (sender, events) = mpsc::channel(16);
-    let left = Left { state: restored, ..Left::default() };
     (spawn(config, left, store.clone(), sender), events)
+}
+
+fn hooked(server: &TelegramServer, webhook: Option<WebhookConfig>) -> TelegramConfig {
+    TelegramConfig { webhook, ..config(server.url(), server.token()) }
 }
 
 pub fn config(api_url: String, token: String) -> TelegramConfig {
@@ -270,5 +305,6 @@ pub fn config(api_url: String, token: String) -> TelegramConfig {
         api_url,
         access: PlatformAccess::default(),
         messages_per_second: TelegramConfig::FREE_PER_SECOND,
+        webhook: None,
     }
 }

@@ -18,9 +18,12 @@ fn shown(markdown: &str) -> (String, Vec<(&'static str, String)>) {
     (text, entities)
 }
 
+/// Markdown, its text, and what each entity covers.
+type Example = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+
 #[test]
 fn each_construct_has_its_text_and_entities() {
-    let table: &[(&str, &str, &[(&str, &str)])] = &[
+    let table: &[Example] = &[
         ("plain", "plain", &[]),
         ("**b** *i* ~~s~~ `c`", "b i s c", &[("bold", "b"), ("italic", "i"), ("strikethrough", "s"), ("code", "c")]),
         ("😀 **fett**", "😀 fett", &[("bold", "fett")]),

@@ -2,6 +2,7 @@
 
 use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
+use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -32,6 +33,11 @@ pub enum Fault {
     Huge,
     /// The connection breaks within the answer, and nothing was done.
     Reset,
+    /// The client is sent elsewhere.
+    Redirect {
+        /// Where.
+        to: String,
+    },
     /// No answer ever, and nothing is done.
     Hang,
     /// The call is carried out, and the connection breaks within the answer.
@@ -71,6 +77,7 @@ impl Fault {
                 (status(code), axum::Json(body)).into_response()
             }
             Self::Html { code } => (status(code), "<html><body>Bad Gateway</body></html>").into_response(),
+            Self::Redirect { to } => (StatusCode::TEMPORARY_REDIRECT, [(LOCATION, to)]).into_response(),
             Self::Malformed => (StatusCode::OK, r#"{"ok":true,"result":[{"update_id":"#).into_response(),
             Self::Huge => {
                 let piece = Bytes::from(vec![b' '; 1 << 20]);

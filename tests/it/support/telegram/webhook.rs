@@ -1,6 +1,6 @@
 //! Webhooks: updates are posted to the bot (<https://core.telegram.org/bots/api#setwebhook>).
 //!
-//! Each update is posted until the answer is 2xx, and up to `max_connections` at once. Unlike Telegram, it takes plain HTTP
+//! Each update is posted until the answer is 2xx, up to `max_connections` at once, and those of a chat one after the other. Unlike Telegram, it takes plain HTTP
 //! on the loopback with any port, and repeats for ever and soon, so that tests need not wait.
 
 use std::collections::{BTreeSet, HashSet};
@@ -131,8 +131,16 @@ fn due(shared: &Shared, under_way: &HashSet<(u64, i64)>) -> Vec<(u64, Value)> {
     let generation = state.webhook.generation;
     let own: BTreeSet<i64> = under_way.iter().filter(|(of, _)| *of == generation).map(|(_, id)| *id).collect();
     let free = usize::try_from(state.webhook.connections_max).unwrap_or(1).saturating_sub(own.len());
-    let waiting = state.updates.iter().filter(|update| !own.contains(&id(update)));
+    let mut chats = BTreeSet::new();
+    // The oldest of a chat is posted, and those behind it wait, whether it is under way already or not.
+    let first = |update: &&Value| chat(update).is_none_or(|chat| chats.insert(chat));
+    let waiting = state.updates.iter().filter(first).filter(|update| !own.contains(&id(update)));
     waiting.take(free).map(|update| (generation, update.clone())).collect()
+}
+
+fn chat(update: &Value) -> Option<i64> {
+    let message = update.get("message").or_else(|| update["callback_query"].get("message"))?;
+    message["chat"]["id"].as_i64()
 }
 
 fn id(update: &Value) -> i64 {

@@ -1,0 +1,221 @@
+//! Updates that Telegram posts, instead of being polled: the listener, the secret, and what Telegram was told.
+//!
+//! **Invariants**
+//! - The listener outlives the image and the process: it is handed over, and kept for a process that is killed. So nobody
+//!   who connects is refused.
+//! - Telegram is told of the webhook only while the gateway listens. A webhook that is no longer configured is taken away if
+//!   it is the gateway's own, by the address that the store remembers; another's never is.
+//! - No address of a webhook and no secret is logged.
+
+mod server;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::clock::MonoNanos;
+use crate::config::{Secret, WebhookConfig};
+use crate::platform::link::{Kept, NamedFd};
+use crate::report::Chain;
+use crate::store::Store;
+use crate::sys::random;
+pub(super) use server::Posted;
+use server::Server;
+
+/// What the listener is called among the fds of the platform.
+pub const LISTENER: &str = "webhook";
+/// Where the store keeps the secret that the gateway made.
+const SECRET_KEY: &str = "telegram.webhook_secret";
+/// Where the store keeps the address that Telegram was told.
+const URL_KEY: &str = "telegram.webhook_url";
+
+/// The webhook, if one is configured, or was.
+pub(super) struct Webhook {
+    config: Option<WebhookConfig>,
+    listener: Option<TcpListener>,
+    server: Option<Server>,
+    /// Either as configured, or as it was made.
+    secret: Option<Secret>,
+    /// What Telegram was told, as a hash.
+    pub(super) told: Option<String>,
+    /// When Telegram is asked whether it still knows.
+    pub(super) look_at: MonoNanos,
+    /// The address of an earlier configuration, which Telegram is to forget.
+    former: Option<Secret>,
+    /// What changed about the listener, to be kept for a process that is killed.
+    kept: Vec<Kept>,
+}
+
+impl Webhook {
+    pub(super) fn new(config: Option<WebhookConfig>) -> Self {
+        let secret = config.as_ref().and_then(|config| config.secret.clone());
+        let (listener, server, told, former, kept) = (None, None, None, None, Vec::new());
+        Self { config, listener, server, secret, told, look_at: MonoNanos::default(), former, kept }
+    }
+
+    /// Whether updates come by it.
+    pub(super) fn is_configured(&self) -> bool {
+        self.config.is_some()
+    }
+
+    /// Where Telegram is to post to, and the secret.
+    pub(super) fn address(&self) -> Option<(Secret, Secret)> {
+        Some((self.config.as_ref()?.url.clone(), self.secret.clone()?))
+    }
+
+    /// A webhook that was the gateway's and is no longer configured.
+    pub(super) fn former(&self) -> Option<Secret> {
+        self.former.clone()
+    }
+
+    /// Takes over the listener of another image or process, or of systemd, if it is where the gateway is to listen.
+    pub(super) fn restore(&mut self, fds: Vec<NamedFd>) {
+        for (name, fd) in fds.into_iter().filter(|(name, _)| name == LISTENER) {
+            let wanted = self.config.as_ref().map(|config| config.listen);
+            let listener = TcpListener::from(fd);
+            let is_there = rustix::net::sockopt::socket_acceptconn(&listener).unwrap_or(false);
+            let fits = wanted.is_some_and(|wanted| is_at(&listener, wanted));
+            if is_there && fits && self.listener.is_none() && listener.set_nonblocking(true).is_ok() {
+                self.keep(&listener);
+                self.listener = Some(listener);
+            } else if self.listener.is_none() {
+                self.kept.push(Kept { name, fd: None });
+            }
+        }
+    }
+
+    fn keep(&mut self, listener: &TcpListener) {
+        match listener.as_fd().try_clone_to_owned() {
+            Ok(fd) => self.kept.push(Kept { name: LISTENER.to_owned(), fd: Some(fd) }),
+            Err(error) => tracing::warn!(%error, "the webhook's listener cannot be kept for a kill"),
+        }
+    }
+
+    /// Reads what the store remembers, and makes the secret if there is none.
+    pub(super) async fn load(&mut self, store: &Store) {
+        let url = store.meta(URL_KEY).await.unwrap_or_else(|error| {
+            tracing::warn!(error = %Chain(&error), "the webhook that was set cannot be read");
+            None
+        });
+        if self.config.is_none() {
+            self.former = url.filter(|url| !url.is_empty()).map(Secret::new);
+        } else if self.secret.is_none() {
+            self.secret = match store.meta(SECRET_KEY).await {
+                Ok(Some(secret)) => Some(Secret::new(secret)),
+                Ok(None) => made(store).await,
+                // Telegram is told the new one, so it is no harm that it is another.
+                Err(error) => {
+                    tracing::warn!(error = %Chain(&error), "the secret of the webhook cannot be read");
+                    made(store).await
+                }
+            };
+        }
+    }
+
+    /// Listens, if it does not.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub(super) fn listen(&mut self) -> io::Result<()> {
+        let Some(config) = &self.config else { return Ok(()) };
+        let secret = self.secret.as_ref().ok_or_else(|| io::Error::other("there is no secret for the webhook"))?;
+        if self.server.is_some() {
+            return Ok(());
+        }
+        if let Some(listener) = &self.listener {
+            self.server = Some(Server::start(listener.try_clone()?, secret)?);
+            return Ok(());
+        }
+        let listener = TcpListener::bind(config.listen.unwrap_or(WebhookConfig::LISTEN))?;
+        listener.set_nonblocking(true)?;
+        self.server = Some(Server::start(listener.try_clone()?, secret)?);
+        self.keep(&listener);
+        self.listener = Some(listener);
+        Ok(())
+    }
+
+    /// Whether updates are taken in.
+    pub(super) fn set_open(&self, is_open: bool) {
+        if let Some(server) = &self.server {
+            server.set_open(is_open);
+        }
+    }
+
+    /// The next update; waits for ever if none is taken in.
+    pub(super) async fn posted(&mut self) -> Posted {
+        match &mut self.server {
+            Some(server) => server.posted().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Whether Telegram was told of just this webhook for these kinds of update.
+    pub(super) fn is_told(&self, kinds: &[&str]) -> bool {
+        self.told.is_some() && self.told == self.fingerprint(kinds)
+    }
+
+    fn fingerprint(&self, kinds: &[&str]) -> Option<String> {
+        let (url, secret) = self.address()?;
+        let digest = Sha256::digest(format!("{}\n{}\n{kinds:?}", url.expose(), secret.expose()));
+        Some(digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// Telegram knows: so it is to forget, should the configuration change.
+    pub(super) async fn was_told(&mut self, kinds: &[&str], store: &Store) {
+        self.told = self.fingerprint(kinds);
+        if let Some((url, _)) = self.address() {
+            remember(store, url.expose().to_owned()).await;
+        }
+    }
+
+    /// Telegram has forgotten the former webhook, or never knew it.
+    pub(super) async fn was_forgotten(&mut self, store: &Store) {
+        self.former = None;
+        remember(store, String::new()).await;
+    }
+
+    /// Duplicates of the fds that the next image needs.
+    ///
+    /// # Errors
+    /// Why they cannot be duplicated.
+    pub(super) fn fds(&self) -> io::Result<Vec<NamedFd>> {
+        let duplicate = |listener: &TcpListener| -> io::Result<(String, OwnedFd)> {
+            Ok((LISTENER.to_owned(), listener.as_fd().try_clone_to_owned()?))
+        };
+        self.listener.iter().map(duplicate).collect()
+    }
+
+    pub(super) fn take_kept(&mut self) -> Vec<Kept> {
+        std::mem::take(&mut self.kept)
+    }
+}
+
+/// Without a place in the configuration, wherever it is; port 0 is any.
+fn is_at(listener: &TcpListener, wanted: Option<SocketAddr>) -> bool {
+    let Some(wanted) = wanted else { return true };
+    let at = listener.local_addr();
+    at.is_ok_and(|at| at.ip() == wanted.ip() && (at.port() == wanted.port() || wanted.port() == 0))
+}
+
+async fn made(store: &Store) -> Option<Secret> {
+    let bytes = match random::bytes::<32>() {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            tracing::error!(%error, "the kernel gives no secret for the webhook");
+            return None;
+        }
+    };
+    let secret: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    if let Err(error) = store.set_meta(SECRET_KEY, secret.clone()).await {
+        tracing::warn!(error = %Chain(&error), "the secret of the webhook is not recorded: the next process makes another");
+    }
+    Some(Secret::new(secret))
+}
+
+async fn remember(store: &Store, url: String) {
+    if let Err(error) = store.set_meta(URL_KEY, url).await {
+        tracing::warn!(error = %Chain(&error), "the webhook is not recorded: it may have to be taken away by hand");
+    }
+}
