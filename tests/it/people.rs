@@ -3,6 +3,7 @@
 mod restarts;
 
 use std::path::Path;
+use std::time::Duration;
 
 use hermes_gateway::chat::{LinkState, Notice, OutboundContent};
 use hermes_gateway::control::proto::{HandoffKind, PairingEntry, PlatformChange, PlatformStatus};
@@ -56,6 +57,18 @@ async fn json<T: serde::de::DeserializeOwned>(gateway: &Gateway, arguments: &[&s
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
 }
 
+/// Until the ledger has everything as delivered.
+async fn all_delivered(gateway: &Gateway) {
+    let database = rusqlite::Connection::open(gateway.home().join("state.db")).expect("opens");
+    let open = "SELECT count(*) FROM outbox WHERE state IN ('pending', 'attempting')";
+    let delivered = async {
+        while database.query_row(open, [], |row| row.get::<_, i64>(0)).expect("reads") > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), delivered).await.expect("it is delivered in time");
+}
+
 async fn refusal(gateway: &Gateway, arguments: &[&str]) -> (String, String) {
     let output = gateway.cli(arguments).await;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -85,6 +98,8 @@ async fn a_paused_platform_stays_so_over_handoffs_and_kills_until_it_is_resumed(
     assert_eq!((resumed.paused, resumed.changed), (false, true));
     until_says(&telegram, USER, "hello").await;
     connected(&gateway).await;
+    // What was shown and is not recorded as such may be shown again, marked.
+    all_delivered(&gateway).await;
     gateway.kill_and_start().await;
     connected(&gateway).await;
     assert_eq!(telegram.texts(USER), ["hello"]);
