@@ -132,7 +132,14 @@ fn a_webhook_needs_an_address_that_telegram_can_reach() {
         "webhook_secret = 'a'",
     ];
     let told = told.map(|keys| refused(&format!("{section}{keys}")));
-    assert_snapshot!(told.join("\n"), @r"");
+    assert_snapshot!(told.join("\n"), @r"
+    gateway.toml:3:15: 'webhook_url' must be an https address that Telegram can reach
+    gateway.toml:3:15: 'webhook_url' must be an https address that Telegram can reach
+    gateway.toml:4:18: 'webhook_listen' must be an address and a port, like 127.0.0.1:8443
+    gateway.toml:4:1: the secret of the webhook has 1 to 256 of A-Z, a-z, 0-9, '_' and '-'
+    gateway.toml:3:18: this is of use with 'webhook_url' only
+    gateway.toml:3:1: this is of use with 'webhook_url' only
+    ");
 }
 
 #[test]

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use super::PLATFORM;
 use super::api::{Api, Disposition, Me, TelegramError, WebhookInfo};
 use super::chores::{Chores, Ended};
+use super::fences::Fences;
 use super::intake::{self, Account};
 use super::sender::TelegramSender;
 use super::webhook::{Posted, Webhook};
@@ -55,6 +56,9 @@ pub(super) struct Saved {
     /// The webhook that Telegram knows, as a hash.
     #[serde(default)]
     webhook: Option<String>,
+    /// Blocks of code that go on over pages.
+    #[serde(default)]
+    fences: serde_json::Value,
 }
 
 /// How a poll ended.
@@ -136,6 +140,7 @@ pub(super) struct TelegramLink {
     poll: Poll,
     chores: Chores,
     webhook: Webhook,
+    fences: Fences,
     state: LinkState,
 }
 
@@ -150,6 +155,7 @@ impl TelegramLink {
             account: Account { id, username: None },
             poll: Poll::default(),
             chores: Chores::default(),
+            fences: Fences::default(),
             state: LinkState::Connecting,
         }
     }
@@ -366,6 +372,7 @@ impl Link for TelegramLink {
 
     fn restore(&mut self, saved: Saved, fds: Vec<NamedFd>) {
         self.webhook.told = saved.webhook;
+        self.fences.restore(saved.fences);
         self.webhook.restore(fds);
         self.account.username = saved.username;
         self.chores.menu = saved.menu;
@@ -436,7 +443,9 @@ impl Link for TelegramLink {
 
     fn way(&self) -> Way<TelegramSender> {
         match &self.client {
-            Client::Ready(api) if !self.is_refused() => Way::Open(TelegramSender::new(api.clone())),
+            Client::Ready(api) if !self.is_refused() => {
+                Way::Open(TelegramSender::new(api.clone(), self.fences.clone()))
+            }
             Client::Building(_) => Way::Soon,
             Client::Ready(_) | Client::Broken { .. } => Way::Closed,
         }
@@ -457,6 +466,7 @@ impl Link for TelegramLink {
             poll_asked_until: self.poll.asked_until,
             menu: self.chores.menu.clone(),
             webhook: self.webhook.told.clone(),
+            fences: self.fences.save(),
         }
     }
 

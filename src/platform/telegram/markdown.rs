@@ -16,7 +16,7 @@ mod table;
 mod write;
 
 use pulldown_cmark::{CodeBlockKind, CowStr, Event, LinkType, Options, Parser, Tag, TagEnd};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::platform::delivery::split::MESSAGE_UNITS_MAX;
 use write::{Kind, Writer};
@@ -45,7 +45,7 @@ pub(super) struct Entity {
 }
 
 /// A fence of a block of code that is open.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Fence {
     /// Three or more backticks or tildes.
     pub(super) mark: String,

@@ -2,8 +2,10 @@
 //! so its words are read.
 
 use super::api::{Api, Disposition, TelegramError};
+use super::fences::Fences;
+use super::is_group;
 use super::words::Words;
-use crate::platform::delivery::{Action, MessageId, Request};
+use crate::platform::delivery::{Action, Format, MessageId, Post, Request};
 use crate::platform::link::{Failure, Sender, Unsent};
 use crate::report::Chain;
 use crate::store::Store;
@@ -12,49 +14,70 @@ use crate::store::Store;
 #[derive(Clone, Debug)]
 pub(super) struct TelegramSender {
     api: Api,
+    fences: Fences,
 }
 
 impl TelegramSender {
-    pub(super) fn new(api: Api) -> Self {
-        Self { api }
+    pub(super) fn new(api: Api, fences: Fences) -> Self {
+        Self { api, fences }
     }
 
-    /// Makes a request with `words`, and again without their entities if Telegram does not take these.
-    async fn with_words<T, F>(&self, words: Words, call: impl Fn(Words) -> F) -> Result<T, TelegramError>
-    where
-        F: Future<Output = Result<T, TelegramError>>,
-    {
+    /// Makes a request that says something, and again without its entities if Telegram does not take these. Returns the id
+    /// of a new message.
+    async fn say(&self, request: &Request, post: &Post, store: &Store) -> Result<Option<MessageId>, TelegramError> {
+        let before = self.fences.before(request).filter(|_| post.format == Format::Markdown);
+        let (words, after) = Words::of(post, before.as_ref());
+        let words = words.answering(answered(request, store).await);
         let is_marked = words.is_marked();
-        match call(words.clone()).await {
+        let message_id = match self.call(request, &words).await {
             Err(error) if is_marked && is_about_entities(&error) => {
                 tracing::warn!(error = %Chain(&error), "Telegram does not take the format of a text, which is sent without");
-                call(words.plain()).await
+                self.call(request, &words.plain()).await?
             }
-            outcome => outcome,
+            outcome => outcome?,
+        };
+        if post.format == Format::Markdown {
+            self.fences.shown(request, before, after, message_id.as_ref().map(|id| id.0.as_str()));
+        }
+        Ok(message_id)
+    }
+
+    async fn call(&self, request: &Request, words: &Words) -> Result<Option<MessageId>, TelegramError> {
+        let (api, chat, thread) = (&self.api, request.chat.as_str(), request.thread.as_deref());
+        match &request.action {
+            Action::Typing => api.send_typing(chat, thread).await.map(|()| None),
+            Action::Send(_) => {
+                let sent = api.send_message(chat, thread, words).await?;
+                Ok(Some(MessageId::from(sent.message_id)))
+            }
+            Action::Edit { message_id, .. } => api.edit_message_text(chat, &message_id.0, words).await.map(|()| None),
+            Action::Draft { draft_id, .. } => api.send_draft(chat, thread, *draft_id, words).await.map(|()| None),
         }
     }
 }
 
+/// Where several people talk, the first message of a reply names the one that it answers. A press is none.
+async fn answered(request: &Request, store: &Store) -> Option<i64> {
+    let attempt = request.attempt.as_ref().filter(|attempt| attempt.number == 0 && is_group(&request.chat))?;
+    // Without the store's word it is a reply all the same.
+    let question = store.question(attempt.entry).await.ok().flatten()?;
+    let (chat, message) = question.split_once(':')?;
+    // A group that has moved has other messages.
+    if chat == request.chat { message.parse().ok() } else { None }
+}
+
 impl Sender for TelegramSender {
-    async fn perform(&self, request: &Request, _store: &Store) -> Result<Option<MessageId>, Unsent> {
-        let (chat, thread) = (request.chat.as_str(), request.thread.as_deref());
-        let api = &self.api;
+    async fn perform(&self, request: &Request, store: &Store) -> Result<Option<MessageId>, Unsent> {
         let outcome = match &request.action {
-            Action::Typing => api.send_typing(chat, thread).await.map(|()| None),
-            Action::Send(post) => {
-                let send = |words: Words| async move { api.send_message(chat, thread, &words).await };
-                self.with_words(post.into(), send).await.map(|sent| Some(MessageId::from(sent.message_id)))
-            }
-            Action::Edit { message_id, post } => {
-                let edit = |words: Words| async move { api.edit_message_text(chat, &message_id.0, &words).await };
-                self.with_words(post.into(), edit).await.map(|()| None)
-            }
-            Action::Draft { draft_id, post } => {
-                let draft = |words: Words| async move { api.send_draft(chat, thread, *draft_id, &words).await };
-                return self.with_words(post.into(), draft).await.map(|()| None).map_err(|error| undrafted(&error));
+            Action::Typing => self.call(request, &Words::default()).await,
+            Action::Send(post) | Action::Edit { post, .. } | Action::Draft { post, .. } => {
+                self.say(request, post, store).await
             }
         };
-        outcome.map_err(|error| unsent(&error))
+        outcome.map_err(|error| match &request.action {
+            Action::Draft { .. } => undrafted(&error),
+            _ => unsent(&error),
+        })
     }
 }
 

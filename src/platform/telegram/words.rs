@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::markdown::{Entity, render};
+use super::markdown::{Entity, Fence, Rendered, render};
 use crate::chat::Choice;
 use crate::platform::delivery::{Format, Post};
 
@@ -15,6 +15,7 @@ pub struct Words {
     text: String,
     entities: Vec<Entity>,
     choices: Vec<Choice>,
+    reply_to: Option<i64>,
 }
 
 impl From<&str> for Words {
@@ -23,20 +24,24 @@ impl From<&str> for Words {
     }
 }
 
-impl From<&Post> for Words {
-    fn from(post: &Post) -> Self {
+impl Words {
+    /// What a post says, whose page begins within `before`, and the fence that is open at its end.
+    pub(super) fn of(post: &Post, before: Option<&Fence>) -> (Self, Option<Fence>) {
         let choices = post.choices.clone();
         match post.format {
-            Format::Plain => Self { choices, ..Self::from(post.text.as_str()) },
+            Format::Plain => (Self { choices, ..Self::from(post.text.as_str()) }, None),
             Format::Markdown => {
-                let rendered = render(&post.text, None);
-                Self { text: rendered.text, entities: rendered.entities, choices }
+                let Rendered { text, entities, open } = render(&post.text, before);
+                (Self { text, entities, choices, reply_to: None }, open)
             }
         }
     }
-}
 
-impl Words {
+    /// The same as an answer to a message, if that is still there.
+    pub(super) fn answering(self, message: Option<i64>) -> Self {
+        Self { reply_to: message, ..self }
+    }
+
     /// Whether some of it is more than plain text.
     pub(super) fn is_marked(&self) -> bool {
         !self.entities.is_empty()
@@ -52,6 +57,9 @@ impl Words {
         params["text"] = self.text.as_str().into();
         if self.is_marked() {
             params["entities"] = json!(self.entities);
+        }
+        if let Some(message) = self.reply_to {
+            params["reply_parameters"] = json!({ "message_id": message, "allow_sending_without_reply": true });
         }
         if let Some(keyboard) = self.keyboard() {
             params["reply_markup"] = keyboard;

@@ -3,10 +3,11 @@
 use hermes_gateway::chat::{
     AttachmentKind, Choice, Conversation, Notice, Outbound, OutboundContent, ReplyEnd, ReplyStep,
 };
-use hermes_gateway::platform::PlatformCommand;
 use hermes_gateway::platform::telegram::PLATFORM;
 use hermes_gateway::platform::telegram::api::Api;
 use hermes_gateway::platform::telegram::methods::FetchError;
+use hermes_gateway::platform::{PlatformCommand, PlatformEvent};
+use hermes_gateway::store::Change;
 use serde_json::json;
 
 use super::bed::{Bed, DRAIN, config};
@@ -37,6 +38,53 @@ async fn an_agents_markdown_is_shown_and_a_notice_is_as_it_is() {
     let marked: Vec<_> = bed.server.look(|state| state.messages.iter().map(|message| message.marked()).collect());
     let pair = |kind: &str, text: &str| (kind.to_owned(), text.to_owned());
     assert_eq!(marked, [vec![pair("bold", "bold"), pair("code", "code"), pair("text_link", "a")], vec![]]);
+}
+
+#[tokio::test]
+async fn a_block_of_code_goes_on_over_messages_and_a_handoff() {
+    let mut bed = Bed::start().await;
+    bed.connected().await;
+    let code: String = (0..300).map(|n| format!("let line_{n} = {n};\n")).collect();
+    bed.reply(-7, 1, ReplyStep::Delta(format!("see\n```rust\n{code}"))).await;
+    bed.until("two messages", |state| (state.texts(-7).len() == 2).then_some(())).await;
+    bed.hand_off(DRAIN).await;
+    bed.reply(-7, 1, ReplyStep::Delta("let last = 1;\n```\nand **that** is all".into())).await;
+    bed.reply(-7, 1, ReplyStep::End(ReplyEnd::Complete)).await;
+    bed.delivered(1).await;
+    say_all(&bed, -7, 2, "no code").await;
+    let pages: Vec<_> =
+        bed.server.look(|state| state.messages.iter().map(|m| (m.text().to_owned(), m.marked())).collect());
+    let kinds =
+        |page: &(String, Vec<(String, String)>)| page.1.iter().map(|(kind, _)| kind.clone()).collect::<Vec<_>>();
+    assert_eq!(pages.iter().map(kinds).collect::<Vec<_>>(), [vec!["pre"], vec!["pre", "bold"], vec![]]);
+    assert!(pages[1].0.starts_with("let line_") && pages[1].1[0].1.ends_with("let last = 1;"), "{pages:?}");
+    assert!(pages.iter().all(|(text, _)| !text.contains("```")), "{pages:?}");
+}
+
+#[tokio::test]
+async fn in_a_group_the_first_message_of_a_reply_names_its_question() {
+    let mut bed = Bed::start().await;
+    bed.connected().await;
+    for (chat, wanted) in [(-7, Some(1)), (7, None)] {
+        bed.server.say(7, chat, "a question");
+        let (turn, inbound) = bed
+            .event("a message", |event| match event {
+                PlatformEvent::Inbound { turn, inbound } => Some((turn, inbound)),
+                _ => None,
+            })
+            .await;
+        let conversation = inbound.conversation;
+        let started = vec![Change::Start(turn, Some(conversation.clone()))];
+        let entry = bed.store.change(started).await.expect("records").pop().expect("an entry");
+        let long = "word ".repeat(1000);
+        for step in [ReplyStep::Begin, ReplyStep::Delta(long), ReplyStep::End(ReplyEnd::Complete)] {
+            let outbound = Box::new(Outbound::reply(conversation.clone(), turn, step));
+            bed.command(PlatformCommand::Deliver { outbound, entry }).await;
+        }
+        bed.until("two messages", |state| (state.texts(chat).len() == 2).then_some(())).await;
+        let replies: Vec<_> = bed.server.look(|state| state.in_chat(chat).map(|message| message.reply_to).collect());
+        assert_eq!(replies, [wanted, None], "in chat {chat}");
+    }
 }
 
 #[tokio::test]
