@@ -30,7 +30,7 @@ pub use effect::{Describe, Effect, Requester};
 use pairing::Knock;
 
 use crate::agent::{AgentCommand, AgentEvent, RecoveredPermission, RecoveredTurn, TurnOutcome, TurnUpdate};
-use crate::chat::{Conversation, Inbound, Notice, Outbound, ReplyEnd, ReplyStep};
+use crate::chat::{AttachmentKind, Conversation, Inbound, Notice, Outbound, ReplyEnd, ReplyStep};
 use crate::clock::UnixMillis;
 use crate::config::DEFAULT_AGENT;
 use crate::id::{AgentName, TurnId};
@@ -227,7 +227,10 @@ impl Gateway {
                     effects.insert(at, Effect::Close(turn));
                 }
             }
-            None => self.enqueue(turn, &conversation, inbound.text, effects),
+            None => {
+                let text = with_attachments(&inbound);
+                self.enqueue(turn, &conversation, text, effects);
+            }
         }
     }
 
@@ -508,6 +511,23 @@ pub struct RunningTurn<'a> {
     pub started_at: UnixMillis,
     /// Bytes of the answer so far.
     pub answer_bytes: u64,
+}
+
+/// What is asked: the text, and a line for each attachment. So a picture without a word is no empty question, and an agent
+/// that is not given the file can say so.
+fn with_attachments(inbound: &Inbound) -> String {
+    let mut text = inbound.text.clone();
+    for attachment in &inbound.attachments {
+        let kind = match attachment.kind {
+            AttachmentKind::Image => "image",
+            AttachmentKind::Audio => "audio",
+            AttachmentKind::Video => "video",
+            AttachmentKind::File => "file",
+        };
+        let line = attachment.name.as_deref().map_or_else(|| format!("[{kind}]"), |name| format!("[{kind}: {name}]"));
+        text = if text.is_empty() { line } else { format!("{text}\n{line}") };
+    }
+    text
 }
 
 pub(crate) fn notice(conversation: &Conversation, notice: impl Into<Notice>) -> Effect {

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::agent::PermissionOption;
-use crate::chat::{OutboundContent, Sender};
+use crate::chat::{Attachment, OutboundContent, Sender};
 use crate::id::SessionId;
 use crate::store::Change;
 use crate::words::Language;
@@ -532,4 +532,20 @@ proptest! {
     fn no_text_panics_as_a_command(text in "/?.{0,40}") {
         let _ = ChatCommand::parse(&text);
     }
+}
+
+#[test]
+fn a_picture_without_a_word_is_no_empty_question() {
+    let attachment = |kind, name: Option<&str>| Attachment {
+        kind,
+        name: name.map(str::to_owned),
+        mime: None,
+        size_bytes: None,
+        source: "hidden".into(),
+    };
+    let picture = Inbound { attachments: vec![attachment(AttachmentKind::Image, None)], ..said("1", "1", "") };
+    assert_eq!(with_attachments(&picture), "[image]");
+    let file = attachment(AttachmentKind::File, Some("a.pdf"));
+    let both = Inbound { attachments: vec![file], ..said("1", "1", "read this") };
+    assert_eq!(with_attachments(&both), "read this\n[file: a.pdf]");
 }

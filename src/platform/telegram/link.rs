@@ -309,7 +309,6 @@ impl TelegramLink {
 
     /// An update that was posted. It is answered only after it is stored, or can never be.
     async fn posted(&mut self, Posted { update, answer }: Posted, store: &Store) -> Vec<(TurnId, Inbound)> {
-        fault::at(Point::Received);
         let batch = intake::take_posted(&[update], &self.account, store).await;
         self.chores.pressed(batch.presses);
         if let Some(error) = &batch.failure {
