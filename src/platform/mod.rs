@@ -10,7 +10,7 @@
 //!              └─────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! `task` and `delivery` are the same for all network platforms; a platform is a [`link::Link`] and a [`link::Sender`].
+//! `task` and `delivery` are the same for all network platforms; a platform is a `link::Link` and a `link::Sender`.
 //!
 //! **Invariants**
 //! - A message is confirmed to the platform only after [`crate::store::Store::accept`] returned.

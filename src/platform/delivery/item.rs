@@ -92,7 +92,7 @@ pub(super) enum How {
 /// A notice or a streamed reply.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Item {
-    /// Names the item in its [`super::delivery::Delivery`].
+    /// Names the item in its [`super::Delivery`].
     pub(super) id: u64,
     /// Its entry in the outbox, where it has one.
     #[serde(default)]

@@ -1,7 +1,7 @@
 //! Telegram over the Bot API, by long polling or a webhook.
 //!
 //! `api` speaks HTTP, with `methods` and `words`; `link` polls, or listens by `webhook`, `intake` reads updates and `media` the files in them, `sender`
-//! sends and reads what failures mean, `markdown` makes entities of an agent's Markdown, over pages by `fences`; the rest is every platform's ([`super::task`], [`super::delivery`]).
+//! sends and reads what failures mean, `markdown` makes entities of an agent's Markdown, over pages by `fences`; the rest is every platform's (`task`, `delivery`).
 //!
 //! **Invariant:** the token is in no event, no error and no log.
 //!
