@@ -277,7 +277,7 @@ impl Gateway {
             return effects.push(Effect::Close(open.turn));
         } else if open.running {
             let end = ReplyEnd::Failed(words.interrupted().to_owned());
-            self.talk(&conversation).last_text = Some(open.inbound.text);
+            self.talk(&conversation).last_text = Some(with_attachments(&open.inbound));
             return effects.push(Effect::Finish { turn: open.turn, conversation, text: None, end });
         } else if ChatCommand::parse(&open.inbound.text).is_some() {
             words.command_lost(&open.inbound.text)
@@ -289,19 +289,20 @@ impl Gateway {
         effects.push(Effect::Close(open.turn));
         effects.push(notice(&conversation, told));
         if ChatCommand::parse(&open.inbound.text).is_none() {
-            self.talk(&conversation).last_text = Some(open.inbound.text);
+            self.talk(&conversation).last_text = Some(with_attachments(&open.inbound));
         }
     }
 
     /// A turn that an agent has and that outlived the process which gave it. Shows what is missing of what was said, and
     /// goes on. What the agent asked is asked once more: nobody knows whether the chat was told, and the agent waits.
     pub fn take_up(&mut self, open: OpenTurn, agent: AgentName, said: RecoveredTurn, effects: &mut Vec<Effect>) {
+        let text = with_attachments(&open.inbound);
         let conversation = open.inbound.conversation;
         let talk = self.talk(&conversation);
         talk.agent = agent;
         let answer_bytes = said.text.len() as u64;
         talk.running = Some(Running { turn: open.turn, started_at: open.received_at, answer_bytes });
-        talk.last_text = Some(open.inbound.text);
+        talk.last_text = Some(text);
         effects.push(Effect::Start(open.turn, conversation.clone()));
         // Once a turn has ended, its chat may have gone on to another session.
         if said.outcome.is_none() && said.session.is_some() && said.session != talk.session {
