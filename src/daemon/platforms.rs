@@ -39,7 +39,7 @@ pub(super) fn platforms(
 ) -> Result<BTreeMap<PlatformName, Outlet<PlatformHandle>>, DaemonError> {
     let entries: Vec<PlatformEntry> = optional(inherited.as_deref_mut(), PLATFORMS)?;
     let mut entries: BTreeMap<_, _> = entries.into_iter().map(|entry| (entry.name.clone(), entry)).collect();
-    let mut platforms = BTreeMap::new();
+    let mut started = Vec::new();
     let mut left = |name: &str| {
         let name = PlatformName::from(name);
         let state = entries.remove(&name).map(|entry| entry.state);
@@ -56,23 +56,20 @@ pub(super) fn platforms(
     };
     if let Some(telegram) = &config.telegram {
         let left = left(telegram::PLATFORM);
-        let handle = telegram::spawn(telegram.clone(), left, store.clone(), events.clone());
-        platforms.insert(handle.name().clone(), Outlet::new(handle));
+        started.push(telegram::spawn(telegram.clone(), left, store.clone(), events.clone()));
     }
     if let Some(weixin) = &config.weixin {
         let left = left(weixin::PLATFORM);
-        let handle = weixin::spawn(weixin.clone(), left, store.clone(), events.clone());
-        platforms.insert(handle.name().clone(), Outlet::new(handle));
+        started.push(weixin::spawn(weixin.clone(), left, store.clone(), events.clone()));
     }
     if let Some(dingtalk) = &config.dingtalk {
         let left = left(dingtalk::PLATFORM);
-        let handle = dingtalk::spawn(dingtalk, Path::new(OWN_IMAGE), left, store.clone(), events.clone());
-        platforms.insert(handle.name().clone(), Outlet::new(handle));
+        started.push(dingtalk::spawn(dingtalk, Path::new(OWN_IMAGE), left, store.clone(), events.clone()));
     }
     for platform in entries.keys() {
         tracing::info!(%platform, "platform is no longer configured, its open deliveries are dropped");
     }
-    Ok(platforms)
+    Ok(started.into_iter().map(|handle| (handle.name().clone(), Outlet::new(handle))).collect())
 }
 
 /// What a platform left, by its own names: at a handoff what it handed over, after a kill what was kept for it.

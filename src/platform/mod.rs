@@ -24,8 +24,10 @@
 
 mod delivery;
 pub mod dingtalk;
+mod http;
 mod link;
 pub mod local;
+mod pending;
 mod saved;
 mod task;
 pub mod telegram;

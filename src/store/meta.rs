@@ -17,6 +17,19 @@ impl Store {
             .await
     }
 
+    /// The value kept under `key`; `value` from now on, if there is none.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn meta_or(&self, key: &'static str, value: String) -> Result<String, StoreError> {
+        self.writer
+            .run("read or record a value", move |db| {
+                db.execute("INSERT OR IGNORE INTO meta (key, value) VALUES (?1, ?2)", [key, &value])?;
+                db.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0))
+            })
+            .await
+    }
+
     /// Keeps `value` under `key`.
     ///
     /// # Errors
@@ -43,6 +56,10 @@ mod tests {
         for value in ["1", "2"] {
             store.set_meta("k", value.into()).await.expect("writes");
             assert_eq!(store.meta("k").await.expect("reads").as_deref(), Some(value));
+        }
+        for (key, kept) in [("k", "2"), ("new", "3"), ("new", "3")] {
+            let other = if kept == "3" { "3" } else { "other" };
+            assert_eq!(store.meta_or(key, other.into()).await.expect("reads"), kept);
         }
     }
 }

@@ -21,6 +21,11 @@ pub fn bytes<const N: usize>() -> io::Result<[u8; N]> {
     Ok(bytes)
 }
 
+/// The same, for those who cannot go on without.
+pub fn some<const N: usize>() -> [u8; N] {
+    bytes().expect("the kernel gives random bytes once it is up")
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

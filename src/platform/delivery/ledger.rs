@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::pace::after;
 use crate::clock::MonoNanos;
+use crate::platform::pending::under_way;
 use crate::report::Chain;
 use crate::store::{Finding, Outbox, Store, StoreError};
 
@@ -94,7 +95,7 @@ impl Ledger {
     /// Waits for a job to end; for ever if there is none.
     pub(in crate::platform) async fn booked(&mut self) -> Booked {
         tokio::select! {
-            outcome = job(&mut self.reading) => {
+            outcome = under_way(&mut self.reading) => {
                 self.reading = None;
                 self.is_open = true;
                 match outcome {
@@ -106,7 +107,7 @@ impl Ledger {
                     }
                 }
             }
-            outcome = job(&mut self.writing) => {
+            outcome = under_way(&mut self.writing) => {
                 self.writing = None;
                 if let Err((findings, error)) = outcome {
                     tracing::error!(error = %Chain(&error), "how deliveries ended cannot be recorded");
@@ -116,12 +117,5 @@ impl Ledger {
                 Booked::Other
             }
         }
-    }
-}
-
-async fn job<T>(job: &mut Option<Job<T>>) -> T {
-    match job {
-        Some(job) => job.await,
-        None => std::future::pending().await,
     }
 }

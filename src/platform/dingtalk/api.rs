@@ -18,9 +18,10 @@ use tokio::sync::{Mutex, OnceCell};
 use crate::clock::MonoNanos;
 use crate::config::{DingTalkConfig, Secret};
 use crate::platform::delivery::pace::after;
+use crate::platform::http::{self, Unread};
+use crate::platform::pending::outcome;
 
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
-const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// What is kept of DingTalk's words, in characters.
 const WORDS_CHARS_MAX: usize = 200;
@@ -348,18 +349,8 @@ impl Api {
             .http
             .get_or_try_init(|| async {
                 // It loads the root certificates of the system: not on the thread of the runtime.
-                let built = tokio::task::spawn_blocking(|| {
-                    crate::tls::choose_provider();
-                    Client::builder()
-                        .connect_timeout(CONNECT_DEADLINE)
-                        // A redirect would hand a token, or what is said, to wherever it points.
-                        .redirect(reqwest::redirect::Policy::none())
-                        .build()
-                });
-                match built.await {
-                    Ok(built) => built.map_err(|error| DingTalkError::Client(Arc::new(error))),
-                    Err(error) => std::panic::resume_unwind(error.into_panic()),
-                }
+                let building = tokio::task::spawn_blocking(|| http::client().build());
+                outcome(building.await).map_err(|error| DingTalkError::Client(Arc::new(error)))
             })
             .await
     }
@@ -444,16 +435,11 @@ async fn call(name: &'static str, request: RequestBuilder) -> Result<(u16, Value
     Err(DingTalkError::Refused { call: name, status, code, words, retry_after })
 }
 
-async fn read(name: &'static str, mut response: Response) -> Result<Vec<u8>, DingTalkError> {
-    let network = |source: reqwest::Error| DingTalkError::Network { call: name, source: source.without_url() };
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(network)? {
-        if body.len() + chunk.len() > ANSWER_BYTES_MAX {
-            return Err(DingTalkError::TooLarge { call: name });
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
+async fn read(name: &'static str, response: Response) -> Result<Vec<u8>, DingTalkError> {
+    http::read(response, ANSWER_BYTES_MAX).await.map_err(|unread| match unread {
+        Unread::Network(source) => DingTalkError::Network { call: name, source },
+        Unread::TooLarge => DingTalkError::TooLarge { call: name },
+    })
 }
 
 fn words_of(answer: &Value, name: &str) -> String {

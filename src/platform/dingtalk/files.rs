@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use super::api::{Api, DingTalkError};
 use crate::config::DingTalkConfig;
+use crate::platform::http::{self, Unread};
 use crate::report::Chain;
 
 /// The largest file, in bytes.
@@ -68,8 +69,8 @@ impl Files {
         let no_address = |error: &DingTalkError| FileError::NoAddress { why: Chain(error).to_string() };
         let address = self.api.download_url(robot, code).await.map_err(|error| no_address(&error))?;
         let address = self.known(&address).ok_or(FileError::Foreign)?;
-        let http = self.api.http().await.map_err(|error| no_address(&error))?;
-        tokio::time::timeout(FILE_DEADLINE, read(http, address)).await.map_err(|_| FileError::Timeout)?
+        let client = self.api.http().await.map_err(|error| no_address(&error))?;
+        tokio::time::timeout(FILE_DEADLINE, read(client, address)).await.map_err(|_| FileError::Timeout)?
     }
 
     /// The address, if it may be called.
@@ -80,18 +81,14 @@ impl Files {
     }
 }
 
-async fn read(http: &Client, address: Url) -> Result<Vec<u8>, FileError> {
+async fn read(client: &Client, address: Url) -> Result<Vec<u8>, FileError> {
     let network = |error: reqwest::Error| FileError::Network(error.without_url());
-    let mut response = http.get(address).send().await.map_err(network)?;
+    let response = client.get(address).send().await.map_err(network)?;
     if !response.status().is_success() {
         return Err(FileError::Refused(response.status().as_u16()));
     }
-    let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(network)? {
-        if bytes.len() + chunk.len() > FILE_BYTES_MAX {
-            return Err(FileError::TooLarge);
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes)
+    http::read(response, FILE_BYTES_MAX).await.map_err(|unread| match unread {
+        Unread::Network(error) => FileError::Network(error),
+        Unread::TooLarge => FileError::TooLarge,
+    })
 }

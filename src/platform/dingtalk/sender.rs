@@ -20,6 +20,7 @@ use crate::platform::delivery::{Action, Format, MessageId, Post, Request};
 use crate::platform::link::{Failure, Sender, Unsent};
 use crate::report::Chain;
 use crate::store::{Store, StoreError};
+use crate::sys::random;
 
 /// The longest title of a message, in characters.
 const TITLE_CHARS_MAX: usize = 40;
@@ -56,15 +57,8 @@ impl DingTalkSender {
     /// The id of a card: the same for a repeat of the same message, which then is the same card.
     async fn track(&self, request: &Request, store: &Store) -> Result<String, Unsent> {
         let Some(attempt) = &request.attempt else { return Ok(format!("hermes-{}", guid())) };
-        let name = self.cards.get_or_try_init(|| async {
-            if let Some(name) = store.meta(CARDS_NAME).await? {
-                return Ok(name);
-            }
-            let name = guid();
-            store.set_meta(CARDS_NAME, name.clone()).await?;
-            Ok(name)
-        });
-        let name = name.await.map_err(|error: StoreError| untold(&error))?;
+        let name = self.cards.get_or_try_init(|| store.meta_or(CARDS_NAME, guid()));
+        let name = name.await.map_err(|error| untold(&error))?;
         Ok(format!("hermes-{name}-{}-{}", attempt.entry.0, attempt.number))
     }
 
@@ -159,10 +153,7 @@ fn untold(error: &StoreError) -> Unsent {
 
 /// Anything that was not used before.
 fn guid() -> String {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    // RandomState is seeded anew for each value.
-    let word = || RandomState::new().build_hasher().finish();
-    format!("{:016x}{:016x}", word(), word())
+    format!("{:032x}", u128::from_le_bytes(random::some()))
 }
 
 /// The first words of a text, for where only one line is shown.

@@ -17,6 +17,7 @@ use thiserror::Error;
 
 use super::words::Words;
 use crate::config::{Secret, TelegramConfig};
+use crate::platform::http::{self, Unread};
 
 /// The largest answer that is read. 100 updates of the longest texts take far less.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
@@ -26,7 +27,6 @@ const DESCRIPTION_CHARS_MAX: usize = 300;
 pub(super) const CALL_DEADLINE: Duration = Duration::from_secs(30);
 /// What a long poll may take beyond the time that the server was asked to hold it.
 const POLL_GRACE: Duration = Duration::from_secs(15);
-const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Why a call failed.
 #[derive(Debug, Error)]
@@ -202,13 +202,7 @@ impl Api {
     /// # Errors
     /// [`TelegramError::Client`].
     pub fn new(config: &TelegramConfig) -> Result<Self, TelegramError> {
-        crate::tls::choose_provider();
-        let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT_DEADLINE)
-            // A redirect would hand the token in the URL to wherever it points.
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(|source| TelegramError::Client { source })?;
+        let http = http::client().build().map_err(|source| TelegramError::Client { source })?;
         let (api_url, token) = (config.api_url.clone(), config.token.clone());
         Ok(Self { inner: Arc::new(Inner { http, api_url, token, paid: config.is_paid() }) })
     }
@@ -304,15 +298,12 @@ impl Api {
     async fn exchange(&self, method: &'static str, params: &Value) -> Result<(u16, Vec<u8>), TelegramError> {
         let network = |source: reqwest::Error| TelegramError::Network { method, source: source.without_url() };
         let url = format!("{}/bot{}/{method}", self.inner.api_url, self.inner.token.expose());
-        let mut response = self.inner.http.post(url).json(params).send().await.map_err(network)?;
+        let response = self.inner.http.post(url).json(params).send().await.map_err(network)?;
         let status = response.status().as_u16();
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(network)? {
-            if body.len() + chunk.len() > ANSWER_BYTES_MAX {
-                return Err(TelegramError::TooLarge { method });
-            }
-            body.extend_from_slice(&chunk);
-        }
+        let body = http::read(response, ANSWER_BYTES_MAX).await.map_err(|unread| match unread {
+            Unread::Network(source) => TelegramError::Network { method, source },
+            Unread::TooLarge => TelegramError::TooLarge { method },
+        })?;
         Ok((status, body))
     }
 

@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::api::{Api, TelegramError};
 use super::intake::Press;
+use crate::platform::pending::under_way;
 use crate::report::Chain;
 
 /// Presses that wait; beyond that the oldest is not answered, and its button shows progress for a while.
@@ -78,8 +79,7 @@ impl Chores {
 
     /// Waits for the one that is under way; for ever if there is none.
     pub(super) async fn ended(&mut self) -> Ended {
-        let Some(running) = &mut self.running else { return std::future::pending().await };
-        let ended = running.await;
+        let ended = under_way(&mut self.running).await;
         self.running = None;
         ended
     }

@@ -28,6 +28,7 @@ use crate::fault::{self, Point};
 use crate::id::TurnId;
 use crate::platform::delivery::pace::{after, back_off};
 use crate::platform::link::{Kept, Link, NamedFd, Unsent, Way, retrying};
+use crate::platform::pending::{outcome, under_way};
 use crate::report::Chain;
 use crate::store::Store;
 
@@ -109,10 +110,7 @@ impl Client {
     /// Waits for a client that is being built; for ever if none is.
     async fn built(&mut self) -> Result<Api, TelegramError> {
         match self {
-            Self::Building(handle) => match handle.await {
-                Ok(outcome) => outcome,
-                Err(error) => std::panic::resume_unwind(error.into_panic()),
-            },
+            Self::Building(handle) => outcome(handle.await),
             Self::Broken { .. } | Self::Ready(_) => std::future::pending().await,
         }
     }
@@ -409,7 +407,7 @@ impl Link for TelegramLink {
     async fn heard(&mut self) -> Heard {
         tokio::select! {
             outcome = self.client.built() => Heard(Event::Built(outcome)),
-            polled = next_poll(&mut self.poll.future) => {
+            polled = under_way(&mut self.poll.future) => {
                 self.poll.future = None;
                 Heard(Event::Polled(polled))
             }
@@ -486,12 +484,5 @@ async fn poll(api: Api, offset: Option<i64>, hold: Duration) -> Polled {
             Polled::Conflict(error, webhook)
         }
         outcome => Polled::Updates(outcome),
-    }
-}
-
-async fn next_poll(future: &mut Option<PollFuture>) -> Polled {
-    match future {
-        Some(future) => future.await,
-        None => std::future::pending().await,
     }
 }

@@ -19,6 +19,8 @@ use serde_json::{Value, json};
 
 use super::error::WeixinError;
 use crate::config::Secret;
+use crate::platform::http::{self, Unread};
+use crate::sys::random;
 use crate::version;
 
 /// The version of the protocol's client that requests speak like.
@@ -34,7 +36,6 @@ const POLL_DEADLINE_MAX: Duration = Duration::from_secs(120);
 const CALL_DEADLINE: Duration = Duration::from_secs(15);
 /// Of what only shows something.
 const LIGHT_DEADLINE: Duration = Duration::from_secs(10);
-const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What a poll brought.
 #[derive(Debug, Default)]
@@ -106,15 +107,8 @@ impl Api {
     /// # Errors
     /// [`WeixinError::Client`] and [`WeixinError::Address`].
     pub fn new(base_url: &str, cdn_url: &str, token: Option<Secret>) -> Result<Self, WeixinError> {
-        crate::tls::choose_provider();
-        let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT_DEADLINE)
-            // A redirect would hand the token to wherever it points.
-            .redirect(reqwest::redirect::Policy::none())
-            // A poll that ends without an answer closes its connection, so that a dead one is never used again.
-            .http1_only()
-            .build()
-            .map_err(|source| WeixinError::Client { source })?;
+        // A poll that ends without an answer closes its connection, so that a dead one is never used again.
+        let http = http::client().http1_only().build().map_err(|source| WeixinError::Client { source })?;
         let base = address("base_url", base_url)?;
         let cdn = address("cdn_url", cdn_url)?;
         Ok(Self { inner: Arc::new(Inner { http, base, cdn, token }) })
@@ -294,12 +288,7 @@ pub(super) fn plain(request: RequestBuilder) -> RequestBuilder {
 
 /// A random number in decimal, in base64: no request has that of another.
 fn uin() -> String {
-    STANDARD.encode(u32::from_le_bytes(random()).to_string())
-}
-
-/// Random bytes, for keys too.
-pub(super) fn random<const N: usize>() -> [u8; N] {
-    crate::sys::random::bytes().expect("the kernel gives random bytes once it is up")
+    STANDARD.encode(u32::from_le_bytes(random::some()).to_string())
 }
 
 /// A configured URL. The part after it is appended, whether it ends in a slash or not.
@@ -333,19 +322,11 @@ pub(super) async fn checked(method: &'static str, response: Response) -> Result<
 }
 
 /// The body of an answer, if it is no longer than `bytes_max`.
-pub(super) async fn body(
-    method: &'static str,
-    mut response: Response,
-    bytes_max: usize,
-) -> Result<Vec<u8>, WeixinError> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|source| WeixinError::network(method, source))? {
-        if body.len() + chunk.len() > bytes_max {
-            return Err(WeixinError::TooLarge { method, bytes_max });
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
+pub(super) async fn body(method: &'static str, response: Response, bytes_max: usize) -> Result<Vec<u8>, WeixinError> {
+    http::read(response, bytes_max).await.map_err(|unread| match unread {
+        Unread::Network(source) => WeixinError::network(method, source),
+        Unread::TooLarge => WeixinError::TooLarge { method, bytes_max },
+    })
 }
 
 /// Reads an answer. The error's own text is not kept: it quotes what it found.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
 use super::PLATFORM;
-use super::api::{Api, POLL_DEADLINE, Updates, random};
+use super::api::{Api, POLL_DEADLINE, Updates};
 use super::error::{Disposition, STALE_PAUSE, WeixinError};
 use super::intake::{self, Recent};
 use super::sender::WeixinSender;
@@ -24,8 +24,10 @@ use crate::config::WeixinConfig;
 use crate::id::TurnId;
 use crate::platform::delivery::pace::after;
 use crate::platform::link::{Link, NamedFd, Unsent, Way, retrying};
+use crate::platform::pending::{outcome, under_way};
 use crate::report::Chain;
 use crate::store::Store;
+use crate::sys::random;
 
 /// Between two attempts.
 const RETRY_WAIT: Duration = Duration::from_secs(2);
@@ -38,6 +40,9 @@ const HOLD_MIN: Duration = Duration::from_secs(1);
 const PROBE_HOLD: Duration = Duration::from_secs(2);
 /// Polls in a row that the service did not answer before it is asked whether it is there.
 const SILENT_MAX: u32 = 5;
+
+/// Where the store keeps what the names of messages begin with.
+const NAMES: &str = "weixin.names";
 
 /// What the next image needs to poll on.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -84,10 +89,7 @@ impl Client {
     /// Waits for a client that is being built; for ever if none is.
     async fn built(&mut self) -> Result<Api, WeixinError> {
         match self {
-            Self::Building(handle) => match handle.await {
-                Ok(outcome) => outcome,
-                Err(error) => std::panic::resume_unwind(error.into_panic()),
-            },
+            Self::Building(handle) => outcome(handle.await),
             Self::Broken { .. } | Self::Ready(..) => std::future::pending().await,
         }
     }
@@ -128,7 +130,7 @@ impl WeixinLink {
         Self {
             client: Client::build(&config),
             config,
-            names: format!("{:016x}", u64::from_le_bytes(random())),
+            names: format!("{:016x}", u64::from_le_bytes(random::some())),
             poll: Poll::default(),
             stale_until: None,
             state: LinkState::Connecting,
@@ -276,15 +278,9 @@ impl Link for WeixinLink {
             Ok(cursor) => self.poll.cursor = cursor.unwrap_or_default(),
             Err(error) => tracing::warn!(error = %Chain(&error), "the position in the messages cannot be read"),
         }
-        // Beside the cursors, because it lives as long: a new database counts its entries anew and needs other names.
-        let key = format!("{account} names");
-        match store.cursor(PLATFORM, &key).await {
-            Ok(Some(names)) => self.names = names,
-            Ok(None) => {
-                if let Err(error) = store.set_cursor(PLATFORM, &key, &self.names).await {
-                    tracing::warn!(error = %Chain(&error), "what messages are called is not recorded");
-                }
-            }
+        // A new database counts its entries anew and needs other names.
+        match store.meta_or(NAMES, self.names.clone()).await {
+            Ok(names) => self.names = names,
             Err(error) => tracing::warn!(error = %Chain(&error), "what messages are called cannot be read"),
         }
     }
@@ -308,7 +304,7 @@ impl Link for WeixinLink {
     async fn heard(&mut self) -> Heard {
         tokio::select! {
             outcome = self.client.built() => Heard(Event::Built(outcome)),
-            event = next(&mut self.poll.call) => {
+            event = under_way(&mut self.poll.call) => {
                 self.poll.call = None;
                 Heard(event)
             }
@@ -363,12 +359,5 @@ impl Link for WeixinLink {
         {
             tracing::debug!(error = %Chain(&error), "the service does not know that nobody listens any more");
         }
-    }
-}
-
-async fn next(call: &mut Option<Call>) -> Event {
-    match call {
-        Some(call) => call.await,
-        None => std::future::pending().await,
     }
 }

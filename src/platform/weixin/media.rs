@@ -17,8 +17,9 @@ use reqwest::Url;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::api::{Api, below, body, random, within};
+use super::api::{Api, below, body, within};
 use super::error::WeixinError;
+use crate::sys::random;
 
 /// The largest file, in bytes of plaintext.
 pub const FILE_BYTES_MAX: usize = 25 << 20;
@@ -42,7 +43,7 @@ impl fmt::Debug for Key {
 impl Key {
     /// A new one.
     pub fn random() -> Self {
-        Self(random())
+        Self(random::some())
     }
 
     /// Takes over 16 bytes.
@@ -163,7 +164,7 @@ pub async fn upload(api: &Api, to: &str, kind: MediaKind, name: &str, plaintext:
     }
     let key = Key::random();
     let ciphertext = key.encrypt(plaintext);
-    let filekey = hex(&random::<BLOCK>());
+    let filekey = hex(&random::some::<BLOCK>());
     let params = json!({
         "filekey": filekey,
         "media_type": kind.number(),

@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::PLATFORM;
-use super::api::{Api, random};
+use super::api::Api;
 use super::error::{Disposition, RATE_LIMITED, STALE_PAUSE, WeixinError};
 use crate::clock::MonoNanos;
 use crate::config::Secret;
@@ -22,6 +22,7 @@ use crate::platform::delivery::{Action, MessageId, Request};
 use crate::platform::link::{Failure, Sender, Unsent};
 use crate::report::Chain;
 use crate::store::{Attempt, EntryId, Store};
+use crate::sys::random;
 
 /// How long a typing ticket is used.
 const TICKET_AGE_MAX: Duration = Duration::from_secs(10 * 60);
@@ -131,7 +132,7 @@ impl WeixinSender {
     fn name(&self, attempt: Option<&Attempt>) -> String {
         match attempt {
             Some(Attempt { entry, number, .. }) => format!("hermes-{}-{}-{number}", self.names, entry.0),
-            None => format!("hermes-{}-once-{:016x}", self.names, u64::from_le_bytes(random())),
+            None => format!("hermes-{}-once-{:016x}", self.names, u64::from_le_bytes(random::some())),
         }
     }
 

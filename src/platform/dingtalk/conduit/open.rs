@@ -20,10 +20,10 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use super::wire::Account;
 use crate::platform::dingtalk::frame::BOT_MESSAGE;
+use crate::platform::http::{self, Unread};
 
 /// From asking for a ticket to the open WebSocket.
 const OPEN_DEADLINE: Duration = Duration::from_secs(30);
-const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// The largest answer that is read; an honest one has a few hundred bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// The largest frame that is read.
@@ -95,15 +95,8 @@ const WEBSOCKET: &str = "the opening of the WebSocket";
 
 /// The HTTP client. It loads the root certificates of the system: not for the thread of a runtime.
 pub(super) fn client() -> Result<Client, OpenError> {
-    crate::tls::choose_provider();
-    Client::builder()
-        .connect_timeout(CONNECT_DEADLINE)
-        // An upgrade is HTTP/1.1's (RFC 6455).
-        .http1_only()
-        // A redirect would hand the secret, or the ticket, to wherever it points.
-        .redirect(reqwest::redirect::Policy::none())
-        .build()
-        .map_err(OpenError::Client)
+    // An upgrade is HTTP/1.1's (RFC 6455).
+    http::client().http1_only().build().map_err(OpenError::Client)
 }
 
 /// Opens a connection.
@@ -155,15 +148,11 @@ async fn ticket(http: &Client, account: &Account) -> Result<Url, OpenError> {
 }
 
 /// Reads a JSON answer; null where it is something else.
-async fn read(mut response: Response) -> Result<Value, OpenError> {
-    let network = |source: reqwest::Error| OpenError::Network { what: TICKET, source: source.without_url() };
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(network)? {
-        if body.len() + chunk.len() > ANSWER_BYTES_MAX {
-            return Err(OpenError::Malformed { what: TICKET, problem: "it is too long" });
-        }
-        body.extend_from_slice(&chunk);
-    }
+async fn read(response: Response) -> Result<Value, OpenError> {
+    let body = http::read(response, ANSWER_BYTES_MAX).await.map_err(|unread| match unread {
+        Unread::Network(source) => OpenError::Network { what: TICKET, source },
+        Unread::TooLarge => OpenError::Malformed { what: TICKET, problem: "it is too long" },
+    })?;
     Ok(serde_json::from_slice(&body).unwrap_or(Value::Null))
 }
 

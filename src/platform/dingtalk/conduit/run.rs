@@ -23,6 +23,7 @@ use super::wire::{Account, FromConduit, PIECE_BYTES_MAX, ToConduit, pack};
 use crate::chat::LinkState;
 use crate::platform::delivery::pace::back_off;
 use crate::platform::link::retrying;
+use crate::platform::pending::{outcome, under_way};
 use crate::report::Chain;
 
 /// Frames that may wait to be acknowledged.
@@ -136,9 +137,9 @@ impl Conduit {
                 },
                 sent = self.gateway.send_all(&mut self.words) => sent?,
                 Some(event) = self.heard.recv(), if room => self.happened(event),
-                opened = finished(&mut self.opening) => {
+                opened = under_way(&mut self.opening) => {
                     self.opening = None;
-                    self.opened(opened);
+                    self.opened(outcome(opened));
                 }
                 () = tokio::time::sleep_until(self.open_at), if is_wanted => {}
                 () = tokio::time::sleep_until(greeting_deadline), if self.account.is_none() => return Ok(()),
@@ -162,10 +163,7 @@ impl Conduit {
         self.opening = Some(tokio::spawn(async move {
             let client = match known {
                 Some(client) => client,
-                None => match tokio::task::spawn_blocking(open::client).await {
-                    Ok(client) => client?,
-                    Err(error) => std::panic::resume_unwind(error.into_panic()),
-                },
+                None => outcome(tokio::task::spawn_blocking(open::client).await)?,
             };
             let socket = open::open(client.clone(), account).await?;
             Ok((client, socket))
@@ -309,16 +307,5 @@ impl Conduit {
             }
         }
         Ok(())
-    }
-}
-
-/// Waits for a task to end; for ever if there is none.
-async fn finished<T>(task: &mut Option<JoinHandle<T>>) -> T {
-    match task {
-        Some(handle) => match handle.await {
-            Ok(outcome) => outcome,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        },
-        None => std::future::pending().await,
     }
 }

@@ -14,6 +14,8 @@ mod dingtalk;
 #[expect(dead_code, reason = "the tests use the rest of it")]
 #[path = "../faults.rs"]
 mod faults;
+#[path = "../shared.rs"]
+mod shared;
 
 use dingtalk::Shared;
 use dingtalk::state::State;

@@ -11,6 +11,8 @@ use tokio::net::TcpListener;
 #[expect(dead_code, reason = "the tests use the rest of it")]
 #[path = "../faults.rs"]
 mod faults;
+#[path = "../shared.rs"]
+mod shared;
 #[expect(dead_code, reason = "the tests use the rest of it")]
 #[path = "mod.rs"]
 mod weixin;

@@ -20,55 +20,22 @@ mod methods;
 mod rules;
 pub mod state;
 
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
-
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{any, get, post};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 
 use super::faults::Fault;
 use state::State;
 
-/// How long [`WeixinServer::until`] waits.
-const DEADLINE: Duration = Duration::from_secs(30);
-
 /// The largest request: a file of 25 MiB, encrypted.
 const BODY_BYTES_MAX: usize = 32 << 20;
 
-/// The state, and a signal for each change of it.
-#[derive(Clone)]
-pub struct Shared {
-    state: Arc<Mutex<State>>,
-    changes: watch::Sender<u64>,
-}
+/// What the server knows.
+pub type Shared = super::shared::Shared<State>;
 
 impl Shared {
-    /// Serves `state`.
-    pub fn new(state: State) -> Self {
-        Self { state: Arc::new(Mutex::new(state)), changes: watch::Sender::new(0) }
-    }
-
-    /// Looks at the state or changes it. Not across an await.
-    pub fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no handler panics with the state locked")
-    }
-
-    /// Changes the state and tells everyone who waits.
-    pub fn change<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
-        let result = change(&mut self.lock());
-        self.changes.send_modify(|n| *n += 1);
-        result
-    }
-
-    /// Sees every change from now on.
-    pub fn subscribe(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
-    }
-
     /// Serves the API, the CDN and the control endpoints until the task is dropped.
     pub async fn serve(self, listener: TcpListener) {
         let router = Router::new()
@@ -155,20 +122,8 @@ impl WeixinServer {
     ///
     /// # Panics
     /// After 30 s, with `what` and the state.
-    pub async fn until<R>(&self, what: &str, mut look: impl FnMut(&State) -> Option<R>) -> R {
-        let mut changes = self.shared.subscribe();
-        let wait = async {
-            loop {
-                if let Some(found) = look(&self.shared.lock()) {
-                    return found;
-                }
-                changes.changed().await.expect("the server lives as long as its handle");
-            }
-        };
-        match tokio::time::timeout(DEADLINE, wait).await {
-            Ok(found) => found,
-            Err(_) => panic!("waited in vain: {what}\n{}", self.look(|state| format!("{:#}", json!(state)))),
-        }
+    pub async fn until<R>(&self, what: &str, look: impl FnMut(&State) -> Option<R>) -> R {
+        self.shared.until(what, look).await
     }
 }
 
