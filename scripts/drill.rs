@@ -75,6 +75,9 @@ struct Args {
     /// Only rows whose name contains this.
     #[arg(long)]
     row: Vec<String>,
+    /// Only part I of N of the rows, from 0; each part has some of every kind.
+    #[arg(long, value_name = "I/N", value_parser = part)]
+    part: Option<(usize, usize)>,
     /// SIGKILLs in the row for that.
     #[arg(long, default_value_t = 200)]
     kills: u32,
@@ -97,10 +100,20 @@ fn main() -> ExitCode {
     }
 }
 
+fn part(text: &str) -> Result<(usize, usize)> {
+    let (part, parts) = text.split_once('/').context("it is like 0/3")?;
+    let (part, parts): (usize, usize) = (part.parse()?, parts.parse()?);
+    ensure!(part < parts, "the parts of {parts} are 0 to {}", parts.saturating_sub(1));
+    Ok((part, parts))
+}
+
 fn drill(args: &Args) -> Result<bool> {
     let wanted = |row: &Row| args.row.is_empty() || args.row.iter().any(|part| row.name.contains(part.as_str()));
-    let rows: Vec<Row> = rows::all().into_iter().filter(wanted).collect();
-    ensure!(!rows.is_empty(), "no row has such a name");
+    // The rows of a step come one after the other, each with another signal: no part has all of one signal.
+    let is_in_part = |at: usize| args.part.is_none_or(|(part, parts)| (at + at / parts) % parts == part);
+    let rows = rows::all().into_iter().filter(wanted).enumerate().filter(|(at, _)| is_in_part(*at));
+    let rows: Vec<Row> = rows.map(|(_, row)| row).collect();
+    ensure!(args.part.is_some() || !rows.is_empty(), "no row has such a name");
     if args.list {
         rows.iter().for_each(|row| println!("{}", row.name));
         return Ok(true);

@@ -115,11 +115,9 @@ impl<'a> Scene<'a> {
         match self.point {
             Point::Streaming => {
                 self.telegram.say(USER, CHAT, &stream_prompt(CHUNKS, CHUNK_BYTES, DELAY_MS));
-                // From the first edit on it is known that the message is there.
-                let edited = |scene: &Self| {
-                    scene.telegram.look(|state| state.in_chat(CHAT).any(|message| message.versions.len() > 1))
-                };
-                self.until(|scene, _| edited(scene)).await;
+                let streams =
+                    |now: &Status| now.agents.iter().flat_map(|agent| &agent.turns).any(|turn| turn.answer_bytes > 0);
+                self.until(|_, now| streams(now)).await;
                 self.bed.plan(&plan)?;
             }
             Point::Confirmed => {

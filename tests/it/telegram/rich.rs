@@ -209,7 +209,15 @@ async fn the_menu_is_set_once_in_two_languages() {
     bed.until("the menu", |state| (state.commands.len() == 2).then_some(())).await;
     let languages: Vec<String> = bed.server.look(|state| state.commands.keys().cloned().collect());
     assert_eq!(languages, ["default/", "default/zh"]);
-    bed.until_idle().await;
+    // Small calls are made one after the other: who answers a press has heard that the menu is set.
+    let content = OutboundContent::Notice(Notice { text: "Do it?".to_owned(), choices: Vec::new() });
+    let outbound = Box::new(Outbound { conversation: Conversation::new(PLATFORM, "7"), content });
+    bed.command(PlatformCommand::Deliver { outbound, entry: None }).await;
+    bed.until_shown(7, &["Do it?"]).await;
+    let id = bed.server.look(|state| state.messages[0].message_id);
+    bed.server.press(7, 7, id, "/approve 1");
+    bed.inbound().await;
+    bed.until("the press is answered", |state| (state.calls_of("answerCallbackQuery") == 1).then_some(())).await;
     bed.hand_off(DRAIN).await;
     bed.server.say(7, 7, "hello");
     bed.inbound().await;
