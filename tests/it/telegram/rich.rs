@@ -210,7 +210,8 @@ async fn the_menu_is_set_once_in_two_languages() {
     let languages: Vec<String> = bed.server.look(|state| state.commands.keys().cloned().collect());
     assert_eq!(languages, ["default/", "default/zh"]);
     // Small calls are made one after the other: who answers a press has heard that the menu is set.
-    let content = OutboundContent::Notice(Notice { text: "Do it?".to_owned(), choices: Vec::new() });
+    let choices = vec![Choice { label: "Yes".to_owned(), command: "/approve 1".to_owned() }];
+    let content = OutboundContent::Notice(Notice { text: "Do it?".to_owned(), choices });
     let outbound = Box::new(Outbound { conversation: Conversation::new(PLATFORM, "7"), content });
     bed.command(PlatformCommand::Deliver { outbound, entry: None }).await;
     bed.until_shown(7, &["Do it?"]).await;
