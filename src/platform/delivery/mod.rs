@@ -273,7 +273,6 @@ impl Delivery {
                 Want::Nothing => continue,
                 Want::Typing { .. } if flushing => continue,
                 Want::Typing { due } => (Action::Typing, 0, due.max(self.limiter.global_ready())),
-                Want::Show { how: How::Draft, .. } if flushing => continue,
                 Want::Show { how, text, body, settled, urgent, due } => {
                     let hurried = urgent || flushing;
                     // The first message of a reply, which is edited later, does not wait for spare room.
@@ -292,6 +291,8 @@ impl Delivery {
                     let action = match how {
                         How::Send => Action::Send(post),
                         How::Edit(message_id) => Action::Edit { message_id, post },
+                        // A draft fades with the process: what was said stays as a message, and grows by edits.
+                        How::Draft if flushing => Action::Send(post),
                         How::Draft => Action::Draft { draft_id: item.id, post },
                     };
                     (action, body, ready)
