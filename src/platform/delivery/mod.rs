@@ -91,6 +91,8 @@ impl Delivery {
         self.medium = medium;
         self.limiter.limited_to(medium.chat_rate, medium.overall);
         for (key, chat) in &mut self.chats {
+            // The template may be another one now.
+            chat.draftless &= (medium.growth)(key) != Growth::Card;
             let shape = chat.shape(medium, key);
             chat.items.iter_mut().for_each(|item| item.shape = shape);
             let Some(ambiguous) = chat.in_flight.take() else { continue };
@@ -329,7 +331,8 @@ impl Delivery {
             self.limiter.sent(&key, now);
         }
         let action = in_flight.action.clone();
-        let request = Request { chat: key.clone(), thread: item.thread.clone(), action, attempt };
+        let (thread, draftless) = (item.thread.clone(), chat.draftless);
+        let request = Request { chat: key.clone(), thread, action, draftless, attempt };
         chat.in_flight = Some(in_flight);
         request
     }
