@@ -186,7 +186,7 @@ pub struct WebhookConfig {
     /// What Telegram proves itself by, 1 to 256 of `A-Za-z0-9_-`; without it the gateway makes one.
     pub secret: Option<Secret>,
     /// Where the gateway listens, for a proxy that speaks TLS; without it on [`WebhookConfig::LISTEN`] or the socket that
-    /// systemd passes by the name `telegram-webhook`.
+    /// systemd passes by the name `telegram-webhook` (`dist/hermes-gateway-webhook.socket`).
     pub listen: Option<SocketAddr>,
 }
 

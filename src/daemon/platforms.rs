@@ -18,15 +18,13 @@ use crate::handoff::{FdName, Inherited};
 use crate::id::PlatformName;
 use crate::platform::local::PLATFORM as LOCAL;
 use crate::platform::{Left, PlatformEvent, PlatformHandle, dingtalk, telegram, weixin};
+use crate::service::fdstore;
 use crate::store::Store;
 use crate::words::Languages;
 
 /// The program that runs. Its file may have been replaced since it was started; this leads to it all the same
 /// (proc_pid_exe(5)).
 const OWN_IMAGE: &str = "/proc/self/exe";
-
-/// The name of a socket that systemd passes for Telegram's webhook (`FileDescriptorName=` of the socket unit).
-const WEBHOOK_SOCKET: &str = "telegram-webhook";
 
 /// Starts the configured platforms, with what was left for them.
 pub(super) fn platforms(
@@ -45,7 +43,7 @@ pub(super) fn platforms(
         let state = entries.remove(&name).map(|entry| entry.state);
         let mut fds = inherited.as_deref_mut().map(|inherited| platform_fds(&name, inherited)).unwrap_or_default();
         if name.as_str() == telegram::PLATFORM
-            && let Some(socket) = inherited.as_deref_mut().and_then(|all| all.take_fd(&FdName::new(WEBHOOK_SOCKET)))
+            && let Some(socket) = inherited.as_deref_mut().and_then(|all| all.take_fd(&FdName::new(fdstore::WEBHOOK)))
         {
             fds.insert(0, (telegram::LISTENER.to_owned(), socket));
         }

@@ -159,7 +159,7 @@ pub(super) enum Failure {
     NoMessage,
     /// The thread is gone.
     NoThread,
-    /// The platform has no drafts, or not in this chat.
+    /// Nothing grows in this chat as the platform would have it: it has no drafts, or takes no card.
     NoDraft,
     /// This message is not taken.
     Refused,

@@ -27,6 +27,9 @@ use crate::sys::inherit;
 
 /// The name under which the control socket is stored.
 pub const CONTROL: &str = "listen.control";
+/// The name of a socket that systemd passes for Telegram's webhook (`FileDescriptorName=` in
+/// `dist/hermes-gateway-webhook.socket`).
+pub const WEBHOOK: &str = "telegram-webhook";
 /// How the names of all other stored fds begin.
 const PREFIXES: [&str; 2] = ["agent.", "platform."];
 /// The longest name that systemd takes, in bytes.
@@ -111,7 +114,7 @@ fn send(address: &SocketAddr, datagram: &str, fds: &[BorrowedFd<'_>]) -> io::Res
 pub struct Passed {
     /// The control socket of socket activation. It does not block.
     pub control: Option<UnixListener>,
-    /// What was in the fd store.
+    /// What was in the fd store, and what a socket unit gave a name of its own.
     pub restored: Restored,
 }
 
@@ -143,7 +146,7 @@ pub fn take_over(env: &Environment, store: &FdStore) -> Result<Passed, ListenErr
     Ok(Passed { control, restored })
 }
 
-/// The fds that came back from the store.
+/// The fds that came back from the store, and the webhook's socket of socket activation.
 #[derive(Debug, Default)]
 pub struct Restored {
     fds: Vec<(String, OwnedFd)>,
@@ -212,7 +215,7 @@ fn kinds(count: usize, names: Option<&str>) -> Vec<Kind> {
 }
 
 fn is_ours(name: &str) -> bool {
-    name == CONTROL || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    name == CONTROL || name == WEBHOOK || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 fn is_for(listen_pid: Option<&str>, own_pid: u32) -> bool {
@@ -328,7 +331,10 @@ mod tests {
         assert_eq!(received(&socket).0, "FDSTOREREMOVE=1\nFDNAME=of.the.future\n");
         restored.claim("platform.telegram.log".into(), inherited(), &store);
         restored.claim("agent.b.stdin".into(), 1_000_000, &store);
-        assert_eq!(restored.names().collect::<Vec<_>>(), ["agent.a.stdin", "platform.telegram.log"]);
+        restored.claim(WEBHOOK.into(), inherited(), &store);
+        let names = ["agent.a.stdin", "platform.telegram.log", WEBHOOK];
+        assert_eq!(restored.names().collect::<Vec<_>>(), names);
+        assert!(restored.take(WEBHOOK).is_some());
         assert!(restored.take("agent.a.stdin").is_some() && restored.take("agent.a.stdin").is_none());
         restored.discard(&store);
         assert_eq!(received(&socket).0, "FDSTOREREMOVE=1\nFDNAME=platform.telegram.log\n");

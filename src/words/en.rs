@@ -4,7 +4,8 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::{
-    AgentState, Answer, Back, Busy, Done, Expired, Found, LinkState, Paused, Restart, State, Step, Wait, Words, millis,
+    AgentState, Answer, Back, Busy, Done, Expired, Found, LinkState, MenuItem, Paused, Restart, State, Step, Wait,
+    Words, millis,
 };
 use crate::chat::Conversation;
 
@@ -29,6 +30,24 @@ impl Words for English {
          /update revert – go back to the version before\n\
          Everything else goes to the agent."
             .to_owned()
+    }
+
+    fn menu_item(&self, item: MenuItem) -> &'static str {
+        match item {
+            MenuItem::Help => "What can be said to the bot",
+            MenuItem::Status => "What the gateway does",
+            MenuItem::New => "Begin a new conversation",
+            MenuItem::Stop => "Stop the answer",
+            MenuItem::Retry => "Ask the last message again",
+            MenuItem::Agents => "Which agents there are",
+            MenuItem::Platforms => "Which platforms are linked",
+            MenuItem::Approve => "Allow what the agent asked for",
+            MenuItem::Deny => "Deny what the agent asked for",
+            MenuItem::Whoami => "Your id here",
+            MenuItem::Version => "Which version runs",
+            MenuItem::Restart => "Restart the gateway",
+            MenuItem::Update => "Update the gateway",
+        }
     }
 
     fn stranger(&self, id: &str) -> String {

@@ -265,10 +265,81 @@ pub enum Paused {
     Here,
 }
 
+/// A command that the menu of a chat offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MenuItem {
+    /// `/help`.
+    Help,
+    /// `/status`.
+    Status,
+    /// `/new`.
+    New,
+    /// `/stop`.
+    Stop,
+    /// `/retry`.
+    Retry,
+    /// `/agents`.
+    Agents,
+    /// `/platforms`.
+    Platforms,
+    /// `/approve`.
+    Approve,
+    /// `/deny`.
+    Deny,
+    /// `/whoami`.
+    Whoami,
+    /// `/version`.
+    Version,
+    /// `/restart`.
+    Restart,
+    /// `/update`.
+    Update,
+}
+
+impl MenuItem {
+    /// All of them, in the order of the menu.
+    pub const ALL: [Self; 13] = [
+        Self::Help,
+        Self::Status,
+        Self::New,
+        Self::Stop,
+        Self::Retry,
+        Self::Agents,
+        Self::Platforms,
+        Self::Approve,
+        Self::Deny,
+        Self::Whoami,
+        Self::Version,
+        Self::Restart,
+        Self::Update,
+    ];
+
+    /// The command, without its slash.
+    pub fn command(self) -> &'static str {
+        match self {
+            Self::Help => "help",
+            Self::Status => "status",
+            Self::New => "new",
+            Self::Stop => "stop",
+            Self::Retry => "retry",
+            Self::Agents => "agents",
+            Self::Platforms => "platforms",
+            Self::Approve => "approve",
+            Self::Deny => "deny",
+            Self::Whoami => "whoami",
+            Self::Version => "version",
+            Self::Restart => "restart",
+            Self::Update => "update",
+        }
+    }
+}
+
 /// Everything that is said in chats.
 pub trait Words: Sync {
     /// The answer to `/help`.
     fn help(&self) -> String;
+    /// What the menu says of a command.
+    fn menu_item(&self, item: MenuItem) -> &'static str;
     /// To somebody who may not talk.
     fn stranger(&self, id: &str) -> String;
     /// To somebody who may not talk, and how that can be changed: by whom the gateway belongs to, within an hour.

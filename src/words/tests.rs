@@ -13,6 +13,9 @@ fn everything(words: &dyn Words) -> String {
 
 fn people(words: &dyn Words, say: &mut dyn FnMut(&str, String)) {
     say("help", words.help());
+    for item in MenuItem::ALL {
+        say(&format!("menu_item {}", item.command()), words.menu_item(item).to_owned());
+    }
     say("stranger", words.stranger("1003"));
     say("pairing_code", words.pairing_code("ABCD2345", "telegram"));
     say("pairing_approved", words.pairing_approved().to_owned());

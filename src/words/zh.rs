@@ -4,7 +4,8 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::{
-    AgentState, Answer, Back, Busy, Done, Expired, Found, LinkState, Paused, Restart, State, Step, Wait, Words, millis,
+    AgentState, Answer, Back, Busy, Done, Expired, Found, LinkState, MenuItem, Paused, Restart, State, Step, Wait,
+    Words, millis,
 };
 use crate::chat::Conversation;
 
@@ -29,6 +30,24 @@ impl Words for Chinese {
          /update revert – 回退到上一个版本\n\
          其他内容都会转给智能体。"
             .to_owned()
+    }
+
+    fn menu_item(&self, item: MenuItem) -> &'static str {
+        match item {
+            MenuItem::Help => "帮助",
+            MenuItem::Status => "运行状况",
+            MenuItem::New => "开始新对话",
+            MenuItem::Stop => "停止回答",
+            MenuItem::Retry => "重试上一条消息",
+            MenuItem::Agents => "智能体列表",
+            MenuItem::Platforms => "平台列表",
+            MenuItem::Approve => "批准请求",
+            MenuItem::Deny => "拒绝请求",
+            MenuItem::Whoami => "我的 ID",
+            MenuItem::Version => "版本",
+            MenuItem::Restart => "重启网关",
+            MenuItem::Update => "更新网关",
+        }
     }
 
     fn stranger(&self, id: &str) -> String {

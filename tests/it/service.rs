@@ -3,6 +3,8 @@
 //! Where a test needs a program with a certain part to play in a unit, it is this test binary: the unit runs the same
 //! test function again with [`PART`] set.
 
+mod webhook;
+
 use std::env;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -86,6 +88,7 @@ fn systemd_finds_nothing_to_complain_about() {
     for (name, text) in [
         (UNIT, unit::unit_text("on-failure")),
         ("hermes-gateway.socket", dist("hermes-gateway.socket")),
+        ("hermes-gateway-webhook.socket", dist("hermes-gateway-webhook.socket")),
         // Under the name that it is installed as it would be verified instead of the other one.
         ("hermes-user.service", user_unit()),
     ] {

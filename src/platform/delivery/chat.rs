@@ -45,7 +45,7 @@ pub(super) struct Chat {
     /// It was told in the log that nobody can be reached here.
     #[serde(default)]
     pub(super) unreachable: bool,
-    /// Drafts are refused here.
+    /// Drafts, or cards, are refused here.
     #[serde(default)]
     pub(super) draftless: bool,
 }
@@ -80,8 +80,13 @@ impl Chat {
     /// What its messages are like.
     pub(super) fn shape(&self, medium: Medium, key: &str) -> Shape {
         let shape = medium.shape(key);
-        let is_plain = self.draftless && shape.growth == Growth::Draft;
-        if is_plain { Shape { growth: Growth::Edit, ..shape } } else { shape }
+        let growth = match shape.growth {
+            Growth::Draft if self.draftless => Growth::Edit,
+            // What is no card is a message that cannot be edited.
+            Growth::Card if self.draftless => Growth::Blocks,
+            growth => growth,
+        };
+        Shape { growth, ..shape }
     }
 
     pub(super) fn showed(&mut self, in_flight: InFlight, sent: Option<MessageId>) {

@@ -91,6 +91,8 @@ impl Delivery {
         self.medium = medium;
         self.limiter.limited_to(medium.chat_rate, medium.overall);
         for (key, chat) in &mut self.chats {
+            // The template may be another one now.
+            chat.draftless &= (medium.growth)(key) != Growth::Card;
             let shape = chat.shape(medium, key);
             chat.items.iter_mut().for_each(|item| item.shape = shape);
             let Some(ambiguous) = chat.in_flight.take() else { continue };
@@ -273,7 +275,6 @@ impl Delivery {
                 Want::Nothing => continue,
                 Want::Typing { .. } if flushing => continue,
                 Want::Typing { due } => (Action::Typing, 0, due.max(self.limiter.global_ready())),
-                Want::Show { how: How::Draft, .. } if flushing => continue,
                 Want::Show { how, text, body, settled, urgent, due } => {
                     let hurried = urgent || flushing;
                     // The first message of a reply, which is edited later, does not wait for spare room.
@@ -292,6 +293,8 @@ impl Delivery {
                     let action = match how {
                         How::Send => Action::Send(post),
                         How::Edit(message_id) => Action::Edit { message_id, post },
+                        // A draft fades with the process: what was said stays as a message, and grows by edits.
+                        How::Draft if flushing => Action::Send(post),
                         How::Draft => Action::Draft { draft_id: item.id, post },
                     };
                     (action, body, ready)
@@ -328,7 +331,8 @@ impl Delivery {
             self.limiter.sent(&key, now);
         }
         let action = in_flight.action.clone();
-        let request = Request { chat: key.clone(), thread: item.thread.clone(), action, attempt };
+        let (thread, draftless) = (item.thread.clone(), chat.draftless);
+        let request = Request { chat: key.clone(), thread, action, draftless, attempt };
         chat.in_flight = Some(in_flight);
         request
     }

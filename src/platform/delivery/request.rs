@@ -52,6 +52,8 @@ pub(in crate::platform) struct Request {
     pub(in crate::platform) thread: Option<String>,
     /// What to do there.
     pub(in crate::platform) action: Action,
+    /// Drafts, or cards, were refused in the chat.
+    pub(in crate::platform) draftless: bool,
     /// What to record before.
     pub(in crate::platform) attempt: Option<Attempt>,
 }

@@ -225,6 +225,38 @@ fn flushing_shows_what_a_growing_reply_has() {
 }
 
 #[test]
+fn a_draft_becomes_a_message_when_the_process_ends_and_grows_by_edits_then() {
+    let mut world = World::with(|_| Growth::Draft);
+    world.push(step("1", 7, ReplyStep::Delta("so far".into())));
+    world.pass(Duration::from_secs(2));
+    world.start(Pace::Streaming);
+    assert!(matches!(&world.in_flight[0].action, Action::Draft { .. }));
+    world.finish(0, None);
+    world.start(Pace::Flushing);
+    assert!(matches!(&world.in_flight[0].action, Action::Send(post) if post.text == "so far" && !post.is_final));
+    world.finish(0, None);
+    assert_eq!(world.start(Pace::Flushing), None);
+    assert!(world.in_flight.is_empty(), "it is sent once");
+    world.kill(false);
+    world.push(step("1", 7, ReplyStep::SoFar("so far, so good".into())));
+    world.push(step("1", 7, ReplyStep::End(ReplyEnd::Complete)));
+    world.settle();
+    assert_eq!(world.shown("1"), ["so far, so good"]);
+}
+
+#[test]
+fn a_card_shows_all_there_is_when_the_process_ends() {
+    let mut world = World::with(|_| Growth::Card);
+    world.push(step("1", 7, ReplyStep::Delta("one".into())));
+    world.start(Pace::Flushing);
+    world.finish(0, None);
+    world.push(step("1", 7, ReplyStep::Delta(" two".into())));
+    world.start(Pace::Flushing);
+    world.finish(0, None);
+    assert_eq!(world.shown("1"), ["one two"]);
+}
+
+#[test]
 fn a_state_of_a_later_version_is_read() {
     let later = r#"{"chats":{"1":{"items":[{"id":3,"tail":"x","ended":true,"colour":1}],"mood":2}},"extra":[]}"#;
     let read: Delivery = serde_json::from_str(later).expect("reads");

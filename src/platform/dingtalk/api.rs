@@ -341,7 +341,7 @@ impl Api {
         let host = url.host_str()?;
         let is_loopback = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
         let is_private = url.scheme() == "https" || (url.scheme() == "http" && is_loopback);
-        (is_private && self.inner.hosts.iter().any(|known| known == host)).then_some(url)
+        (is_private && self.inner.hosts.iter().any(|known| known.eq_ignore_ascii_case(host))).then_some(url)
     }
 
     pub(super) async fn http(&self) -> Result<&Client, DingTalkError> {
@@ -498,6 +498,10 @@ mod tests {
         ];
         for (webhook, wanted) in table {
             assert_eq!(api(&["127.0.0.1"]).known(webhook).is_some(), wanted, "{webhook}");
+        }
+        // Names of hosts are the same in any case, whoever wrote them.
+        for webhook in ["https://dingtalk.example.org/robot", "https://DingTalk.Example.ORG/robot"] {
+            assert!(api(&["DingTalk.example.org"]).known(webhook).is_some(), "{webhook}");
         }
         assert!(api(&[]).known("http://127.0.0.1:9/").is_none());
     }

@@ -4,7 +4,8 @@
 //! **Invariants**
 //! - The id of a card is made of a name of the store, the message's entry in the outbox and its number there: a repeat has
 //!   the same, whatever became of the process in between, and no other store has it.
-//! - A card that is refused may be there already, from a try whose answer was lost: then it goes on.
+//! - A card that is refused may be there already, from a try whose answer was lost: then it goes on. If it is not, the
+//!   answer is an ordinary message, and so are those after it in the chat.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -117,13 +118,14 @@ impl Sender for DingTalkSender {
             Action::Send(post) => {
                 let context = self.context(&request.chat, store).await?;
                 // An answer that grows is a card; a notice is a message.
-                match self.template.as_deref().filter(|_| post.format == Format::Markdown) {
+                let may_grow = post.format == Format::Markdown && !request.draftless;
+                match self.template.as_deref().filter(|_| may_grow) {
                     Some(template) => {
                         let track = self.track(request, store).await?;
                         let started = self.start_card(template, &track, request, post, &context).await;
                         started.map(|()| Some(MessageId(track))).map_err(|error| {
                             // A repeat is the same card, so nothing is shown twice.
-                            Unsent { is_ambiguous: false, ..unsent(&error) }
+                            Unsent { is_ambiguous: false, ..without_card(&error) }
                         })
                     }
                     None => {
@@ -170,6 +172,20 @@ fn is_over(error: &DingTalkError) -> bool {
         DingTalkError::Refused { call: "sendBySession", code, status, .. } => *status < 429 && !is_limit(code),
         _ => false,
     }
+}
+
+/// What this error means for a card: one that is refused is no reason to lose the answer.
+fn without_card(error: &DingTalkError) -> Unsent {
+    let unsent = unsent(error);
+    if !matches!(unsent.failure, Failure::Refused | Failure::Unreachable) {
+        return unsent;
+    }
+    tracing::warn!(
+        error = unsent.why,
+        "a card is refused, and the chat is answered by ordinary messages: check card_template_id, whose template needs a \
+         variable 'content', and that the app may send cards"
+    );
+    Unsent { failure: Failure::NoDraft, ..unsent }
 }
 
 /// What this error means for a message.

@@ -10,26 +10,13 @@ use super::api::{Api, TelegramError};
 use super::intake::Press;
 use crate::platform::pending::under_way;
 use crate::report::Chain;
+use crate::words::{Language, MenuItem};
 
 /// Presses that wait; beyond that the oldest is not answered, and its button shows progress for a while.
 const WAITING_MAX: usize = 64;
 
-/// What the menu offers: the command, and what is told of it in English and in Chinese.
-const MENU: &[(&str, &str, &str)] = &[
-    ("help", "What can be said to the bot", "帮助"),
-    ("status", "What the gateway does", "运行状况"),
-    ("new", "Begin a new conversation", "开始新对话"),
-    ("stop", "Stop the answer", "停止回答"),
-    ("retry", "Ask the last message again", "重试上一条消息"),
-    ("agents", "Which agents there are", "智能体列表"),
-    ("platforms", "Which platforms are linked", "平台列表"),
-    ("approve", "Allow what the agent asked for", "批准请求"),
-    ("deny", "Deny what the agent asked for", "拒绝请求"),
-    ("whoami", "Your id here", "我的 ID"),
-    ("version", "Which version runs", "版本"),
-    ("restart", "Restart the gateway", "重启网关"),
-    ("update", "Update the gateway", "更新网关"),
-];
+/// The languages of the menu, with the code by which Telegram chooses; the first one is for everyone else.
+const LANGUAGES: [(Language, Option<&str>); 2] = [(Language::En, None), (Language::ZhCn, Some("zh"))];
 
 /// A small call.
 #[derive(Debug)]
@@ -97,8 +84,13 @@ impl Chores {
     }
 }
 
+/// What the menu offers, and what it says of each command.
+fn menu(language: Language) -> Vec<(&'static str, &'static str)> {
+    MenuItem::ALL.into_iter().map(|item| (item.command(), language.words().menu_item(item))).collect()
+}
+
 fn menu_hash() -> String {
-    let digest = Sha256::digest(format!("{MENU:?}"));
+    let digest = Sha256::digest(format!("{:?}", LANGUAGES.map(|(language, code)| (menu(language), code))));
     digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -127,8 +119,8 @@ async fn answer(api: &Api, press: &Press) -> Result<(), TelegramError> {
 }
 
 async fn set_menu(api: &Api) -> Result<(), TelegramError> {
-    let english: Vec<_> = MENU.iter().map(|(command, english, _)| (*command, *english)).collect();
-    let chinese: Vec<_> = MENU.iter().map(|(command, _, chinese)| (*command, *chinese)).collect();
-    api.set_commands(&english, None).await?;
-    api.set_commands(&chinese, Some("zh")).await
+    for (language, code) in LANGUAGES {
+        api.set_commands(&menu(language), code).await?;
+    }
+    Ok(())
 }

@@ -81,6 +81,7 @@ impl Webhook {
                 self.keep(&listener);
                 self.listener = Some(listener);
             } else if self.listener.is_none() {
+                tracing::info!("a listener that was left for the webhook is closed: it is not at webhook_listen");
                 self.kept.push(Kept { name, fd: None });
             }
         }

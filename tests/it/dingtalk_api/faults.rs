@@ -269,13 +269,43 @@ async fn a_card_whose_creation_is_in_doubt_is_one_card_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_card_that_reaches_nobody_is_told_with_200_and_given_up() {
+async fn a_card_that_reaches_nobody_is_told_with_200_and_the_answer_is_a_message() {
     let mut bed = Bed::start_with(|config| config.card_template_id = Some("a-template.schema".to_owned())).await;
     let turn = bed.asked_in_group().await;
     bed.server.change(|state| state.unknown_groups.insert(GROUP.to_owned()));
     bed.reply(GROUP, turn, "an answer").await;
     bed.all_over().await;
     assert_eq!(bed.server.look(|state| state.calls_of(STREAMING)), 0, "nobody sees what is streamed there");
+    assert_eq!((bed.server.texts(GROUP), bed.ways(GROUP)), (vec!["an answer".to_owned()], vec!["session".to_owned()]));
+    bed.no_complaints();
+}
+
+#[tokio::test]
+async fn an_answer_whose_card_is_refused_is_an_ordinary_message_and_so_are_those_after_it() {
+    let no_template = || refusal(400, "param.templateError");
+    let no_variable = || refusal(400, "param.error");
+    for (method, times, refused) in
+        [(CARD, 9, no_template()), (CARD, 9, refusal(403, "Forbidden.AccessDenied")), (STREAMING, 9, no_variable())]
+    {
+        let mut bed = Bed::start_with(|config| config.card_template_id = Some("a-template.schema".to_owned())).await;
+        let (turn, chat) = bed.asked().await;
+        bed.server.fault(method, times, refused.clone());
+        bed.step(&chat, turn, ReplyStep::Delta("One.\n\nTwo".to_owned())).await;
+        bed.until("a paragraph", |state| state.texts(&chat).iter().any(|text| text == "One.").then_some(())).await;
+        bed.step(&chat, turn, ReplyStep::Delta(" and a half.".to_owned())).await;
+        bed.step(&chat, turn, ReplyStep::End(ReplyEnd::Complete)).await;
+        bed.all_over().await;
+        let (turn, _) = bed.asked().await;
+        bed.reply(&chat, turn, "another answer").await;
+        bed.all_over().await;
+        let sent = bed.server.look(|state| state.sent.clone());
+        let shown: Vec<_> =
+            sent.iter().filter(|sent| sent.way != "card").map(|s| (s.format.as_str(), s.text.as_str())).collect();
+        let wanted = ["One.", "Two and a half.", "another answer"].map(|text| ("markdown", text));
+        assert_eq!(shown, wanted, "{method} {refused:?}");
+        assert_eq!(bed.server.look(|state| state.calls_of(CARD)), 1, "it was tried again");
+        bed.no_complaints();
+    }
 }
 
 /// Collects what the tracing subscriber writes.
