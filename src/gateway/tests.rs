@@ -65,7 +65,7 @@ fn ready(gateway: &mut Gateway) -> Vec<Effect> {
 }
 
 fn ended(turn: i64, outcome: TurnOutcome) -> AgentEvent {
-    AgentEvent::TurnEnded { turn: TurnId(turn), outcome, text: String::new() }
+    AgentEvent::TurnEnded { turn: TurnId(turn), outcome, text: String::new(), files: Vec::new() }
 }
 
 fn end_turn() -> TurnOutcome {
@@ -326,7 +326,8 @@ fn a_turn_that_outlived_the_gateway_goes_on_with_its_session_and_what_the_agent_
         let permissions = vec![RecoveredPermission { request: 5, title: "rm".into(), options: vec![option] }];
         let permissions = if outcome.is_none() { permissions } else { Vec::new() };
         let session = Some(session.into());
-        let said = RecoveredTurn { turn: TurnId(turn), session, text: "half".into(), outcome, permissions };
+        let said =
+            RecoveredTurn { turn: TurnId(turn), session, text: "half".into(), files: Vec::new(), outcome, permissions };
         let mut effects = Vec::new();
         gateway.take_up(open, "default".into(), said, &mut effects);
         short(&effects)

@@ -15,12 +15,13 @@ use nix::unistd::{Uid, User};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::chat::{Conversation, Inbound, Outbound, OutboundContent, ReplyEnd, ReplyStep, Sender};
+use crate::chat::{Content, Conversation, Inbound, Outbound, OutboundContent, ReplyEnd, ReplyStep, Sender};
 use crate::clock::UnixMillis;
 use crate::control::proto::{ChatOpenParams, ChatOpened, ChatOutput, ChatSendParams};
 use crate::control::{ClientId, Peer};
 use crate::id::TurnId;
 use crate::jsonrpc::ErrorObject;
+use crate::words::Language;
 
 /// The name of the platform.
 pub const PLATFORM: &str = "local";
@@ -55,6 +56,9 @@ pub struct Local {
     /// How much of each open reply was said, in bytes.
     #[serde(default)]
     said: BTreeMap<TurnId, usize>,
+    /// The number of the next file of each open reply that has any.
+    #[serde(default)]
+    files: BTreeMap<TurnId, u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,14 +168,37 @@ impl Local {
             match step {
                 ReplyStep::Begin => drop(self.said.insert(turn, 0)),
                 ReplyStep::Delta(text) => *self.said.entry(turn).or_default() += text.len(),
-                ReplyStep::SoFar(_) | ReplyStep::Activity(_) => {}
-                ReplyStep::End(_) => drop(self.said.remove(&turn)),
+                ReplyStep::SoFar(_) | ReplyStep::File(_) | ReplyStep::Activity(_) => {}
+                ReplyStep::End(_) => {
+                    self.said.remove(&turn);
+                    self.files.remove(&turn);
+                }
             }
         }
         while self.said.len() > OPEN_MAX {
             self.said.pop_first();
         }
-        steps
+        while self.files.len() > OPEN_MAX {
+            self.files.pop_first();
+        }
+        steps.into_iter().filter_map(|step| self.in_words(turn, step)).collect()
+    }
+
+    /// A file is a line of text, which is no part of the reply's text; one that was shown is nothing.
+    fn in_words(&mut self, turn: TurnId, step: ReplyStep) -> Option<ReplyStep> {
+        let ReplyStep::File(file) = step else { return Some(step) };
+        let next = self.files.entry(turn).or_default();
+        if file.number < *next {
+            return None;
+        }
+        *next = file.number.saturating_add(1);
+        let line = match &file.content {
+            Content::Kept { path, .. } => format!("[file: {}]", path.display()),
+            Content::Missing { why, link } => {
+                Language::default().words().file_not_sent(&file.name, why, link.as_deref())
+            }
+        };
+        Some(ReplyStep::Delta(format!("\n{line}\n")))
     }
 
     fn keep(&mut self, chat: String, content: OutboundContent) {
@@ -231,7 +258,7 @@ fn size_bytes(content: &OutboundContent) -> usize {
             ..
         } => text.len(),
         OutboundContent::Reply { step: ReplyStep::End(ReplyEnd::Failed(text)), .. } => text.len(),
-        OutboundContent::Reply { step: ReplyStep::Begin | ReplyStep::End(_), .. } => 0,
+        OutboundContent::Reply { step: ReplyStep::Begin | ReplyStep::File(_) | ReplyStep::End(_), .. } => 0,
     };
     text + STEP_BYTES
 }

@@ -35,7 +35,13 @@ impl Drop for Stage {
 }
 
 fn spec() -> AgentSpec {
-    AgentSpec { name: "a".into(), command: Vec::new(), cwd: "/".into(), env: std::collections::BTreeMap::new() }
+    AgentSpec {
+        name: "a".into(),
+        command: Vec::new(),
+        cwd: "/".into(),
+        env: std::collections::BTreeMap::new(),
+        outgoing: "/nonexistent".into(),
+    }
 }
 
 fn clone(fds: &AgentFds) -> AgentFds {
@@ -83,7 +89,7 @@ impl Stage {
 
     /// Writes all that waits, and returns what the agent got.
     fn settle(&mut self, task: &mut Task) -> String {
-        task.note_events();
+        wait(task.note_events());
         task.record(None);
         write(task);
         self.its_stdin.set_nonblocking(true).expect("sets");
@@ -149,11 +155,11 @@ fn read(task: &mut Task, cut: Cut) {
     let Life::Up(running) = &mut task.life else { panic!("it runs") };
     wait(running.process.stdout.readable());
     if cut == Cut::None {
-        task.read(NOW);
+        wait(task.read(NOW));
         return;
     }
     let heard = running.read(NOW, &task.limits, &mut task.connection, true).expect("there is something");
-    task.note_events();
+    wait(task.note_events());
     if cut == Cut::Peeked {
         return;
     }
@@ -297,7 +303,7 @@ fn a_prompt_whose_handing_over_was_cut_off_is_not_sent_again() {
         stage.settle(&mut task);
         task.journal.settle(TURN);
         task.connection.prompt(NOW, TurnId(2), Some("s".into()), "again".into());
-        task.note_events();
+        wait(task.note_events());
         task.record(None);
         // Recorded and not yet begun: it is sent by whoever comes next.
         let (mut task, turns) = stage.kill().expect("it can be recovered");
@@ -325,7 +331,12 @@ fn what_is_settled_is_forgotten_and_a_long_log_is_written_anew() {
             let update = TurnUpdate::Text("x".repeat(50_000));
             task.connection.push_event(AgentEvent::Update { turn: TurnId(turn), update });
             let outcome = TurnOutcome::Cancelled;
-            task.connection.push_event(AgentEvent::TurnEnded { turn: TurnId(turn), outcome, text: String::new() });
+            task.connection.push_event(AgentEvent::TurnEnded {
+                turn: TurnId(turn),
+                outcome,
+                text: String::new(),
+                files: Vec::new(),
+            });
             stage.settle(&mut task);
             task.journal.settle(TurnId(turn - 1));
         }

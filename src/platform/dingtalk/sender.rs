@@ -14,6 +14,7 @@ use tokio::sync::OnceCell;
 use super::PLATFORM;
 use super::api::{Api, DingTalkError, Space, TOKEN_CALL, Words, is_limit};
 use super::context::Context;
+use crate::chat::NotSent;
 use crate::clock::UnixMillis;
 use crate::config::DingTalkConfig;
 use crate::platform::delivery::{Action, Format, MessageId, Post, Request};
@@ -132,6 +133,7 @@ impl Sender for DingTalkSender {
                     }
                 }
             }
+            Action::Attach(_) => Err(Unsent::no_file(NotSent::Unsupported)),
             Action::Edit { message_id, post } => {
                 let streamed = self.api.stream_card(&message_id.0, &guid(), &post.text, post.is_final).await;
                 streamed.map(|()| None).map_err(|error| unsent(&error))

@@ -177,9 +177,9 @@ impl Bed {
             ReplyStep::SoFar(text) => said.clone_from(text),
             ReplyStep::End(end) => {
                 let (text, end) = (Some(said.clone()), end.clone());
-                self.change(Change::Finish { turn, conversation: Some(conversation.clone()), text, end }).await;
+                self.change(Change::Finish { turn, conversation: Some(conversation.clone()), text, files: Vec::new(), end }).await;
             }
-            ReplyStep::Begin | ReplyStep::Activity(_) => {}
+            ReplyStep::Begin | ReplyStep::File(_) | ReplyStep::Activity(_) => {}
         }
         self.deliver(Outbound::reply(conversation, turn, step), entry).await;
         self.turns.lock().expect("not poisoned").insert(turn, (entry, said));
