@@ -194,8 +194,8 @@ fn copy(offer: &Offer, directory: &Path, cwd: &Path, room: u64) -> Result<Copy, 
     let mut file = NamedTempFile::new_in(directory).map_err(|error| unwritable(&error))?;
     let bytes = match &offer.given {
         Given::Encoded(text) => {
-            // Three bytes in four characters.
-            within(text.len() as u64 / 4 * 3, EMBEDDED_BYTES_MAX + 2, EMBEDDED_BYTES_MAX, room)?;
+            // Three bytes in four characters, of which up to two are padding.
+            within(text.len() as u64 / 4 * 3, EMBEDDED_BYTES_MAX + 2, EMBEDDED_BYTES_MAX, room + 2)?;
             let bytes = STANDARD.decode(text).map_err(|_| NotSent::Unreadable)?;
             within(bytes.len() as u64, EMBEDDED_BYTES_MAX, EMBEDDED_BYTES_MAX, room)?;
             file.write_all(&bytes).map_err(|error| unwritable(&error))?;

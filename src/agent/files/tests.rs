@@ -199,7 +199,7 @@ fn what_is_no_base64_or_cannot_be_written_is_told() {
     let place = Place::new();
     let bad = json!({"type": "image", "data": "!", "mimeType": "image/png"});
     assert_eq!(why(&place.keep(bad, &[]).expect("few")), &NotSent::Unreadable);
-    fs::remove_dir(place.path("out")).expect("removes");
+    fs::remove_dir_all(place.path("out")).expect("removes");
     fs::write(place.path("out"), "in the way").expect("writes");
     assert_eq!(why(&place.keep(embedded(b"x"), &[]).expect("few")), &NotSent::Unreadable);
 }

@@ -4,7 +4,7 @@ use super::limiter::Rate;
 use super::medium::Measure;
 use super::split::MESSAGE_UNITS_MAX;
 use super::*;
-use crate::chat::{Conversation, ReplyEnd};
+use crate::chat::{Content, Conversation, NotSent, OutFile, ReplyEnd, so_far};
 use crate::platform::link::Failure;
 use crate::store::{Attempt, Outcome, Part};
 use crate::words::Language;
@@ -24,6 +24,12 @@ fn notice(chat: &str, text: &str) -> Outbound {
 
 fn step(chat: &str, turn: i64, step: ReplyStep) -> Outbound {
     outbound(chat, OutboundContent::Reply { turn: TurnId(turn), step })
+}
+
+/// A file that stands behind `at` bytes of text.
+fn file(number: u32, at: usize, name: &str) -> OutFile {
+    let content = Content::Kept { path: format!("/out/{name}").into(), bytes: 3 };
+    OutFile { number, at, name: name.to_owned(), mime: None, content }
 }
 
 fn unsent(failure: Failure) -> Unsent {

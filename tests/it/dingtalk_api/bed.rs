@@ -177,7 +177,14 @@ impl Bed {
             ReplyStep::SoFar(text) => said.clone_from(text),
             ReplyStep::End(end) => {
                 let (text, end) = (Some(said.clone()), end.clone());
-                self.change(Change::Finish { turn, conversation: Some(conversation.clone()), text, files: Vec::new(), end }).await;
+                self.change(Change::Finish {
+                    turn,
+                    conversation: Some(conversation.clone()),
+                    text,
+                    files: Vec::new(),
+                    end,
+                })
+                .await;
             }
             ReplyStep::Begin | ReplyStep::File(_) | ReplyStep::Activity(_) => {}
         }

@@ -175,7 +175,8 @@ impl Bed {
             ReplyStep::SoFar(text) => of.said.clone_from(text),
             ReplyStep::End(end) => {
                 let (text, files, end) = (Some(of.said.clone()), of.files.clone(), end.clone());
-                self.change(Change::Finish { turn: of.id, conversation: Some(conversation.clone()), text, files, end }).await;
+                self.change(Change::Finish { turn: of.id, conversation: Some(conversation.clone()), text, files, end })
+                    .await;
             }
             ReplyStep::File(file) => of.files.push(file.clone()),
             ReplyStep::Begin | ReplyStep::Activity(_) => {}
