@@ -4,7 +4,7 @@ use super::limiter::Rate;
 use super::medium::Measure;
 use super::split::MESSAGE_UNITS_MAX;
 use super::*;
-use crate::chat::{Content, Conversation, NotSent, OutFile, ReplyEnd, so_far};
+use crate::chat::{Content, Conversation, OutFile, ReplyEnd, so_far};
 use crate::platform::link::Failure;
 use crate::store::{Attempt, Outcome, Part};
 use crate::words::Language;
