@@ -379,3 +379,52 @@ fn the_log_of_the_next_process_has_the_turns_that_are_not_settled() {
         assert_eq!((turns.len(), turns[0].text.as_str()), (1, whole.as_str()));
     });
 }
+
+#[test]
+fn a_file_is_recorded_before_it_is_taken_away_and_is_one_file_wherever_the_gateway_is_killed() {
+    let update = |content: serde_json::Value| {
+        let update = json!({"sessionUpdate": "agent_message_chunk", "content": content});
+        json!({"jsonrpc": "2.0", "method": "session/update", "params": {"sessionId": "s", "update": update}})
+            .to_string()
+    };
+    let text = |text: &str| update(json!({"type": "text", "text": text}));
+    let file = update(json!({"type": "resource", "resource": {"uri": "x:/a.bin", "blob": "AAEC"}}));
+    for cut in CUTS {
+        in_runtime(|| {
+            let outgoing = tempfile::tempdir().expect("a temporary directory");
+            let (mut stage, mut task) = Stage::new();
+            let mut told = Vec::new();
+            for lines in [vec![text("one ")], vec![file.clone()], vec![text("two"), file.clone()], vec![text(" three")]]
+            {
+                task.spec.outgoing = outgoing.path().to_owned();
+                lines.iter().for_each(|line| stage.say(line));
+                read(&mut task, cut);
+                if cut != Cut::None {
+                    (task, _) = stage.kill().expect("it can be recovered");
+                }
+            }
+            task.spec.outgoing = outgoing.path().to_owned();
+            let outcome = json!({"jsonrpc": "2.0", "id": 2, "result": {"stopReason": "end_turn"}});
+            stage.say(&outcome.to_string());
+            while !matches!(told.last(), Some(AgentEvent::TurnEnded { .. })) {
+                read(&mut task, Cut::None);
+                told.extend(task.told.drain(..));
+            }
+            let Some(AgentEvent::TurnEnded { text, files, .. }) = told.pop() else { panic!("it ends") };
+            let places: Vec<_> = files.iter().map(|file| (file.number, file.at)).collect();
+            assert_eq!((text.as_str(), places), ("one two three", vec![(0, 4), (1, 7)]), "{cut:?}");
+            // What was said outlives the end, and the next image, until it is settled.
+            for _ in 0..2 {
+                let (next, turns) = stage.kill().expect("it can be recovered");
+                assert_eq!(turns[0].files, files, "{cut:?}");
+                task = next;
+            }
+            let kept = std::fs::read_dir(outgoing.path().join("1")).expect("lists");
+            let mut names: Vec<_> = kept.map(|file| file.expect("lists").file_name()).collect();
+            names.sort();
+            assert_eq!(names, ["0-a.bin", "1-a.bin"], "{cut:?}");
+            assert_eq!(std::fs::read(outgoing.path().join("1/1-a.bin")).expect("it is there"), [0, 1, 2]);
+            drop(task);
+        });
+    }
+}

@@ -161,6 +161,10 @@ impl WeixinSender {
         let item = match upload(&self.api, &request.chat, kind, &file.name, &plaintext).await {
             Ok(item) => item,
             Err(WeixinError::FileTooLarge { .. }) => return Err(too_large()),
+            // The CDN does not want this file.
+            Err(error @ WeixinError::Status { method: "upload", status: 400..=499, .. }) if !error.is_about_time() => {
+                return Err(Unsent::no_file(NotSent::Refused(Chain(&error).to_string())));
+            }
             Err(error) => {
                 let key = request.attempt.as_ref().map(|attempt| (attempt.entry, attempt.number));
                 // Nothing is shown by an upload.

@@ -267,7 +267,7 @@ async fn what_an_agent_sends_arrives_byte_by_byte_and_in_order_over_a_handoff() 
 
 /// At each point of a delivery, whatever was done by then.
 #[cfg(feature = "fault-points")]
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_file_is_sent_once_or_marked_wherever_the_gateway_is_killed() {
     for point in ["done", "sending", "acknowledged"] {
         let server = TelegramServer::start().await;
