@@ -111,7 +111,7 @@ async fn whatever_goes_wrong_a_file_arrives_and_is_marked_if_it_may_be_there_alr
         ("getuploadurl", Fault::Html { code: 502 }),
         ("getuploadurl", Fault::Malformed),
         ("getuploadurl", Fault::DoneReset),
-        ("getuploadurl", ok(json!({ "ret": -2, "errmsg": "too often" }))),
+        ("getuploadurl", ok(json!({ "ret": -1, "errmsg": "system error" }))),
         ("upload", Fault::Html { code: 502 }),
         ("upload", Fault::Reset),
         ("upload", Fault::DoneReset),
