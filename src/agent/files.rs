@@ -258,7 +258,7 @@ fn open(path: &Path, roots: &[&Path]) -> Result<File, NotSent> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let opened = openat2(root.as_fd(), rest, flags, Mode::empty(), resolve).map_err(|_| NotSent::Unreadable)?;
     let stat = fstat(&opened).map_err(|_| NotSent::Unreadable)?;
-    let made_up = fstatfs(&opened).map_or(true, |fs| MADE_UP.iter().any(|magic| i64::from(*magic) == fs.f_type as i64));
+    let made_up = fstatfs(&opened).map_or(true, |fs| MADE_UP.iter().any(|magic| i64::from(*magic) == fs.f_type));
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || made_up {
         return Err(NotSent::Outside);
     }

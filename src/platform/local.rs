@@ -277,6 +277,7 @@ fn invalid(message: &str) -> ErrorObject {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chat::{NotSent, OutFile};
 
     /// What the next image makes of it.
     fn carried(local: &Local) -> Local {
@@ -376,6 +377,30 @@ mod tests {
         assert_eq!(local.deliver(so_far("oné two three"))[0].1["content"]["reply"]["step"]["delta"], " three");
         local.deliver(reply("main", 1, ReplyStep::End(ReplyEnd::Complete)));
         assert!(local.said.is_empty());
+    }
+
+    #[test]
+    fn a_file_is_a_line_with_its_path_that_is_said_once() {
+        let file = |number, content| {
+            let file = OutFile { number, at: 2, name: "a.txt".into(), mime: None, content };
+            reply("main", 1, ReplyStep::File(file))
+        };
+        let kept = || file(0, Content::Kept { path: "/home/x/0-a.txt".into(), bytes: 3 });
+        let missing = || file(1, Content::Missing { why: NotSent::Outside, link: Some("file:///x".into()) });
+        let so_far = |text: &str| reply("main", 1, ReplyStep::SoFar(text.to_owned()));
+        let mut local = Local::default();
+        for said in [so_far("on"), kept(), so_far("on"), kept(), so_far("one"), missing()] {
+            local.deliver(said);
+        }
+        let mut local = carried(&local);
+        for said in [kept(), missing(), so_far("one two")] {
+            local.deliver(said);
+        }
+        let word = "📎 a.txt (not sent: it is no file in the agent's working directory)\nfile:///x";
+        let said = format!("on\n[file: /home/x/0-a.txt]\ne\n{word}\n two");
+        assert_eq!(text_of(&open(&mut local, 1, "main")), said);
+        local.deliver(reply("main", 1, ReplyStep::End(ReplyEnd::Complete)));
+        assert!(local.files.is_empty());
     }
 
     #[test]

@@ -463,6 +463,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_files_of_a_reply_and_the_part_that_shows_one_are_kept_until_it_is_over() {
+        let (_dir, store) = open();
+        let turn = asked(&store, "1").await;
+        let id = store.change(vec![Change::Start(turn, Some(conversation()))]).await.expect("records")[0];
+        let id = id.expect("an entry");
+        store.attempt(Attempt { length: Some(0), file: Some(3), ..attempt(id, 0, 5) }).await.expect("records");
+        let content = crate::chat::Content::Kept { path: "/out/1/3-a".into(), bytes: 9 };
+        let files = vec![OutFile { number: 3, at: 5, name: "a".into(), mime: Some("image/png".into()), content }];
+        let finish = Change::Finish {
+            turn,
+            conversation: None,
+            text: Some("words".into()),
+            files: files.clone(),
+            end: ReplyEnd::Complete,
+        };
+        store.change(vec![finish]).await.expect("records");
+        let [entry] = entries(&store).await.try_into().expect("one");
+        assert_eq!((&entry.files, entry.parts[0].file, entry.parts[0].length), (&files, Some(3), Some(0)));
+        store.found("telegram", over(id, Outcome::Delivered)).await.expect("records");
+        let count = |db: &Connection| {
+            db.query_row("SELECT count(*) FROM outbox WHERE files IS NOT NULL", [], |row| row.get::<_, i64>(0))
+        };
+        assert_eq!(store.writer.run("count", count).await.expect("counts"), 0);
+    }
+
+    #[tokio::test]
     async fn what_was_refused_was_not_shown_and_what_is_over_stays_over() {
         let (_dir, store) = open();
         let notice = Change::Notice(conversation(), "word".into());

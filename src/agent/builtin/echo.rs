@@ -336,6 +336,10 @@ mod tests {
         assert_eq!(read("sleep 3s"), Directive::Sleep(Duration::from_secs(3)));
         assert_eq!(read("ask rm -rf /"), Directive::Ask("rm -rf /".into()));
         assert_eq!(read("hello there"), Directive::Echo);
+        assert_eq!(read("file 7 a b.txt"), Directive::File { bytes: 7, name: "a b.txt".into() });
+        assert_eq!((read("picture"), read("link /a")), (Directive::Picture, Directive::Link("/a".into())));
+        assert!(echo(None).read("file 7").is_err() && echo(None).read("file x y").is_err());
+        assert!(echo(None).read(&format!("file {} a", FILE_BYTES_MAX + 1)).is_err());
         assert!(matches!(echo(Some(7)).read("hello"), Ok(Directive::Stream(Stream { chunks: 7, .. }))));
         assert!(echo(None).read("stream chunk=5").is_err());
         assert!(echo(None).read("sleep").is_err());
@@ -350,7 +354,7 @@ mod tests {
         }
 
         #[test]
-        fn no_prompt_panics(text in "(stream|crash|sleep|ask|)[ =a-z0-9]{0,20}") {
+        fn no_prompt_panics(text in "(stream|crash|sleep|ask|file|link|)[ =a-z0-9]{0,20}") {
             let _ = echo(None).read(&text);
         }
     }

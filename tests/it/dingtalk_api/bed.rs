@@ -27,6 +27,9 @@ pub const ANN: &str = "manager1";
 /// A group.
 pub const GROUP: &str = "cid-a-group";
 
+/// The entry of a turn, and what was said in it.
+type Said = (Option<EntryId>, String, Vec<OutFile>);
+
 /// The platform's task, its store, and the server it talks to.
 pub struct Bed {
     pub server: DingTalkServer,
@@ -34,7 +37,7 @@ pub struct Bed {
     pub handle: PlatformHandle,
     pub events: mpsc::Receiver<PlatformEvent>,
     /// The entries of turns that are answered, and what was said in each.
-    turns: Mutex<BTreeMap<TurnId, (Option<EntryId>, String, Vec<OutFile>)>>,
+    turns: Mutex<BTreeMap<TurnId, Said>>,
     config: DingTalkConfig,
     /// What is kept for a process that is killed, by the platform's names.
     kept_fds: BTreeMap<String, OwnedFd>,
