@@ -385,7 +385,7 @@ mod tests {
             let file = OutFile { number, at: 2, name: "a.txt".into(), mime: None, content };
             reply("main", 1, ReplyStep::File(file))
         };
-        let kept = || file(0, Content::Kept { path: "/home/x/0-a.txt".into(), bytes: 3 });
+        let kept = || file(0, Content::Kept { path: "/srv/0-a.txt".into(), bytes: 3 });
         let missing = || file(1, Content::Missing { why: NotSent::Outside, link: Some("file:///x".into()) });
         let so_far = |text: &str| reply("main", 1, ReplyStep::SoFar(text.to_owned()));
         let mut local = Local::default();
@@ -397,7 +397,7 @@ mod tests {
             local.deliver(said);
         }
         let word = "📎 a.txt (not sent: it is no file in the agent's working directory)\nfile:///x";
-        let said = format!("on\n[file: /home/x/0-a.txt]\ne\n{word}\n two");
+        let said = format!("on\n[file: /srv/0-a.txt]\ne\n{word}\n two");
         assert_eq!(text_of(&open(&mut local, 1, "main")), said);
         local.deliver(reply("main", 1, ReplyStep::End(ReplyEnd::Complete)));
         assert!(local.files.is_empty());

@@ -109,7 +109,7 @@ async fn the_database_of_every_earlier_schema_is_read() {
         }
         if version >= 4 {
             let [kept, missing] = &outbox.entries[0].files[..] else { panic!("{:?}", outbox.entries[0].files) };
-            let path = "/home/hermes/attachments/out/2/0-plan.pdf".into();
+            let path = "/var/lib/hermes/attachments/out/2/0-plan.pdf".into();
             assert_eq!((kept.at, &kept.content), (4000, &Content::Kept { path, bytes: 300 }));
             let why = NotSent::TooLarge { bytes_max: 20 << 20 };
             assert_eq!((missing.number, &missing.content), (1, &Content::Missing { why, link: None }));

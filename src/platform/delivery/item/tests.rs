@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::chat::Conversation;
 use crate::clock::UnixMillis;
+use crate::store::{Entry, Part};
 
 const NOW: MonoNanos = MonoNanos(1_000_000_000);
 
