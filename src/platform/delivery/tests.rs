@@ -384,3 +384,18 @@ fn where_nothing_can_be_edited_whole_paragraphs_are_sent_while_a_reply_grows() {
     world.settle();
     assert_eq!(world.shown("1"), ["One.\n\nTwo.", "Three.\n\nFour."]);
 }
+
+#[test]
+fn after_a_kill_a_file_behind_blank_text_is_still_shown() {
+    let mut world = World::with(|_| Growth::Draft);
+    world.push(step("1", 7, ReplyStep::File(file(0, 0, "a"))));
+    world.start(Pace::Streaming);
+    world.finish(0, None);
+    world.push(step("1", 7, ReplyStep::Delta("\n\n".into())));
+    world.push(step("1", 7, ReplyStep::File(file(1, 2, "b"))));
+    world.push(step("1", 7, ReplyStep::End(ReplyEnd::Complete)));
+    world.kill(false);
+    world.settle();
+    assert_eq!(world.shown("1"), ["📎 a", "📎 b"]);
+    assert_eq!(world.over, [TurnId(7)]);
+}

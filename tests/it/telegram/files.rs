@@ -287,3 +287,18 @@ async fn a_file_is_sent_once_or_marked_wherever_the_gateway_is_killed() {
         assert!(bytes.len() == 1 || shown.iter().any(|shown| shown.contains('♻')), "{point}: {shown:?}");
     }
 }
+
+/// The largest file that is embedded, and one byte more; a line of 27 MiB from the agent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_largest_file_of_a_message_goes_over_a_handoff_and_a_larger_one_is_named() {
+    let server = TelegramServer::start().await;
+    let gateway = Gateway::start(Path::new(env!("CARGO_BIN_EXE_hermes")), &config(&server, "0ms")).await;
+    let largest = 20 << 20;
+    server.say(7, -70, &format!("file {largest} largest.bin"));
+    gateway.wait_until("the turn runs", async |s| s.agents.iter().any(|a| !a.turns.is_empty())).await;
+    gateway.handoff(HandoffKind::Restart).await.expect("another image serves");
+    until_shown(&server, -70, &["before", &format!("[document largest.bin {largest}]"), "after"]).await;
+    assert!(server.look(|state| files(state, -70)) == [made_up(largest)], "other bytes");
+    server.say(7, -71, &format!("file {} larger.bin", largest + 1));
+    until_shown(&server, -71, &["before", "📎 larger.bin (not sent: it is larger than 20 MiB)", "after"]).await;
+}

@@ -47,7 +47,8 @@ impl Item {
     /// Makes `part` the page, or goes on behind it if it is shown for good.
     fn go_on(&mut self, part: &Part, is_lost: bool) {
         let behind = part.length.filter(|_| part.message_id.is_some());
-        let start = part.start + behind.unwrap_or(0);
+        // What is blank behind it may have been let go of already.
+        let start = (part.start + behind.unwrap_or(0)).max(self.start);
         let cut = if is_lost { behind.unwrap_or(0) } else { start.saturating_sub(self.start) };
         self.tail.drain(..self.tail.floor_char_boundary(cut));
         (self.page, self.start) = (part.number + u32::from(behind.is_some()), start);
