@@ -40,7 +40,13 @@ fn installed(name: &str) -> AgentSpec {
     assert!(script.status.success(), "the script installs the agents");
     let agents: Vec<Installed> = serde_json::from_slice(&script.stdout).expect("the script prints JSON");
     let agent = agents.into_iter().find(|agent| agent.name == name).expect("the script installs it");
-    AgentSpec { name: name.into(), command: agent.command, cwd: std::env::temp_dir(), env: agent.env }
+    AgentSpec {
+        name: name.into(),
+        command: agent.command,
+        cwd: std::env::temp_dir(),
+        env: agent.env,
+        outgoing: "/nonexistent".into(),
+    }
 }
 
 async fn next(events: &mut mpsc::Receiver<AgentEvent>) -> AgentEvent {

@@ -18,6 +18,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::PermissionOption;
+use super::files::Offer;
 use crate::id::SessionId;
 use crate::jsonrpc::ErrorObject;
 
@@ -106,6 +107,8 @@ pub(super) enum SessionEvent {
     User(String),
     Text(String),
     Thought(String),
+    /// A file that the agent gives.
+    File(Offer),
     /// A tool call began or changed; what is `None` stayed as it was.
     Tool {
         id: String,
@@ -122,7 +125,7 @@ pub(super) fn read_update(params: &Value) -> Option<(SessionId, SessionEvent)> {
     let update = params.get("update").unwrap_or(&Value::Null);
     let event = match text_of(update, "sessionUpdate") {
         Some("user_message_chunk") => content(update).map(SessionEvent::User),
-        Some("agent_message_chunk") => content(update).map(SessionEvent::Text),
+        Some("agent_message_chunk") => said(update),
         Some("agent_thought_chunk") => content(update).map(SessionEvent::Thought),
         Some("tool_call" | "tool_call_update") => tool(update),
         _ => None,
@@ -145,6 +148,12 @@ fn content(update: &Value) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// What the agent says: text, or a file.
+fn said(update: &Value) -> Option<SessionEvent> {
+    let offer = update.get("content").and_then(Offer::read).map(SessionEvent::File);
+    offer.or_else(|| content(update).map(SessionEvent::Text))
 }
 
 fn tool(update: &Value) -> Option<SessionEvent> {
@@ -287,10 +296,20 @@ mod tests {
         };
         assert_eq!(update(json!({"type": "text", "text": "a", "x": 1})), SessionEvent::Text("a".into()));
         assert_eq!(
-            update(json!({"type": "resource_link", "name": "f", "uri": "file:///f"})),
-            SessionEvent::Text("[f](file:///f)".into())
+            update(json!({"type": "resource_link", "name": "f", "uri": "https://example.org/f"})),
+            SessionEvent::Text("[f](https://example.org/f)".into())
         );
-        assert_eq!(update(json!({"type": "image", "data": "", "mimeType": "image/png"})), SessionEvent::Other);
+        let files = [
+            json!({"type": "resource_link", "name": "f", "uri": "file:///f"}),
+            json!({"type": "image", "data": "", "mimeType": "image/png"}),
+            json!({"type": "audio", "data": "AAAA", "mimeType": "audio/wav"}),
+            json!({"type": "resource", "resource": {"uri": "x:/f", "blob": "AAAA"}}),
+            json!({"type": "resource", "resource": {"uri": "x:/f", "text": "AAAA"}}),
+        ];
+        for file in files {
+            assert!(matches!(update(file), SessionEvent::File(_)));
+        }
+        assert_eq!(update(json!({"type": "resource", "resource": {"uri": "x:/f"}})), SessionEvent::Other);
         assert_eq!(update(json!("bare")), SessionEvent::Other);
     }
 
@@ -321,6 +340,9 @@ mod tests {
                 Just("optionId"),
                 Just("title"),
                 Just("data"),
+                Just("resource"),
+                Just("blob"),
+                Just("uri"),
             ];
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::connection::Connection;
 use super::snapshot::{State, StateRef};
 use super::{AdoptError, AgentEvent, RecoveredTurn, TurnOutcome, TurnUpdate};
+use crate::chat::OutFile;
 use crate::id::{AgentName, SessionId, TurnId};
 use crate::recovery::RecoveryLog;
 use crate::report::Chain;
@@ -52,6 +53,8 @@ struct Record<S> {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     texts: Vec<(TurnId, String)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    files: Vec<(TurnId, OutFile)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     sessions: Vec<(TurnId, SessionId)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     ended: Vec<(TurnId, TurnOutcome)>,
@@ -77,6 +80,7 @@ impl<S> Default for Record<S> {
             read: None,
             replaced: Vec::new(),
             texts: Vec::new(),
+            files: Vec::new(),
             sessions: Vec::new(),
             ended: Vec::new(),
             settled: Vec::new(),
@@ -92,6 +96,8 @@ impl<S> Default for Record<S> {
 struct Told {
     session: Option<SessionId>,
     text: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    files: Vec<OutFile>,
     outcome: Option<TurnOutcome>,
 }
 
@@ -108,15 +114,19 @@ impl Turns {
         self.0.entry(turn).or_default().text = text;
     }
 
+    fn file(&mut self, turn: TurnId, file: OutFile) {
+        self.0.entry(turn).or_default().files.push(file);
+    }
+
     fn session(&mut self, turn: TurnId, session: SessionId) {
         self.0.entry(turn).or_default().session = Some(session);
     }
 
     /// Returns what was said in the turn.
-    fn end(&mut self, turn: TurnId, outcome: TurnOutcome) -> String {
+    fn end(&mut self, turn: TurnId, outcome: TurnOutcome) -> (String, Vec<OutFile>) {
         let told = self.0.entry(turn).or_default();
         told.outcome = Some(outcome);
-        let text = told.text.clone();
+        let said = (told.text.clone(), told.files.clone());
         let ended = || self.0.iter().filter(|(_, told)| told.outcome.is_some());
         if ended().count() > UNSETTLED_MAX
             && let Some((oldest, _)) = ended().next()
@@ -124,7 +134,7 @@ impl Turns {
             let oldest = *oldest;
             self.0.remove(&oldest);
         }
-        text
+        said
     }
 
     fn settle(&mut self, turn: TurnId) -> bool {
@@ -216,12 +226,16 @@ impl Journal {
                 self.next.texts.retain(|(of, _)| of != turn);
                 self.next.replaced.push((*turn, text.clone()));
             }
+            AgentEvent::Update { turn, update: TurnUpdate::File(file) } => {
+                self.turns.file(*turn, file.clone());
+                self.next.files.push((*turn, file.clone()));
+            }
             AgentEvent::Session { turn, session, .. } => {
                 self.turns.session(*turn, session.clone());
                 self.next.sessions.push((*turn, session.clone()));
             }
-            AgentEvent::TurnEnded { turn, outcome, text } => {
-                *text = self.turns.end(*turn, outcome.clone());
+            AgentEvent::TurnEnded { turn, outcome, text, files } => {
+                (*text, *files) = self.turns.end(*turn, outcome.clone());
                 self.next.ended.push((*turn, outcome.clone()));
             }
             _ => {}
@@ -234,6 +248,11 @@ impl Journal {
         self.turns.0.get(&turn).map(|told| told.text.clone()).unwrap_or_default()
     }
 
+    /// How much was said in a turn, in bytes, and the files in it.
+    pub(super) fn place(&self, turn: TurnId) -> (usize, &[OutFile]) {
+        self.turns.0.get(&turn).map_or((0, &[]), |told| (told.text.len(), &told.files))
+    }
+
     /// The whole reply of an ended turn is in the store.
     pub(super) fn settle(&mut self, turn: TurnId) {
         if self.turns.settle(turn) {
@@ -243,21 +262,26 @@ impl Journal {
 
     /// Whether there is something that no record says.
     pub(super) fn has_news(&self) -> bool {
-        let Record { replaced, texts, sessions, ended, settled, .. } = &self.next;
-        !(replaced.is_empty() && texts.is_empty() && sessions.is_empty() && ended.is_empty() && settled.is_empty())
+        let Record { replaced, texts, files, sessions, ended, settled, .. } = &self.next;
+        !(replaced.is_empty()
+            && texts.is_empty()
+            && files.is_empty()
+            && sessions.is_empty()
+            && ended.is_empty()
+            && settled.is_empty())
     }
 
     /// Records what was noted, the new state if it changed, and the read that brought it about, with what it left of a
     /// line that has not ended.
     pub(super) fn record(&mut self, read: Option<(Read, &[u8])>, state: Option<StateRef<'_>>) {
-        let Record { replaced, texts, sessions, ended, settled, .. } = std::mem::take(&mut self.next);
+        let Record { replaced, texts, files, sessions, ended, settled, .. } = std::mem::take(&mut self.next);
         if self.log.is_none() {
             return;
         }
         let whole = state.is_some();
         let (read, rest) = read.map_or((None, &[][..]), |(read, rest)| (Some(read), rest));
         self.reads = read.map_or(self.reads, |read| read.number);
-        let record = Record { read, replaced, texts, sessions, ended, settled, state, ..Record::default() };
+        let record = Record { read, replaced, texts, files, sessions, ended, settled, state, ..Record::default() };
         // The state has the rest of the line itself.
         self.append(&record, if whole { &[] } else { rest });
     }
@@ -290,9 +314,10 @@ impl Journal {
         let read = Read { number: self.reads, bytes: 0, ended_line: false };
         let mut records = vec![encode(&Record { read: Some(read), state: Some(state), ..Record::default() }, &[])];
         for (turn, told) in &self.turns.0 {
-            let Told { session, text, outcome } = told;
+            let Told { session, text, files, outcome } = told;
             let record = Record::<()> {
                 texts: vec![(*turn, text.clone())],
+                files: files.iter().map(|file| (*turn, file.clone())).collect(),
                 sessions: session.iter().map(|session| (*turn, session.clone())).collect(),
                 ended: outcome.iter().map(|outcome| (*turn, outcome.clone())).collect(),
                 ..Record::default()
@@ -368,8 +393,8 @@ impl Journal {
     pub(super) fn recovered(&self, connection: &Connection) -> Vec<RecoveredTurn> {
         let mut turns: BTreeMap<TurnId, RecoveredTurn> = BTreeMap::new();
         for (turn, told) in &self.turns.0 {
-            let Told { session, text, outcome } = told.clone();
-            turns.insert(*turn, RecoveredTurn { turn: *turn, session, text, outcome, permissions: Vec::new() });
+            let Told { session, text, files, outcome } = told.clone();
+            turns.insert(*turn, RecoveredTurn { turn: *turn, session, text, files, outcome, permissions: Vec::new() });
         }
         for (turn, session, permissions) in connection.open_turns() {
             let recovered = turns.entry(turn).or_insert_with(|| RecoveredTurn::new(turn));
@@ -393,10 +418,11 @@ impl Fold {
     fn add(&mut self, record: &[u8]) -> Result<(), serde_json::Error> {
         let end = record.iter().position(|byte| *byte == b'\n').unwrap_or(record.len());
         let (line, rest) = (&record[..end], record.get(end + 1..).unwrap_or_default());
-        let Record { read, replaced, texts, sessions, ended, settled, writing, written, state } =
+        let Record { read, replaced, texts, files, sessions, ended, settled, writing, written, state } =
             serde_json::from_slice(line)?;
         replaced.into_iter().for_each(|(turn, text)| self.turns.replace(turn, text));
         texts.iter().for_each(|(turn, text)| self.turns.text(*turn, text));
+        files.into_iter().for_each(|(turn, file)| self.turns.file(turn, file));
         sessions.into_iter().for_each(|(turn, session)| self.turns.session(turn, session));
         ended.into_iter().for_each(|(turn, outcome)| drop(self.turns.end(turn, outcome)));
         for turn in settled {

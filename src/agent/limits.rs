@@ -7,7 +7,8 @@ use crate::clock::MonoNanos;
 /// What an agent may cost, and how long it may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The longest line read from an agent. A line holds one message; 8 MiB leave room for an embedded file.
+    /// The longest line read from an agent. A line holds one message, and the largest file that is
+    /// embedded in one takes 27 MiB of it.
     pub line_bytes_max: usize,
     /// The most that waits to be written to an agent. An agent that leaves more unread is ended.
     pub outgoing_bytes_max: usize,
@@ -40,7 +41,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            line_bytes_max: 8 << 20,
+            line_bytes_max: 32 << 20,
             outgoing_bytes_max: 16 << 20,
             permissions_max: 64,
             tools_max: 1024,

@@ -16,11 +16,13 @@
 //!
 //! Where things are: `connection` is the protocol without I/O, `process` the kernel's side of a child, `stream` its
 //! input and output, `running` reads, writes and ends one, `task` joins them, `snapshot` is what crosses a handoff,
-//! `journal` what outlives a kill, `acp` the wire, [`builtin`] the agents that come with the gateway.
+//! `journal` what outlives a kill, `files` keeps
+//! what is sent, `acp` the wire, [`builtin`] the agents that come with the gateway.
 
 mod acp;
 pub mod builtin;
 mod connection;
+mod files;
 mod handle;
 mod journal;
 mod limits;
@@ -38,6 +40,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::chat::OutFile;
 use crate::id::{AgentName, SessionId, TurnId};
 pub use handle::AgentHandle;
 pub use limits::Limits;
@@ -56,13 +59,22 @@ pub struct AgentSpec {
     pub cwd: PathBuf,
     /// Added to the daemon's environment.
     pub env: BTreeMap<String, String>,
+    /// Where copies of the files in its answers are kept, a directory for each turn; absolute.
+    #[serde(default)]
+    pub outgoing: PathBuf,
 }
 
 impl AgentSpec {
     /// That of an agent that is no longer configured: it is stopped and never started again, so it ends the turns that
     /// it has.
     pub fn gone(name: &AgentName) -> Self {
-        Self { name: name.clone(), command: Vec::new(), cwd: "/".into(), env: BTreeMap::new() }
+        Self {
+            name: name.clone(),
+            command: Vec::new(),
+            cwd: "/".into(),
+            env: BTreeMap::new(),
+            outgoing: PathBuf::new(),
+        }
     }
 }
 
@@ -161,6 +173,8 @@ pub enum AgentEvent {
         outcome: TurnOutcome,
         /// All that was said in it. The connection leaves it out; the journal has it.
         text: String,
+        /// The files in it, likewise.
+        files: Vec<OutFile>,
     },
     /// The process ended without being asked to. [`AgentEvent::TurnEnded`] was sent for each of its turns, but for those
     /// that the next process is asked about: they go on with a [`TurnUpdate::SoFar`] if there is more to show, and end
@@ -212,6 +226,8 @@ pub enum TurnUpdate {
     /// All that was said in the turn, in the place of what was told before: its process died, and the next one has kept
     /// more of the answer. It begins with what was told.
     SoFar(String),
+    /// A file, behind what was said before it.
+    File(OutFile),
     /// A piece of the agent's reasoning.
     Thought(String),
     /// A tool call began or changed.
@@ -298,6 +314,8 @@ pub struct RecoveredTurn {
     pub session: Option<SessionId>,
     /// All of its text so far; what follows comes as [`AgentEvent::Update`].
     pub text: String,
+    /// The files in it so far.
+    pub files: Vec<OutFile>,
     /// How it ended, if it has; this is not told again.
     pub outcome: Option<TurnOutcome>,
     /// What the agent has asked and nobody has answered.
@@ -318,6 +336,6 @@ pub struct RecoveredPermission {
 impl RecoveredTurn {
     /// A turn of which nothing but its prompt is known.
     fn new(turn: TurnId) -> Self {
-        Self { turn, session: None, text: String::new(), outcome: None, permissions: Vec::new() }
+        Self { turn, session: None, text: String::new(), files: Vec::new(), outcome: None, permissions: Vec::new() }
     }
 }

@@ -177,6 +177,7 @@ mod tests {
                 command: vec![name.to_owned()],
                 cwd: "/".into(),
                 env: std::collections::BTreeMap::new(),
+                outgoing: "/nonexistent".into(),
             };
             spec.program()
         };

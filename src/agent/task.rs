@@ -16,13 +16,14 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::connection::Connection;
+use super::files::Shelf;
 use super::handle::{AgentHandle, Mailbox};
 use super::journal::Journal;
 use super::limits::{Backoff, after};
 use super::process::Process;
 use super::running::{Ending, EndingStep, Heard, Life, Running};
 use super::snapshot::{self, AdoptError, Restored};
-use super::{AgentCommand, AgentEvent, AgentFds, AgentSnapshot, AgentSpec, Limits, RecoveredTurn};
+use super::{AgentCommand, AgentEvent, AgentFds, AgentSnapshot, AgentSpec, Limits, RecoveredTurn, TurnUpdate};
 use crate::clock::MonoNanos;
 use crate::fault::{self, Point};
 use crate::report::Chain;
@@ -172,7 +173,7 @@ impl Task {
 
     /// Records what is new and tells all events. Ends if nobody listens any more.
     async fn tell(&mut self) -> Flow {
-        self.note_events();
+        self.note_events().await;
         self.record(None);
         // What was read is consumed by now, as the log written anew says.
         if self.journal.wants_compaction() {
@@ -186,8 +187,19 @@ impl Task {
         Flow::Continue
     }
 
-    fn note_events(&mut self) {
-        while let Some(event) = self.connection.next_event() {
+    async fn note_events(&mut self) {
+        while let Some(mut event) = self.connection.next_event() {
+            if let AgentEvent::Update { turn, update: TurnUpdate::File(file) } = &mut event
+                && let Some(offer) = self.connection.next_offer()
+            {
+                let (at, before) = self.journal.place(*turn);
+                let shelf = Shelf { outgoing: &self.spec.outgoing, cwd: self.connection.cwd(), turn: *turn };
+                match shelf.keep(offer, at, before).await {
+                    Some(kept) => *file = kept,
+                    // People were told that there are too many.
+                    None => continue,
+                }
+            }
             let event = self.journal.note(event);
             self.told.push_back(event);
         }
@@ -213,14 +225,14 @@ impl Task {
     }
 
     /// Reads once; see [`super::stream`] for the order of things.
-    fn read(&mut self, now: MonoNanos) {
+    async fn read(&mut self, now: MonoNanos) {
         let Life::Up(running) = &mut self.life else { return };
         let keep = self.journal.is_kept() && running.process.stdout.keeps_what_was_read();
         let Some(heard) = running.read(now, &self.limits, &mut self.connection, keep) else { return };
         if !keep {
             return;
         }
-        self.note_events();
+        self.note_events().await;
         self.mark(heard);
         self.record(Some(heard));
         self.consume(now, heard);
@@ -284,7 +296,7 @@ impl Task {
             Wake::Command(Some(AgentCommand::Freeze)) => return self.freeze().await,
             Wake::Command(command) => return self.command(now, command),
             Wake::Deadline => self.connection.expire(now),
-            Wake::Readable => self.read(now),
+            Wake::Readable => self.read(now).await,
             Wake::Writable | Wake::Exited => {}
         }
         if let Life::Up(running) = &mut self.life {

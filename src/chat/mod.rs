@@ -2,12 +2,15 @@
 //!
 //! **Invariant:** nothing here knows a platform's wire format or an agent's.
 
+mod outgoing;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::clock::UnixMillis;
 use crate::id::{PlatformName, TurnId};
+pub use outgoing::{Content, NotSent, OutFile, so_far};
 
 /// Where people talk: a direct chat, a group, or a topic of a group. Sessions belong to conversations.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -166,7 +169,7 @@ pub enum OutboundContent {
     },
 }
 
-/// The steps of a streamed reply, in order: one `Begin`, any number of `Delta` and `Activity`, one `End`. When the turn
+/// The steps of a streamed reply, in order: one `Begin`, any number of `Delta`, `File` and `Activity`, one `End`. When the turn
 /// outlived the process that streamed it, a `SoFar` comes in the place of all that was streamed before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -178,6 +181,8 @@ pub enum ReplyStep {
     /// The whole text of the reply up to here, of a turn that is taken up after the gateway or its agent died. A platform
     /// shows what of it is missing. A reply that is delivered already is not shown again.
     SoFar(String),
+    /// A file that stands behind the text so far. One that is known by its number is not shown again.
+    File(OutFile),
     /// What the agent is doing, replacing the previous activity (a tool's title); not part of the answer.
     Activity(String),
     /// The reply is complete.

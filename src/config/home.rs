@@ -115,6 +115,11 @@ impl Home {
         self.root.join("state.db")
     }
 
+    /// The files in the answers of agents, a directory for each turn.
+    pub fn outgoing(&self) -> PathBuf {
+        self.root.join("attachments").join("out")
+    }
+
     /// What the gateway says about itself to other programs.
     pub fn state_json(&self) -> PathBuf {
         self.root.join("gateway_state.json")

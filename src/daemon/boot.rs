@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use super::advice::advice;
 use super::keeper::Keeper;
 use super::kept::Kept;
+use super::outgoing::Specs;
 use super::outlet::Outlet;
 use super::platforms::platforms;
 use super::pulse::Pulse;
@@ -27,7 +28,7 @@ use super::state::{
 };
 use super::swap::{FIRST, RunningImage, Step, Swap};
 use super::{DaemonError, RunOptions, report};
-use crate::agent::{self, AgentCommand, AgentEvent, AgentFds, AgentHandle, AgentSnapshot, AgentSpec};
+use crate::agent::{self, AgentCommand, AgentEvent, AgentFds, AgentHandle, AgentSnapshot};
 use crate::chat::LinkState;
 use crate::clock::{MonoNanos, UnixMillis};
 use crate::config::{Config, Environment, Home};
@@ -234,8 +235,9 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     let (ports, events) = queues();
     let mut keeper = Keeper::new(ground.fd_store, passport.as_ref(), inherited.as_ref());
     let control = control(&ground.home, ground.activated, inherited.as_mut(), ports.control, &mut keeper)?;
+    let specs = Specs { config: &ground.config, home: &ground.home };
     let TakenAgents { agents, removed, recovered, recovered_names } =
-        agents(&ground.config, inherited.as_mut(), &ports.agents, &mut keeper, passport.is_none())?;
+        agents(specs, inherited.as_mut(), &ports.agents, &mut keeper, passport.is_none())?;
     let platforms = platforms(&ground.config, inherited.as_mut(), &ground.store, &ports.platforms, &mut keeper, &kept)?;
     let local = optional::<Local>(inherited.as_mut(), LOCAL)?;
     let state = optional::<GatewayState>(inherited.as_mut(), GATEWAY)?;
@@ -507,7 +509,7 @@ type Removed = Vec<(AgentName, Outlet<AgentHandle>)>;
 
 /// The configured agents, taken over where they run already, and those that run and are no longer configured.
 fn agents(
-    config: &Config,
+    specs: Specs<'_>,
     mut inherited: Option<&mut Inherited>,
     events: &mpsc::Sender<AgentEvent>,
     keeper: &mut Keeper,
@@ -537,8 +539,7 @@ fn agents(
         if let Some(fds) = &fds {
             keeper.keep_agent(&name, fds);
         }
-        let configured = config.agents.get(&name);
-        let spec = configured.map_or_else(|| AgentSpec::gone(&name), |agent| spec(&name, agent));
+        let (configured, spec) = (specs.config.agents.get(&name), specs.of(&name));
         let snapshot = AgentSnapshot { state, fds, turns };
         let handle = agent::adopt(spec, snapshot, events.clone())
             .map_err(|source| DaemonError::AdoptPart { part: format!("agent '{name}'"), source: source.into() })?;
@@ -550,9 +551,9 @@ fn agents(
         }
     }
     if let Some(inherited) = inherited.filter(|_| is_recovery) {
-        recovered = recovery::agents(config, inherited, events, keeper);
+        recovered = recovery::agents(specs, inherited, events, keeper);
         for (name, outlet) in std::mem::take(&mut recovered.agents) {
-            if config.agents.contains_key(&name) {
+            if specs.config.agents.contains_key(&name) {
                 agents.insert(name, outlet);
             } else {
                 removed.push((name, outlet));
@@ -560,16 +561,12 @@ fn agents(
         }
     }
     let recovered_names = if is_recovery { agents.keys().cloned().collect() } else { BTreeSet::new() };
-    for (name, agent) in &config.agents {
+    for name in specs.config.agents.keys() {
         if !agents.contains_key(name) {
-            agents.insert(name.clone(), Outlet::new(agent::spawn(spec(name, agent), events.clone())));
+            agents.insert(name.clone(), Outlet::new(agent::spawn(specs.of(name), events.clone())));
         }
     }
     Ok(TakenAgents { agents, removed, recovered, recovered_names })
-}
-
-pub(super) fn spec(name: &AgentName, agent: &crate::config::AgentConfig) -> AgentSpec {
-    AgentSpec { name: name.clone(), command: agent.command.clone(), cwd: agent.cwd.clone(), env: agent.env.clone() }
 }
 
 fn running_image(passport: Option<&Passport>, came_back: bool) -> std::io::Result<RunningImage> {

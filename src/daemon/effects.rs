@@ -110,10 +110,11 @@ impl Daemon {
             Effect::Start(turn, conversation) => {
                 Change::Start(*turn, self.has_outbox(conversation).then(|| conversation.clone()))
             }
-            Effect::Finish { turn, conversation, text, end } => Change::Finish {
+            Effect::Finish { turn, conversation, text, files, end } => Change::Finish {
                 turn: *turn,
                 conversation: self.has_outbox(conversation).then(|| conversation.clone()),
                 text: text.clone(),
+                files: files.clone(),
                 end: end.clone(),
             },
             Effect::Close(turn) => Change::Close(*turn),

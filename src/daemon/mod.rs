@@ -28,6 +28,7 @@ mod effects;
 mod keeper;
 mod kept;
 mod notices;
+mod outgoing;
 mod outlet;
 mod pairing;
 mod pause;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use semver::Version;
 use tokio::time::Instant;
 
-use super::boot::spec;
+use super::outgoing::Specs;
 use super::releases::{clear_failed, raise_floor, running_version};
 use super::rollback::put_note;
 use super::run::Daemon;
@@ -175,11 +175,12 @@ impl Daemon {
     /// Finds out beside the loop whether this image can start an agent.
     pub(super) fn probe(&mut self) {
         let Some(probation) = &mut self.probation else { return };
-        let Some(agent) = self.config.agents.get(&DEFAULT_AGENT.into()) else {
+        if !self.config.agents.contains_key(&DEFAULT_AGENT.into()) {
             probation.probe = Some(Ok(()));
             return;
-        };
-        let (spec, prompt) = (spec(&DEFAULT_AGENT.into(), agent), self.config.gateway.probe.clone());
+        }
+        let specs = Specs { config: &self.config, home: &self.home };
+        let (spec, prompt) = (specs.of(&DEFAULT_AGENT.into()), self.config.gateway.probe.clone());
         let time = self.config.gateway.probation.max(PROBE_MIN);
         let steps = self.steps.clone();
         tokio::spawn(async move {

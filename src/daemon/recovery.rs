@@ -8,14 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use rustix::process::{Signal, pidfd_send_signal};
 use tokio::sync::mpsc;
 
-use super::boot::spec;
 use super::keeper::Keeper;
+use super::outgoing::Specs;
 use super::outlet::Outlet;
 use super::run::Daemon;
 use super::state::{agent_fds, agent_log_fd};
-use crate::agent::{self, AgentCommand, AgentEvent, AgentFds, AgentHandle, AgentSpec, RecoveredTurn};
+use crate::agent::{self, AgentCommand, AgentEvent, AgentFds, AgentHandle, RecoveredTurn};
 use crate::chat::Conversation;
-use crate::config::{Config, DEFAULT_AGENT};
+use crate::config::DEFAULT_AGENT;
 use crate::handoff::Inherited;
 use crate::id::{AgentName, TurnId};
 use crate::report::Chain;
@@ -30,7 +30,7 @@ pub(super) struct Recovered {
 
 /// Takes up every agent whose fds are among `inherited`. What cannot be taken up is ended.
 pub(super) fn agents(
-    config: &Config,
+    specs: Specs<'_>,
     inherited: &mut Inherited,
     events: &mpsc::Sender<AgentEvent>,
     keeper: &mut Keeper,
@@ -45,9 +45,7 @@ pub(super) fn agents(
         let Ok(process) = pidfd.try_clone() else { continue };
         let fds = AgentFds { stdin, stdout, pidfd, log };
         keeper.keep_agent(&name, &fds);
-        let configured = config.agents.get(&name);
-        let spec = configured.map_or_else(|| AgentSpec::gone(&name), |agent| spec(&name, agent));
-        match agent::recover(spec, fds, events.clone()) {
+        match agent::recover(specs.of(&name), fds, events.clone()) {
             Ok((handle, turns)) => {
                 tracing::info!(agent = %name, turns = turns.len(), "an agent outlived the gateway, going on with it");
                 recovered.turns.extend(turns.into_iter().map(|turn| (turn.turn, (name.clone(), turn))));

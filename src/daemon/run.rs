@@ -20,7 +20,7 @@ use super::probation::Probation;
 use super::pulse::Pulse;
 use super::state::{CheckFor, ControlRequest, Stash, platform_fd};
 use super::swap::{RunningImage, Step, Swap};
-use super::{DaemonError, RunOptions, boot, report};
+use super::{DaemonError, RunOptions, boot, outgoing, report};
 use crate::agent::{AgentCommand, AgentEvent, AgentHandle};
 use crate::chat::LinkState;
 use crate::clock::UnixMillis;
@@ -182,7 +182,9 @@ fn start_and_serve(claimed: Claimed) -> Result<(), DaemonError> {
         .map_err(|source| DaemonError::System { what: "start the event loop", source })?;
     let outcome = runtime.block_on(async {
         let mut daemon = boot::boot(ground).await?;
+        let sweeping = tokio::spawn(outgoing::keep_swept(daemon.store.clone(), daemon.home.outgoing()));
         daemon.serve().await;
+        sweeping.abort();
         if let Some(part) = &daemon.died {
             // Before anything is closed.
             drop(way_back::go(&format!("{part} has died")));

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::agent::AgentCommand;
-use crate::chat::{Conversation, Notice, Outbound, ReplyEnd, Sender};
+use crate::chat::{Conversation, Notice, OutFile, Outbound, ReplyEnd, Sender};
 use crate::control::proto::HandoffKind;
 use crate::id::{AgentName, PlatformName, TurnId};
 use crate::store::{Change, SessionRow};
@@ -26,6 +26,8 @@ pub enum Effect {
         conversation: Conversation,
         /// All that was said in it; none if nobody knows.
         text: Option<String>,
+        /// The files in it.
+        files: Vec<OutFile>,
         /// How it ended.
         end: ReplyEnd,
     },

@@ -30,7 +30,7 @@ pub use effect::{Describe, Effect, Requester};
 use pairing::Knock;
 
 use crate::agent::{AgentCommand, AgentEvent, RecoveredPermission, RecoveredTurn, TurnOutcome, TurnUpdate};
-use crate::chat::{AttachmentKind, Conversation, Inbound, Notice, Outbound, ReplyEnd, ReplyStep};
+use crate::chat::{AttachmentKind, Conversation, Inbound, Notice, OutFile, Outbound, ReplyEnd, ReplyStep, so_far};
 use crate::clock::UnixMillis;
 use crate::config::DEFAULT_AGENT;
 use crate::id::{AgentName, TurnId};
@@ -278,7 +278,7 @@ impl Gateway {
         } else if open.running {
             let end = ReplyEnd::Failed(words.interrupted().to_owned());
             self.talk(&conversation).last_text = Some(with_attachments(&open.inbound));
-            return effects.push(Effect::Finish { turn: open.turn, conversation, text: None, end });
+            return effects.push(Effect::Finish { turn: open.turn, conversation, text: None, files: Vec::new(), end });
         } else if ChatCommand::parse(&open.inbound.text).is_some() {
             words.command_lost(&open.inbound.text)
         } else if stale {
@@ -309,13 +309,13 @@ impl Gateway {
             talk.session = said.session;
             effects.push(Effect::Session(talk.row()));
         }
-        effects.push(reply(&conversation, open.turn, ReplyStep::SoFar(said.text.clone())));
+        effects.extend(so_far(&said.text, &said.files).into_iter().map(|step| reply(&conversation, open.turn, step)));
         for asked in said.permissions {
             self.ask(&conversation, asked, true, effects);
         }
         self.turns.insert(open.turn, conversation);
         if let Some(outcome) = said.outcome {
-            self.turn_ended(open.turn, outcome, said.text, effects);
+            self.turn_ended(open.turn, outcome, (said.text, said.files), effects);
         }
     }
 
@@ -347,7 +347,9 @@ impl Gateway {
                 let Some(conversation) = self.turns.get(&turn).cloned() else { return };
                 self.ask(&conversation, RecoveredPermission { request, title, options }, false, effects);
             }
-            AgentEvent::TurnEnded { turn, outcome, text } => self.turn_ended(turn, outcome, text, effects),
+            AgentEvent::TurnEnded { turn, outcome, text, files } => {
+                self.turn_ended(turn, outcome, (text, files), effects);
+            }
             AgentEvent::Died { agent, how, restart_in }
             | AgentEvent::StartFailed { agent, reason: how, restart_in } => {
                 self.agent_down(agent, how, restart_in, effects);
@@ -367,7 +369,7 @@ impl Gateway {
             talk.asks.clear();
             let conversation = talk.conversation.clone();
             let end = ReplyEnd::Failed(self.languages.on(&conversation.platform).stopping().to_owned());
-            effects.push(Effect::Finish { turn, conversation, text: None, end });
+            effects.push(Effect::Finish { turn, conversation, text: None, files: Vec::new(), end });
         }
     }
 
@@ -386,6 +388,7 @@ impl Gateway {
                 }
                 effects.push(reply(&talk.conversation, turn, ReplyStep::SoFar(text)));
             }
+            TurnUpdate::File(file) => effects.push(reply(&talk.conversation, turn, ReplyStep::File(file))),
             TurnUpdate::Tool { title, status } if status != "completed" => {
                 effects.push(reply(&talk.conversation, turn, ReplyStep::Activity(title)));
             }
@@ -393,7 +396,13 @@ impl Gateway {
         }
     }
 
-    fn turn_ended(&mut self, turn: TurnId, outcome: TurnOutcome, text: String, effects: &mut Vec<Effect>) {
+    fn turn_ended(
+        &mut self,
+        turn: TurnId,
+        outcome: TurnOutcome,
+        (text, files): (String, Vec<OutFile>),
+        effects: &mut Vec<Effect>,
+    ) {
         let Some(conversation) = self.turns.remove(&turn) else { return };
         let words = self.words(&conversation);
         let talk = self.talk(&conversation);
@@ -407,7 +416,7 @@ impl Gateway {
             TurnOutcome::Cancelled => ReplyEnd::Stopped,
             TurnOutcome::Failed { reason } => ReplyEnd::Failed(reason),
         };
-        effects.push(Effect::Finish { turn, conversation: conversation.clone(), text: Some(text), end });
+        effects.push(Effect::Finish { turn, conversation: conversation.clone(), text: Some(text), files, end });
         self.start(&conversation, effects);
     }
 

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::agent::PermissionOption;
-use crate::chat::{Attachment, OutboundContent, Sender};
+use crate::chat::{Attachment, Content, OutboundContent, Sender};
 use crate::id::SessionId;
 use crate::store::Change;
 use crate::words::Language;
@@ -65,7 +65,7 @@ fn ready(gateway: &mut Gateway) -> Vec<Effect> {
 }
 
 fn ended(turn: i64, outcome: TurnOutcome) -> AgentEvent {
-    AgentEvent::TurnEnded { turn: TurnId(turn), outcome, text: String::new() }
+    AgentEvent::TurnEnded { turn: TurnId(turn), outcome, text: String::new(), files: Vec::new() }
 }
 
 fn end_turn() -> TurnOutcome {
@@ -326,7 +326,8 @@ fn a_turn_that_outlived_the_gateway_goes_on_with_its_session_and_what_the_agent_
         let permissions = vec![RecoveredPermission { request: 5, title: "rm".into(), options: vec![option] }];
         let permissions = if outcome.is_none() { permissions } else { Vec::new() };
         let session = Some(session.into());
-        let said = RecoveredTurn { turn: TurnId(turn), session, text: "half".into(), outcome, permissions };
+        let said =
+            RecoveredTurn { turn: TurnId(turn), session, text: "half".into(), files: Vec::new(), outcome, permissions };
         let mut effects = Vec::new();
         gateway.take_up(open, "default".into(), said, &mut effects);
         short(&effects)
@@ -548,4 +549,43 @@ fn a_picture_without_a_word_is_no_empty_question() {
     let file = attachment(AttachmentKind::File, Some("a.pdf"));
     let both = Inbound { attachments: vec![file], ..said("1", "1", "read this") };
     assert_eq!(with_attachments(&both), "read this\n[file: a.pdf]");
+}
+
+#[test]
+fn a_file_is_shown_in_its_place_and_again_after_a_kill() {
+    let file = |number, at| {
+        let content = Content::Kept { path: "/f".into(), bytes: 1 };
+        OutFile { number, at, name: "f".into(), mime: None, content }
+    };
+    let mut gateway = gateway();
+    ready(&mut gateway);
+    say(&mut gateway, 1, USER, "x");
+    let update = TurnUpdate::File(file(0, 0));
+    let effects = event(&mut gateway, AgentEvent::Update { turn: TurnId(1), update });
+    let [Effect::Show(Outbound { content: OutboundContent::Reply { step: ReplyStep::File(shown), .. }, .. })] =
+        &effects[..]
+    else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(*shown, file(0, 0));
+    let open = OpenTurn { turn: TurnId(2), inbound: said(USER, "d", "x"), running: true, received_at: UnixMillis(1) };
+    let (files, outcome) = (vec![file(0, 0), file(1, 3)], Some(end_turn()));
+    let said =
+        RecoveredTurn { turn: TurnId(2), session: None, text: "abécd".into(), files, outcome, permissions: vec![] };
+    let mut effects = Vec::new();
+    gateway.take_up(open, "default".into(), said, &mut effects);
+    let shown: Vec<_> = effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Show(Outbound { content: OutboundContent::Reply { step, .. }, .. }) => Some(match step {
+                ReplyStep::SoFar(text) => text.clone(),
+                ReplyStep::File(file) => file.number.to_string(),
+                other => panic!("{other:?}"),
+            }),
+            _ => None,
+        })
+        .collect();
+    // No character is cut in two, wherever a file is said to stand.
+    assert_eq!(shown, ["", "0", "ab", "1", "abécd"]);
+    assert!(matches!(effects.last(), Some(Effect::Finish { files, .. }) if files.len() == 2), "{effects:?}");
 }

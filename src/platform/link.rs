@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::delivery::{MessageId, Request};
-use crate::chat::{Inbound, LinkState};
+use crate::chat::{Inbound, LinkState, NotSent};
 use crate::clock::{MonoNanos, UnixMillis};
 use crate::id::TurnId;
 use crate::store::Store;
@@ -141,6 +141,15 @@ pub(super) struct Unsent {
     pub(super) why: String,
 }
 
+impl Unsent {
+    /// A file that was not sent, and will not be.
+    pub(super) fn no_file(why: NotSent) -> Self {
+        let told = format!("the file is not sent: {why:?}");
+        let failure = Failure::NoFile(why);
+        Self { failure, is_ambiguous: false, is_fatal: false, code: "file".to_owned(), why: told }
+    }
+}
+
 /// What a failed request means for the message in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
@@ -163,6 +172,8 @@ pub(super) enum Failure {
     NoDraft,
     /// This message is not taken.
     Refused,
+    /// This file is not: people are told.
+    NoFile(NotSent),
 }
 
 /// A link that is in trouble and is tried again after `wait`.

@@ -15,12 +15,13 @@ use nix::unistd::{Uid, User};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::chat::{Conversation, Inbound, Outbound, OutboundContent, ReplyEnd, ReplyStep, Sender};
+use crate::chat::{Content, Conversation, Inbound, Outbound, OutboundContent, ReplyEnd, ReplyStep, Sender};
 use crate::clock::UnixMillis;
 use crate::control::proto::{ChatOpenParams, ChatOpened, ChatOutput, ChatSendParams};
 use crate::control::{ClientId, Peer};
 use crate::id::TurnId;
 use crate::jsonrpc::ErrorObject;
+use crate::words::Language;
 
 /// The name of the platform.
 pub const PLATFORM: &str = "local";
@@ -55,6 +56,9 @@ pub struct Local {
     /// How much of each open reply was said, in bytes.
     #[serde(default)]
     said: BTreeMap<TurnId, usize>,
+    /// The number of the next file of each open reply that has any.
+    #[serde(default)]
+    files: BTreeMap<TurnId, u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,14 +168,37 @@ impl Local {
             match step {
                 ReplyStep::Begin => drop(self.said.insert(turn, 0)),
                 ReplyStep::Delta(text) => *self.said.entry(turn).or_default() += text.len(),
-                ReplyStep::SoFar(_) | ReplyStep::Activity(_) => {}
-                ReplyStep::End(_) => drop(self.said.remove(&turn)),
+                ReplyStep::SoFar(_) | ReplyStep::File(_) | ReplyStep::Activity(_) => {}
+                ReplyStep::End(_) => {
+                    self.said.remove(&turn);
+                    self.files.remove(&turn);
+                }
             }
         }
         while self.said.len() > OPEN_MAX {
             self.said.pop_first();
         }
-        steps
+        while self.files.len() > OPEN_MAX {
+            self.files.pop_first();
+        }
+        steps.into_iter().filter_map(|step| self.in_words(turn, step)).collect()
+    }
+
+    /// A file is a line of text, which is no part of the reply's text; one that was shown is nothing.
+    fn in_words(&mut self, turn: TurnId, step: ReplyStep) -> Option<ReplyStep> {
+        let ReplyStep::File(file) = step else { return Some(step) };
+        let next = self.files.entry(turn).or_default();
+        if file.number < *next {
+            return None;
+        }
+        *next = file.number.saturating_add(1);
+        let line = match &file.content {
+            Content::Kept { path, .. } => format!("[file: {}]", path.display()),
+            Content::Missing { why, link } => {
+                Language::default().words().file_not_sent(&file.name, why, link.as_deref())
+            }
+        };
+        Some(ReplyStep::Delta(format!("\n{line}\n")))
     }
 
     fn keep(&mut self, chat: String, content: OutboundContent) {
@@ -231,7 +258,7 @@ fn size_bytes(content: &OutboundContent) -> usize {
             ..
         } => text.len(),
         OutboundContent::Reply { step: ReplyStep::End(ReplyEnd::Failed(text)), .. } => text.len(),
-        OutboundContent::Reply { step: ReplyStep::Begin | ReplyStep::End(_), .. } => 0,
+        OutboundContent::Reply { step: ReplyStep::Begin | ReplyStep::File(_) | ReplyStep::End(_), .. } => 0,
     };
     text + STEP_BYTES
 }
@@ -250,6 +277,7 @@ fn invalid(message: &str) -> ErrorObject {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chat::{NotSent, OutFile};
 
     /// What the next image makes of it.
     fn carried(local: &Local) -> Local {
@@ -349,6 +377,30 @@ mod tests {
         assert_eq!(local.deliver(so_far("oné two three"))[0].1["content"]["reply"]["step"]["delta"], " three");
         local.deliver(reply("main", 1, ReplyStep::End(ReplyEnd::Complete)));
         assert!(local.said.is_empty());
+    }
+
+    #[test]
+    fn a_file_is_a_line_with_its_path_that_is_said_once() {
+        let file = |number, content| {
+            let file = OutFile { number, at: 2, name: "a.txt".into(), mime: None, content };
+            reply("main", 1, ReplyStep::File(file))
+        };
+        let kept = || file(0, Content::Kept { path: "/srv/0-a.txt".into(), bytes: 3 });
+        let missing = || file(1, Content::Missing { why: NotSent::Outside, link: Some("file:///x".into()) });
+        let so_far = |text: &str| reply("main", 1, ReplyStep::SoFar(text.to_owned()));
+        let mut local = Local::default();
+        for said in [so_far("on"), kept(), so_far("on"), kept(), so_far("one"), missing()] {
+            local.deliver(said);
+        }
+        let mut local = carried(&local);
+        for said in [kept(), missing(), so_far("one two")] {
+            local.deliver(said);
+        }
+        let word = "📎 a.txt (not sent: it is no file in the agent's working directory)\nfile:///x";
+        let said = format!("on\n[file: /srv/0-a.txt]\ne\n{word}\n two");
+        assert_eq!(text_of(&open(&mut local, 1, "main")), said);
+        local.deliver(reply("main", 1, ReplyStep::End(ReplyEnd::Complete)));
+        assert!(local.files.is_empty());
     }
 
     #[test]

@@ -342,7 +342,7 @@ async fn perform<S: Sender>(sender: &S, store: &Store, request: &Request) -> Res
     let untold = |error: StoreError| {
         tracing::error!(error = %Chain(&error), "a delivery cannot be recorded: a kill may repeat it without a word");
     };
-    if !matches!(request.action, Action::Send(_)) {
+    if !matches!(request.action, Action::Send(_) | Action::Attach(_)) {
         return sender.perform(request, store).await;
     }
     if let Some(attempt) = request.attempt.clone() {

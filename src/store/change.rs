@@ -6,7 +6,7 @@
 use rusqlite::{Connection, params};
 
 use super::{EntryId, Pairing, SessionRow, Store, StoreError, meta, pairings};
-use crate::chat::{Conversation, Notice, ReplyEnd};
+use crate::chat::{Conversation, Notice, OutFile, ReplyEnd};
 use crate::clock::UnixMillis;
 use crate::id::{PlatformName, SessionId, TurnId};
 
@@ -23,6 +23,8 @@ pub enum Change {
         conversation: Option<Conversation>,
         /// All of its text; none if what was said is lost.
         text: Option<String>,
+        /// The files in it.
+        files: Vec<OutFile>,
         /// How it ended.
         end: ReplyEnd,
     },
@@ -64,15 +66,16 @@ fn apply(db: &Connection, change: Change, now: UnixMillis) -> rusqlite::Result<O
             set_state(db, turn, "running", now)?;
             return conversation.map(|conversation| begin(db, turn, &conversation, now)).transpose();
         }
-        Change::Finish { turn, conversation, text, end } => {
+        Change::Finish { turn, conversation, text, files, end } => {
             set_state(db, turn, "done", now)?;
             let entry = conversation.map(|conversation| begin(db, turn, &conversation, now)).transpose()?;
             let end = serde_json::to_string(&end).expect("plain data serialises");
+            let files = (!files.is_empty()).then(|| serde_json::to_string(&files).expect("plain data serialises"));
             db.prepare_cached(
-                "UPDATE outbox SET text = ?2, ending = ?3, updated_ms = ?4
+                "UPDATE outbox SET text = ?2, ending = ?3, updated_ms = ?4, files = ?5
                  WHERE turn = ?1 AND state IN ('pending', 'attempting')",
             )?
-            .execute(params![turn.0, text, end, now.0])?;
+            .execute(params![turn.0, text, end, now.0, files])?;
             return Ok(entry);
         }
         Change::Close(turn) => set_state(db, turn, "done", now)?,

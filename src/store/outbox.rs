@@ -8,13 +8,14 @@
 //! **Invariants**
 //! - A part is recorded before it is sent, and with the id of its message after its platform has confirmed it. So
 //!   whoever finds one without an id knows that it may have been shown, and only of such a one it is unknown.
-//! - The text of an entry that is over is not kept.
+//! - The text of an entry that is over is not kept, nor are the names of its files.
 
 use rusqlite::{Connection, OptionalExtension, params};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{Store, StoreError};
-use crate::chat::{Choice, Conversation, ReplyEnd};
+use crate::chat::{Choice, Conversation, OutFile, ReplyEnd};
 use crate::clock::UnixMillis;
 use crate::id::TurnId;
 
@@ -57,6 +58,8 @@ pub struct Entry {
     pub conversation: Conversation,
     /// All of its text; none while the turn runs, and of a turn whose answer was lost.
     pub text: Option<String>,
+    /// The files in it, as far as its text is there.
+    pub files: Vec<OutFile>,
     /// What may be answered to a notice by a press.
     pub choices: Vec<Choice>,
     /// How the reply ended; none while the turn runs, and for a notice, which is complete from the start.
@@ -80,6 +83,8 @@ pub struct Part {
     pub is_marked: bool,
     /// The platform's id of the message; none while nobody knows whether it is shown.
     pub message_id: Option<String>,
+    /// The number of the file that it shows, in the place of text.
+    pub file: Option<u32>,
 }
 
 /// A part that is about to be sent.
@@ -95,6 +100,8 @@ pub struct Attempt {
     pub length: Option<usize>,
     /// As in [`Part`].
     pub is_marked: bool,
+    /// As in [`Part`].
+    pub file: Option<u32>,
 }
 
 /// What became of an attempt.
@@ -188,14 +195,14 @@ impl Store {
         let now = UnixMillis::now();
         self.writer
             .run("record an attempt to deliver", move |db| {
-                let Attempt { entry, number, start, length, is_marked } = attempt;
+                let Attempt { entry, number, start, length, is_marked, file } = attempt;
                 let bytes = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
                 let (start, length) = (bytes(start), length.map(bytes));
                 db.prepare_cached(
-                    "INSERT INTO parts (entry, number, start, marked, length) VALUES (?1, ?2, ?3, ?4, ?5)
-                     ON CONFLICT DO UPDATE SET start = ?3, marked = ?4, length = ?5, message_id = NULL",
+                    "INSERT INTO parts (entry, number, start, marked, length, file) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+                     ON CONFLICT DO UPDATE SET start = ?3, marked = ?4, length = ?5, file = ?6, message_id = NULL",
                 )?
-                .execute(params![entry.0, number, start, is_marked, length])?;
+                .execute(params![entry.0, number, start, is_marked, length, file])?;
                 db.prepare_cached(
                     "UPDATE outbox SET state = 'attempting', attempts = attempts + 1, updated_ms = ?2
                      WHERE id = ?1 AND state IN ('pending', 'attempting')",
@@ -248,6 +255,7 @@ struct Row {
     turn: Option<i64>,
     conversation: String,
     text: Option<String>,
+    files: Option<String>,
     choices: Option<String>,
     end: Option<String>,
     created_ms: i64,
@@ -262,17 +270,17 @@ impl Row {
             turn: self.turn.map(TurnId),
             conversation: serde_json::from_str(&self.conversation).map_err(corrupt)?,
             text: self.text,
-            choices: self
-                .choices
-                .map(|choices| serde_json::from_str(&choices))
-                .transpose()
-                .map_err(corrupt)?
-                .unwrap_or_default(),
+            files: list(self.files).map_err(corrupt)?,
+            choices: list(self.choices).map_err(corrupt)?,
             end: self.end.map(|end| serde_json::from_str(&end)).transpose().map_err(corrupt)?,
             created_at: UnixMillis(self.created_ms),
             parts: self.parts,
         })
     }
+}
+
+fn list<T: DeserializeOwned>(stored: Option<String>) -> Result<Vec<T>, serde_json::Error> {
+    stored.map_or_else(|| Ok(Vec::new()), |stored| serde_json::from_str(&stored))
 }
 
 fn open_rows(db: &Connection, platform: &str) -> rusqlite::Result<Vec<Row>> {
@@ -285,7 +293,7 @@ fn open_rows(db: &Connection, platform: &str) -> rusqlite::Result<Vec<Row>> {
     .execute([platform])?;
     let mut rows: Vec<Row> = db
         .prepare_cached(
-            "SELECT id, turn, conversation, text, choices, ending, created_ms FROM outbox
+            "SELECT id, turn, conversation, text, choices, ending, created_ms, files FROM outbox
              WHERE state IN ('pending', 'attempting') AND platform = ?1 ORDER BY id",
         )?
         .query_map([platform], |row| {
@@ -297,12 +305,13 @@ fn open_rows(db: &Connection, platform: &str) -> rusqlite::Result<Vec<Row>> {
                 choices: row.get(4)?,
                 end: row.get(5)?,
                 created_ms: row.get(6)?,
+                files: row.get(7)?,
                 parts: Vec::new(),
             })
         })?
         .collect::<Result<_, _>>()?;
     let mut parts = db.prepare_cached(
-        "SELECT number, start, marked, message_id, length FROM parts WHERE entry = ?1 ORDER BY number",
+        "SELECT number, start, marked, message_id, length, file FROM parts WHERE entry = ?1 ORDER BY number",
     )?;
     for row in &mut rows {
         row.parts = parts
@@ -313,6 +322,7 @@ fn open_rows(db: &Connection, platform: &str) -> rusqlite::Result<Vec<Row>> {
                     is_marked: part.get(2)?,
                     message_id: part.get(3)?,
                     length: part.get::<_, Option<i64>>(4)?.and_then(|length| usize::try_from(length).ok()),
+                    file: part.get(5)?,
                 })
             })?
             .collect::<Result<_, _>>()?;
@@ -343,7 +353,7 @@ fn record(db: &Connection, platform: &str, finding: &Finding, now: UnixMillis) -
     match finding {
         Finding::Over { entry, outcome, error } => {
             db.prepare_cached(
-                "UPDATE outbox SET state = ?2, error = ?3, text = NULL, updated_ms = ?4
+                "UPDATE outbox SET state = ?2, error = ?3, text = NULL, files = NULL, updated_ms = ?4
                  WHERE id = ?1 AND state IN ('pending', 'attempting')",
             )?
             .execute(params![entry.0, outcome.as_str(), error, now.0])?;
@@ -417,7 +427,7 @@ mod tests {
     }
 
     fn attempt(entry: EntryId, number: u32, start: usize) -> Attempt {
-        Attempt { entry, number, start, length: None, is_marked: false }
+        Attempt { entry, number, start, length: None, is_marked: false, file: None }
     }
 
     fn over(entry: EntryId, outcome: Outcome) -> Vec<Finding> {
@@ -440,7 +450,8 @@ mod tests {
         let parts: Vec<_> = entry.parts.iter().map(|part| (part.start, part.message_id.as_deref())).collect();
         assert_eq!(parts, [(0, Some("90")), (4000, None)]);
         let end = ReplyEnd::Complete;
-        let finish = Change::Finish { turn, conversation: None, text: Some("all".into()), end: end.clone() };
+        let finish =
+            Change::Finish { turn, conversation: None, text: Some("all".into()), files: Vec::new(), end: end.clone() };
         store.change(vec![finish]).await.expect("records");
         let [entry] = entries(&store).await.try_into().expect("one");
         assert_eq!((entry.text.as_deref(), entry.end), (Some("all"), Some(end)));
@@ -449,6 +460,32 @@ mod tests {
         assert_eq!(entries(&store).await, []);
         assert_eq!(ledger(&store).await, [("delivered".to_owned(), 1)]);
         assert!(store.outbox("telegram").await.expect("reads").last >= Some(id), "what is over counts");
+    }
+
+    #[tokio::test]
+    async fn the_files_of_a_reply_and_the_part_that_shows_one_are_kept_until_it_is_over() {
+        let (_dir, store) = open();
+        let turn = asked(&store, "1").await;
+        let id = store.change(vec![Change::Start(turn, Some(conversation()))]).await.expect("records")[0];
+        let id = id.expect("an entry");
+        store.attempt(Attempt { length: Some(0), file: Some(3), ..attempt(id, 0, 5) }).await.expect("records");
+        let content = crate::chat::Content::Kept { path: "/out/1/3-a".into(), bytes: 9 };
+        let files = vec![OutFile { number: 3, at: 5, name: "a".into(), mime: Some("image/png".into()), content }];
+        let finish = Change::Finish {
+            turn,
+            conversation: None,
+            text: Some("words".into()),
+            files: files.clone(),
+            end: ReplyEnd::Complete,
+        };
+        store.change(vec![finish]).await.expect("records");
+        let [entry] = entries(&store).await.try_into().expect("one");
+        assert_eq!((&entry.files, entry.parts[0].file, entry.parts[0].length), (&files, Some(3), Some(0)));
+        store.found("telegram", over(id, Outcome::Delivered)).await.expect("records");
+        let count = |db: &Connection| {
+            db.query_row("SELECT count(*) FROM outbox WHERE files IS NOT NULL", [], |row| row.get::<_, i64>(0))
+        };
+        assert_eq!(store.writer.run("count", count).await.expect("counts"), 0);
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@
 //! | deliveries that are over, as a ledger without texts | [`DONE_DAYS`] | [`DONE_MAX`] |
 //! | chats where nobody can be reached, or that have moved | [`TARGET_DAYS`] | |
 //! | what is needed to answer in a chat | [`SESSION_DAYS`] since its last message | |
+//! | files in the answers to messages | as long as the message or its answer is known here | |
 //! | sessions of conversations | [`SESSION_DAYS`] since the last change | [`SESSIONS_MAX`] |
 //!
 //! **Invariant:** what is not over is kept. It is bounded by what makes it: platforms are not asked for more while
@@ -13,7 +14,9 @@
 
 use rusqlite::{Connection, params};
 
+use super::{Store, StoreError};
 use crate::clock::UnixMillis;
+use crate::id::TurnId;
 
 /// Old rows are looked for each time that so many messages were stored.
 pub(super) const EVERY: i64 = 256;
@@ -49,6 +52,29 @@ pub(super) fn prune(db: &Connection, now: UnixMillis) -> rusqlite::Result<()> {
     )?
     .execute([before(SESSION_DAYS), SESSIONS_MAX])?;
     Ok(())
+}
+
+impl Store {
+    /// Which of these turns nothing is known of any more: what was kept for them is of no use.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn forgotten(&self, turns: Vec<TurnId>) -> Result<Vec<TurnId>, StoreError> {
+        self.writer
+            .run("look for turns", move |db| {
+                let mut is_known = db.prepare_cached(
+                    "SELECT EXISTS (SELECT 1 FROM inbox WHERE id = ?1) OR EXISTS (SELECT 1 FROM outbox WHERE turn = ?1)",
+                )?;
+                let mut forgotten = Vec::new();
+                for turn in turns {
+                    if !is_known.query_row([turn.0], |row| row.get::<_, bool>(0))? {
+                        forgotten.push(turn);
+                    }
+                }
+                Ok(forgotten)
+            })
+            .await
+    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use super::StoreError;
 
 /// The schema that this image writes.
-pub const SCHEMA_VERSION: i64 = 3;
+pub const SCHEMA_VERSION: i64 = 4;
 
 /// How long SQLite waits for another process's lock: the preflight child and the CLI read while the gateway writes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -36,6 +36,7 @@ const STEPS: &[Step] = &[
     Step { version: 1, sql: &[V1], read_by: 1 },
     Step { version: 2, sql: &[V2], read_by: 1 },
     Step { version: 3, sql: &[V3, PAIRINGS], read_by: 1 },
+    Step { version: 4, sql: &[V4], read_by: 1 },
 ];
 
 /// What there is after all steps.
@@ -136,6 +137,12 @@ CREATE TABLE pairings (
     told_ms      INTEGER NOT NULL,
     PRIMARY KEY (platform, user)
 ) WITHOUT ROWID;
+";
+
+/// Files in answers.
+const V4: &str = "
+ALTER TABLE outbox ADD COLUMN files TEXT;
+ALTER TABLE parts ADD COLUMN file INTEGER;
 ";
 
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {

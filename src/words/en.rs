@@ -7,7 +7,7 @@ use super::{
     AgentState, Answer, Back, Busy, Done, Expired, Found, LinkState, MenuItem, Paused, Restart, State, Step, Wait,
     Words, millis,
 };
-use crate::chat::Conversation;
+use crate::chat::{Conversation, NotSent};
 
 pub(super) struct English;
 
@@ -358,6 +358,19 @@ impl Words for English {
 
     fn sent_again(&self) -> &'static str {
         "♻️ Sent again — nobody knows whether it arrived the first time, so this may be a duplicate:\n"
+    }
+
+    fn file_not_sent(&self, name: &str, why: &NotSent, link: Option<&str>) -> String {
+        let why = match why {
+            NotSent::TooLarge { bytes_max } => format!("it is larger than {} MiB", bytes_max >> 20),
+            NotSent::TooMany => "too many files in one answer".to_owned(),
+            NotSent::Outside => "it is no file in the agent's working directory".to_owned(),
+            NotSent::Unreadable => "it cannot be read".to_owned(),
+            NotSent::Unsupported => "such a file cannot be sent here".to_owned(),
+            NotSent::Refused(why) => format!("it was not taken: {why}"),
+        };
+        let link = link.map(|link| format!("\n{link}")).unwrap_or_default();
+        format!("📎 {name} (not sent: {why}){link}")
     }
 
     fn no_answer(&self) -> &'static str {

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::chat::{Conversation, LinkState};
+use crate::chat::{Conversation, LinkState, NotSent};
 use crate::id::PlatformName;
 
 /// A language that the gateway speaks in chats.
@@ -450,6 +450,8 @@ pub trait Words: Sync {
     fn recovered(&self) -> &'static str;
     /// The same where only the platform's answer did not arrive, or did not say. Ends its line.
     fn sent_again(&self) -> &'static str;
+    /// In the place of a file that is not sent; `link` is what the agent gave.
+    fn file_not_sent(&self, name: &str, why: &NotSent, link: Option<&str>) -> String;
     /// In the place of an answer without a word.
     fn no_answer(&self) -> &'static str;
     /// In the place of what was cut off; begins a line.

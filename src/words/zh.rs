@@ -7,7 +7,7 @@ use super::{
     AgentState, Answer, Back, Busy, Done, Expired, Found, LinkState, MenuItem, Paused, Restart, State, Step, Wait,
     Words, millis,
 };
-use crate::chat::Conversation;
+use crate::chat::{Conversation, NotSent};
 
 pub(super) struct Chinese;
 
@@ -374,6 +374,19 @@ impl Words for Chinese {
 
     fn sent_again(&self) -> &'static str {
         "♻️ 重新发送——无法确认第一次是否送达，这条消息可能重复：\n"
+    }
+
+    fn file_not_sent(&self, name: &str, why: &NotSent, link: Option<&str>) -> String {
+        let why = match why {
+            NotSent::TooLarge { bytes_max } => format!("文件超过 {} MiB", bytes_max >> 20),
+            NotSent::TooMany => "一次回答中的文件过多".to_owned(),
+            NotSent::Outside => "它不是智能体工作目录中的文件".to_owned(),
+            NotSent::Unreadable => "无法读取".to_owned(),
+            NotSent::Unsupported => "这里无法发送此类文件".to_owned(),
+            NotSent::Refused(why) => format!("平台没有接受：{why}"),
+        };
+        let link = link.map(|link| format!("\n{link}")).unwrap_or_default();
+        format!("📎 {name}（未发送：{why}）{link}")
     }
 
     fn no_answer(&self) -> &'static str {

@@ -51,6 +51,7 @@ fn spec(command: &[&str]) -> AgentSpec {
         command: command.iter().map(|part| (*part).to_owned()).collect(),
         cwd: std::env::temp_dir(),
         env: BTreeMap::new(),
+        outgoing: "/nonexistent".into(),
     }
 }
 
@@ -147,11 +148,11 @@ impl Rig {
                         assert!(text.starts_with(&turn.text), "it has all that was told");
                         turn.text.clone_from(text);
                     }
-                    TurnUpdate::Thought(_) | TurnUpdate::Tool { .. } => {}
+                    TurnUpdate::File(_) | TurnUpdate::Thought(_) | TurnUpdate::Tool { .. } => {}
                 }
                 turn.updates.push(update);
             }
-            AgentEvent::TurnEnded { turn, outcome, text } => {
+            AgentEvent::TurnEnded { turn, outcome, text, .. } => {
                 let turn = told.entry(turn.0).or_default();
                 assert!(text.ends_with(&turn.text), "the end has all that was said");
                 let before = turn.outcome.replace(outcome);

@@ -3,6 +3,7 @@
 pub mod bed;
 mod faults;
 mod files;
+mod pictures;
 mod stream;
 
 use hermes_gateway::chat::{ReplyEnd, ReplyStep};

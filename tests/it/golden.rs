@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use hermes_gateway::chat::Conversation;
+use hermes_gateway::chat::{Content, Conversation, NotSent};
 use hermes_gateway::clock::UnixMillis;
 use hermes_gateway::handoff::codec::{self, Section};
 use hermes_gateway::handoff::preflight::CheckReport;
@@ -106,6 +106,14 @@ async fn the_database_of_every_earlier_schema_is_read() {
             assert_eq!(outbox.targets, [Target::Unreachable("666".into()), moved]);
         } else {
             assert_eq!(outbox, Outbox::default());
+        }
+        if version >= 4 {
+            let [kept, missing] = &outbox.entries[0].files[..] else { panic!("{:?}", outbox.entries[0].files) };
+            let path = "/var/lib/hermes/attachments/out/2/0-plan.pdf".into();
+            assert_eq!((kept.at, &kept.content), (4000, &Content::Kept { path, bytes: 300 }));
+            let why = NotSent::TooLarge { bytes_max: 20 << 20 };
+            assert_eq!((missing.number, &missing.content), (1, &Content::Missing { why, link: None }));
+            assert_eq!(outbox.entries[0].parts[1].file, Some(0));
         }
         if version >= 3 {
             assert_eq!(outbox.entries[0].parts[0].length, Some(4000));

@@ -1,6 +1,7 @@
 //! The Telegram platform against the test server: nothing lost, nothing twice, in order, and no secret told.
 
 mod bed;
+mod files;
 mod rich;
 mod strange;
 mod webhook;

@@ -2,6 +2,7 @@
 
 mod bed;
 mod faults;
+mod files;
 mod gateway;
 mod media;
 

@@ -9,7 +9,9 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use serde_json::json;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
 
 use super::server::{Brain, Gone, Past, StopReason, Turn, serve};
 use super::{block_on, parse_duration};
@@ -26,6 +28,9 @@ A prompt is answered with itself, unless it begins with one of these words:
   refuse                                   ends with the stop reason \"refusal\"
   error [TEXT]                             ends with a JSON-RPC error
   crash [chunks=N] [code=N]                streams, then exits in the middle of the turn
+  file BYTES NAME                          gives a file with numbered bytes, between two words
+  picture                                  gives a picture, between two words
+  link PATH                                gives a link to a file, between two words
   pid                                      says its process id";
 
 /// Answers with the prompt, or does what the prompt asks for
@@ -80,7 +85,26 @@ enum Directive {
     Refuse,
     Error(String),
     Crash { stream: Stream, code: i32 },
+    File { bytes: usize, name: String },
+    Picture,
+    Link(String),
     Pid,
+}
+
+/// The largest file that is made up.
+const FILE_BYTES_MAX: usize = 64 << 20;
+
+/// A PNG of one dot.
+pub const PICTURE: &[u8] = &[
+    0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a, 0x00, 0x00, 0x00, 0x0d, 0x49, 0x48, 0x44, 0x52, 0x00, 0x00, 0x00,
+    0x01, 0x00, 0x00, 0x00, 0x01, 0x08, 0x06, 0x00, 0x00, 0x00, 0x1f, 0x15, 0xc4, 0x89, 0x00, 0x00, 0x00, 0x0d, 0x49,
+    0x44, 0x41, 0x54, 0x78, 0x9c, 0x63, 0xf8, 0xdf, 0xc0, 0xf0, 0x1f, 0x00, 0x06, 0x80, 0x02, 0x7f, 0x10, 0x4c, 0x1b,
+    0xe1, 0x00, 0x00, 0x00, 0x00, 0x49, 0x45, 0x4e, 0x44, 0xae, 0x42, 0x60, 0x82,
+];
+
+/// The bytes of a file that is made up: 0 to 250, over and over.
+pub fn made_up(bytes: usize) -> Vec<u8> {
+    (0..=250).cycle().take(bytes).collect()
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,6 +173,14 @@ impl Echo {
             "tool" => Directive::Tool(or("a tool")),
             "refuse" => Directive::Refuse,
             "error" => Directive::Error(or("as you wish")),
+            "file" => {
+                let wants = "file wants a number of bytes and a name";
+                let (bytes, name) = rest.trim().split_once(char::is_whitespace).ok_or(wants)?;
+                let bytes = bytes.parse().ok().filter(|bytes| *bytes <= FILE_BYTES_MAX).ok_or(wants)?;
+                Directive::File { bytes, name: name.trim().to_owned() }
+            }
+            "picture" => Directive::Picture,
+            "link" => Directive::Link(or("/")),
             "pid" => Directive::Pid,
             _ if self.args.chunks.is_some() => Directive::Stream(self.stream(&BTreeMap::new())?),
             _ => Directive::Echo,
@@ -207,10 +239,34 @@ impl Echo {
                 turn.tool("tool", &title, "completed", false).await?;
                 turn.say("done").await?;
             }
+            Directive::File { bytes, name } => {
+                let blob = STANDARD.encode(made_up(bytes));
+                let resource = json!({ "uri": format!("echo:///{name}"), "blob": blob });
+                self.say_between(turn, json!({ "type": "resource", "resource": resource })).await?;
+            }
+            Directive::Picture => {
+                let data = STANDARD.encode(PICTURE);
+                self.say_between(turn, json!({ "type": "image", "data": data, "mimeType": "image/png" })).await?;
+            }
+            Directive::Link(path) => {
+                let name = path.rsplit('/').next().unwrap_or_default();
+                let uri = format!("file://{path}");
+                self.say_between(turn, json!({ "type": "resource_link", "uri": uri, "name": name })).await?;
+            }
             Directive::Pid => turn.say(std::process::id().to_string()).await?,
             // Answered by the caller.
             Directive::Refuse | Directive::Error(_) => {}
         }
+        Ok(())
+    }
+
+    /// Gives something between two words.
+    async fn say_between(&self, turn: &mut Turn, content: Value) -> Result<(), Broken> {
+        turn.say("before").await?;
+        self.pause(turn, self.args.delay).await?;
+        turn.give(content).await?;
+        self.pause(turn, self.args.delay).await?;
+        turn.say("after").await?;
         Ok(())
     }
 
@@ -280,6 +336,10 @@ mod tests {
         assert_eq!(read("sleep 3s"), Directive::Sleep(Duration::from_secs(3)));
         assert_eq!(read("ask rm -rf /"), Directive::Ask("rm -rf /".into()));
         assert_eq!(read("hello there"), Directive::Echo);
+        assert_eq!(read("file 7 a b.txt"), Directive::File { bytes: 7, name: "a b.txt".into() });
+        assert_eq!((read("picture"), read("link /a")), (Directive::Picture, Directive::Link("/a".into())));
+        assert!(echo(None).read("file 7").is_err() && echo(None).read("file x y").is_err());
+        assert!(echo(None).read(&format!("file {} a", FILE_BYTES_MAX + 1)).is_err());
         assert!(matches!(echo(Some(7)).read("hello"), Ok(Directive::Stream(Stream { chunks: 7, .. }))));
         assert!(echo(None).read("stream chunk=5").is_err());
         assert!(echo(None).read("sleep").is_err());
@@ -294,7 +354,7 @@ mod tests {
         }
 
         #[test]
-        fn no_prompt_panics(text in "(stream|crash|sleep|ask|)[ =a-z0-9]{0,20}") {
+        fn no_prompt_panics(text in "(stream|crash|sleep|ask|file|link|)[ =a-z0-9]{0,20}") {
             let _ = echo(None).read(&text);
         }
     }

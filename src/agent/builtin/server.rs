@@ -145,6 +145,11 @@ impl Turn {
         self.chunk("agent_thought_chunk", text.into()).await
     }
 
+    /// Says something else than text: a content block.
+    pub(super) async fn give(&self, content: Value) -> Result<(), Gone> {
+        self.wire.update(&self.session, json!({"sessionUpdate": "agent_message_chunk", "content": content})).await
+    }
+
     async fn chunk(&self, kind: &str, text: String) -> Result<(), Gone> {
         self.wire.update(&self.session, chunk(kind, text)).await
     }

@@ -57,6 +57,11 @@ impl Connection {
         let update = match event {
             SessionEvent::Text(text) => TurnUpdate::Text(text),
             SessionEvent::Thought(text) => TurnUpdate::Thought(text),
+            SessionEvent::File(offer) => {
+                let unkept = offer.unkept();
+                self.offers.push_back(offer);
+                TurnUpdate::File(unkept)
+            }
             SessionEvent::Tool { id, title, status } => {
                 let known = open.tools.get(&id);
                 let tool = Tool {

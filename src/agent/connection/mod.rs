@@ -26,11 +26,12 @@ mod stage;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::files::Offer;
 use super::limits::after;
 use super::{AgentEvent, AgentSpec, Limits, TurnOutcome, acp};
 use crate::clock::MonoNanos;
@@ -123,6 +124,9 @@ pub(super) struct Connection {
     limits: Limits,
     #[serde(skip)]
     events: VecDeque<AgentEvent>,
+    /// The files that events speak of, as they were said, in order.
+    #[serde(skip)]
+    offers: VecDeque<Offer>,
     /// Why the process must be ended.
     #[serde(default)]
     fault: Option<String>,
@@ -152,6 +156,7 @@ impl Connection {
             outgoing: Outgoing::default(),
             limits,
             events: VecDeque::new(),
+            offers: VecDeque::new(),
             fault: None,
             skipped: 0,
             changed: true,
@@ -236,6 +241,16 @@ impl Connection {
     /// The next event to tell.
     pub(super) fn next_event(&mut self) -> Option<AgentEvent> {
         self.events.pop_front()
+    }
+
+    /// What was said of the file of an event: for each event of a file there is one, in order.
+    pub(super) fn next_offer(&mut self) -> Option<Offer> {
+        self.offers.pop_front()
+    }
+
+    /// The directory in which the process works.
+    pub(super) fn cwd(&self) -> &Path {
+        &self.cwd
     }
 
     /// Adds an event after those that wait.
@@ -384,7 +399,7 @@ impl Connection {
             self.changed = true;
             self.cancel_permissions(turn);
             self.turns.remove(&turn);
-            self.events.push_back(AgentEvent::TurnEnded { turn, outcome, text: String::new() });
+            self.events.push_back(AgentEvent::TurnEnded { turn, outcome, text: String::new(), files: Vec::new() });
         }
     }
 

@@ -15,7 +15,13 @@ use crate::jsonrpc::LineBuffer;
 const NOW: MonoNanos = MonoNanos(1_000_000_000);
 
 fn spec() -> AgentSpec {
-    AgentSpec { name: "a".into(), command: vec!["a".into()], cwd: "/w".into(), env: BTreeMap::new() }
+    AgentSpec {
+        name: "a".into(),
+        command: vec!["a".into()],
+        cwd: "/w".into(),
+        env: BTreeMap::new(),
+        outgoing: "/nonexistent".into(),
+    }
 }
 
 fn fresh() -> Connection {

@@ -35,7 +35,13 @@ impl Drop for Stage {
 }
 
 fn spec() -> AgentSpec {
-    AgentSpec { name: "a".into(), command: Vec::new(), cwd: "/".into(), env: std::collections::BTreeMap::new() }
+    AgentSpec {
+        name: "a".into(),
+        command: Vec::new(),
+        cwd: "/".into(),
+        env: std::collections::BTreeMap::new(),
+        outgoing: "/nonexistent".into(),
+    }
 }
 
 fn clone(fds: &AgentFds) -> AgentFds {
@@ -83,7 +89,7 @@ impl Stage {
 
     /// Writes all that waits, and returns what the agent got.
     fn settle(&mut self, task: &mut Task) -> String {
-        task.note_events();
+        wait(task.note_events());
         task.record(None);
         write(task);
         self.its_stdin.set_nonblocking(true).expect("sets");
@@ -149,11 +155,11 @@ fn read(task: &mut Task, cut: Cut) {
     let Life::Up(running) = &mut task.life else { panic!("it runs") };
     wait(running.process.stdout.readable());
     if cut == Cut::None {
-        task.read(NOW);
+        wait(task.read(NOW));
         return;
     }
     let heard = running.read(NOW, &task.limits, &mut task.connection, true).expect("there is something");
-    task.note_events();
+    wait(task.note_events());
     if cut == Cut::Peeked {
         return;
     }
@@ -297,7 +303,7 @@ fn a_prompt_whose_handing_over_was_cut_off_is_not_sent_again() {
         stage.settle(&mut task);
         task.journal.settle(TURN);
         task.connection.prompt(NOW, TurnId(2), Some("s".into()), "again".into());
-        task.note_events();
+        wait(task.note_events());
         task.record(None);
         // Recorded and not yet begun: it is sent by whoever comes next.
         let (mut task, turns) = stage.kill().expect("it can be recovered");
@@ -325,7 +331,12 @@ fn what_is_settled_is_forgotten_and_a_long_log_is_written_anew() {
             let update = TurnUpdate::Text("x".repeat(50_000));
             task.connection.push_event(AgentEvent::Update { turn: TurnId(turn), update });
             let outcome = TurnOutcome::Cancelled;
-            task.connection.push_event(AgentEvent::TurnEnded { turn: TurnId(turn), outcome, text: String::new() });
+            task.connection.push_event(AgentEvent::TurnEnded {
+                turn: TurnId(turn),
+                outcome,
+                text: String::new(),
+                files: Vec::new(),
+            });
             stage.settle(&mut task);
             task.journal.settle(TurnId(turn - 1));
         }
@@ -367,4 +378,53 @@ fn the_log_of_the_next_process_has_the_turns_that_are_not_settled() {
         let (_, turns) = stage.kill().expect("it can be recovered");
         assert_eq!((turns.len(), turns[0].text.as_str()), (1, whole.as_str()));
     });
+}
+
+#[test]
+fn a_file_is_recorded_before_it_is_taken_away_and_is_one_file_wherever_the_gateway_is_killed() {
+    let update = |content: serde_json::Value| {
+        let update = json!({"sessionUpdate": "agent_message_chunk", "content": content});
+        json!({"jsonrpc": "2.0", "method": "session/update", "params": {"sessionId": "s", "update": update}})
+            .to_string()
+    };
+    let text = |text: &str| update(json!({"type": "text", "text": text}));
+    let file = update(json!({"type": "resource", "resource": {"uri": "x:/a.bin", "blob": "AAEC"}}));
+    for cut in CUTS {
+        in_runtime(|| {
+            let outgoing = tempfile::tempdir().expect("a temporary directory");
+            let (mut stage, mut task) = Stage::new();
+            let mut told = Vec::new();
+            for lines in [vec![text("one ")], vec![file.clone()], vec![text("two"), file.clone()], vec![text(" three")]]
+            {
+                task.spec.outgoing = outgoing.path().to_owned();
+                lines.iter().for_each(|line| stage.say(line));
+                read(&mut task, cut);
+                if cut != Cut::None {
+                    (task, _) = stage.kill().expect("it can be recovered");
+                }
+            }
+            task.spec.outgoing = outgoing.path().to_owned();
+            let outcome = json!({"jsonrpc": "2.0", "id": 2, "result": {"stopReason": "end_turn"}});
+            stage.say(&outcome.to_string());
+            while !matches!(told.last(), Some(AgentEvent::TurnEnded { .. })) {
+                read(&mut task, Cut::None);
+                told.extend(task.told.drain(..));
+            }
+            let Some(AgentEvent::TurnEnded { text, files, .. }) = told.pop() else { panic!("it ends") };
+            let places: Vec<_> = files.iter().map(|file| (file.number, file.at)).collect();
+            assert_eq!((text.as_str(), places), ("one two three", vec![(0, 4), (1, 7)]), "{cut:?}");
+            // What was said outlives the end, and the next image, until it is settled.
+            for _ in 0..2 {
+                let (next, turns) = stage.kill().expect("it can be recovered");
+                assert_eq!(turns[0].files, files, "{cut:?}");
+                task = next;
+            }
+            let kept = std::fs::read_dir(outgoing.path().join("1")).expect("lists");
+            let mut names: Vec<_> = kept.map(|file| file.expect("lists").file_name()).collect();
+            names.sort();
+            assert_eq!(names, ["0-a.bin", "1-a.bin"], "{cut:?}");
+            assert_eq!(std::fs::read(outgoing.path().join("1/1-a.bin")).expect("it is there"), [0, 1, 2]);
+            drop(task);
+        });
+    }
 }

@@ -201,6 +201,7 @@ impl Talk {
         vec![match step {
             ReplyStep::Begin => Show::Begin,
             ReplyStep::Delta(text) | ReplyStep::SoFar(text) => Show::Text(text),
+            ReplyStep::File(file) => Show::Text(format!("\n[file: {}]\n", file.name)),
             ReplyStep::Activity(title) => Show::Activity(title),
             ReplyStep::End(end) => Show::End(end),
         }]

@@ -10,6 +10,7 @@ use super::medium::{Growth, Medium, Shape};
 use super::pace::{after, back_off};
 use super::request::{Action, MessageId};
 use super::{AGE_MAX, NOBODY_THERE, TOO_OLD};
+use crate::chat::NotSent;
 use crate::clock::MonoNanos;
 use crate::platform::link::{Failure, Unsent};
 
@@ -97,7 +98,10 @@ impl Chat {
             (Action::Edit { message_id, post }, _) | (Action::Send(post), Some(message_id)) => {
                 item.showed(message_id, post.text, post.is_final.then_some(body));
             }
-            (Action::Send(_), None) => item.skip(body, "the platform did not say which message it is"),
+            (Action::Attach(_), Some(message_id)) => item.showed(message_id, String::new(), Some(body)),
+            (Action::Send(_) | Action::Attach(_), None) => {
+                item.skip(body, "the platform did not say which message it is")
+            }
         }
     }
 
@@ -133,9 +137,14 @@ impl Chat {
                     item.thread = None;
                 }
             }
-            Failure::NoThread | Failure::NoMessage | Failure::Refused => {
-                self.refused((medium.platform, key), in_flight, error)
-            }
+            Failure::NoFile(why) => self.unsendable((medium.platform, key), &in_flight, error, why),
+            Failure::NoThread | Failure::NoMessage | Failure::Refused => match in_flight.action {
+                Action::Attach(_) => {
+                    let why = NotSent::Refused(error.why.clone());
+                    self.unsendable((medium.platform, key), &in_flight, error, why);
+                }
+                _ => self.refused((medium.platform, key), in_flight, error),
+            },
         }
         None
     }
@@ -163,7 +172,7 @@ impl Chat {
             "a message was not delivered and is tried again"
         );
         let Some(item) = self.item(in_flight.item) else { return };
-        if matches!(in_flight.action, Action::Send(_)) && error.is_ambiguous {
+        if matches!(in_flight.action, Action::Send(_) | Action::Attach(_)) && error.is_ambiguous {
             item.unanswered();
         }
         if now.since(item.queued_at) > AGE_MAX {
@@ -183,6 +192,14 @@ impl Chat {
         }
         self.unreachable = true;
         self.items.iter_mut().for_each(|item| item.give_up(NOBODY_THERE));
+    }
+
+    /// A file is not taken: a line of text is shown in its place.
+    fn unsendable(&mut self, (platform, key): (&str, &str), in_flight: &InFlight, error: &Unsent, why: NotSent) {
+        tracing::warn!(platform, chat = key, error = error.why, "a file is not taken: its chat is told of it instead");
+        if let Some(item) = self.item(in_flight.item) {
+            item.file_refused(why);
+        }
     }
 
     fn refused(&mut self, (platform, key): (&str, &str), in_flight: InFlight, error: &Unsent) {

@@ -11,18 +11,21 @@
 //!   item that is made of its entry anew ([`Item::restore`]) goes on with the same messages.
 //! - An item that is done has shown everything, or was given up.
 
+mod taken_up;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::MessageId;
+use super::anchors::{Anchor, Anchors};
 use super::medium::{Growth, Shape};
 use super::pace::after;
 use super::split::{head, paragraphs};
-use crate::chat::{Choice, Notice, ReplyEnd};
+use super::{Attached, MessageId};
+use crate::chat::{Choice, NotSent, Notice, OutFile, ReplyEnd};
 use crate::clock::MonoNanos;
 use crate::id::TurnId;
-use crate::store::{Attempt, Entry, EntryId, Outcome, Part};
+use crate::store::{Attempt, EntryId, Outcome};
 use crate::words::Words;
 
 /// The longest text of one item, in bytes: at least 64 messages.
@@ -61,6 +64,13 @@ pub(super) enum Want {
         /// When.
         due: MonoNanos,
     },
+    /// To send a file from `due` on.
+    Attach {
+        /// Which.
+        file: Attached,
+        /// When.
+        due: MonoNanos,
+    },
     /// To show `text` from `due` on.
     Show {
         /// In which way.
@@ -73,6 +83,8 @@ pub(super) enum Want {
         settled: bool,
         /// Whether it is worth the last token of the limit: nothing that comes can make it longer.
         urgent: bool,
+        /// It is a word of the gateway's own in a reply.
+        is_word: bool,
         /// When.
         due: MonoNanos,
     },
@@ -121,6 +133,9 @@ pub(super) struct Item {
     /// The text from the start of the page on.
     #[serde(default)]
     tail: String,
+    /// The files that stand in the text from there on.
+    #[serde(default)]
+    files: Anchors,
     /// The message of the page.
     #[serde(default)]
     shown: Option<Shown>,
@@ -187,6 +202,7 @@ impl Item {
             page: 0,
             start: 0,
             tail: String::new(),
+            files: Anchors::default(),
             shown: None,
             doubtful: false,
             unanswered: false,
@@ -210,76 +226,30 @@ impl Item {
         self
     }
 
-    /// What an entry of the outbox says is to be shown, as far as it was not. `queued_at` is when the entry was made.
-    pub(super) fn restore(id: u64, shape: Shape, entry: Entry, queued_at: MonoNanos) -> Self {
-        let thread = entry.conversation.thread;
-        let mut item = Self { turn: entry.turn, ..Self::reply(id, shape, TurnId(0), thread, queued_at) };
-        item.entry = Some(entry.id);
-        item.choices = entry.choices;
-        let is_lost = entry.text.is_none() && entry.end.is_some() && !entry.parts.is_empty();
-        if let Some(text) = &entry.text {
-            item.push(text, queued_at);
+    /// Appends a file, unless it is known already.
+    pub(super) fn push_file(&mut self, file: OutFile, now: MonoNanos) {
+        if self.ended || self.given_up {
+            return;
         }
-        item.said |= !entry.parts.is_empty();
-        match (&entry.end, entry.turn) {
-            (Some(end), _) => item.end(end, queued_at),
-            (None, None) => item.ended = true,
-            (None, Some(_)) => item.unclaimed = true,
+        self.unclaimed = false;
+        if self.files.push(self.start + self.tail.len(), file) {
+            self.said = true;
+            self.text_since.get_or_insert(now);
+            self.activity = None;
         }
-        match entry.parts.last() {
-            Some(last) if is_lost && last.start < AFTER_LOST_TEXT => {
-                (item.page, item.start) = (last.number + 1, AFTER_LOST_TEXT);
-            }
-            Some(last) => item.go_on(last, is_lost),
-            None => {}
-        }
-        item.seen = !entry.parts.is_empty();
-        item.advance();
-        item
+        self.advance();
     }
 
-    /// Makes `part` the page, or goes on behind it if it is shown for good.
-    fn go_on(&mut self, part: &Part, is_lost: bool) {
-        let behind = part.length.filter(|_| part.message_id.is_some());
-        let start = part.start + behind.unwrap_or(0);
-        let cut = if is_lost { behind.unwrap_or(0) } else { start.saturating_sub(self.start) };
-        self.tail.drain(..self.tail.floor_char_boundary(cut));
-        (self.page, self.start) = (part.number + u32::from(behind.is_some()), start);
-        if self.unclaimed {
-            self.taken = start;
-        }
-        if behind.is_none() {
-            self.learn(part);
-        }
-    }
-
-    /// Takes in what is known of the message of the page.
-    fn learn(&mut self, part: &Part) {
-        let message_id = part.message_id.clone().map(MessageId);
-        self.shown = message_id.map(|message_id| Shown { message_id, text: String::new() });
-        self.doubtful = part.is_marked || self.shown.is_none();
-    }
-
-    /// Takes in what the outbox knows of the page that another image was sending.
-    pub(super) fn reconcile(&mut self, entry: &Entry) {
-        if let Some(part) = entry.parts.last()
-            && part.number == self.page
-            && part.message_id.is_some()
-            && self.shown.is_none()
-        {
-            match part.length {
-                Some(length) => self.next_page(length.min(self.tail.len())),
-                None => self.learn(part),
-            }
-            self.seen = true;
-            self.advance();
-        }
+    /// The platform does not take the file that is the page: a word is shown instead.
+    pub(super) fn file_refused(&mut self, why: NotSent) {
+        self.files.refuse(self.start, why);
     }
 
     /// What to record before the page is sent as a new message that shows `length` bytes of the text for good.
     pub(super) fn attempt(&self, length: Option<usize>) -> Option<Attempt> {
         let is_marked = self.doubtful;
-        self.entry.map(|entry| Attempt { entry, number: self.page, start: self.start, length, is_marked })
+        let file = self.files.at(self.start).map(|anchor| anchor.number());
+        self.entry.map(|entry| Attempt { entry, number: self.page, start: self.start, length, is_marked, file })
     }
 
     /// A complete text.
@@ -365,6 +335,7 @@ impl Item {
         self.given_up = true;
         self.fate = Some((Outcome::Abandoned, why.to_owned()));
         self.tail.clear();
+        self.files.clear();
         self.shown = None;
     }
 
@@ -375,13 +346,16 @@ impl Item {
 
     /// Whether everything was shown or given up.
     pub(super) fn is_done(&self) -> bool {
-        self.ended && self.tail.is_empty()
+        self.ended && self.tail.is_empty() && self.files.is_empty()
     }
 
     /// What it wants next.
     pub(super) fn want(&self) -> Want {
         if self.given_up || self.unclaimed || self.is_done() {
             return Want::Nothing;
+        }
+        if let Some(anchor) = self.files.at(self.start) {
+            return self.want_file(anchor);
         }
         let page = self.page();
         if page.body == 0 || self.tail[..page.body].trim().is_empty() {
@@ -403,6 +377,32 @@ impl Item {
             body: page.body,
             settled: page.settled,
             urgent: page.settled && !page.is_block,
+            is_word: false,
+        }
+    }
+
+    /// The file that is the page, or the word in the place of it.
+    fn want_file(&self, anchor: &Anchor) -> Want {
+        let due = self.text_since.unwrap_or(self.queued_at);
+        let prefix = self.prefix();
+        match anchor.sendable() {
+            Some(file) => {
+                let word = (!prefix.is_empty()).then(|| prefix.trim().trim_end_matches([':', '：']).to_owned());
+                Want::Attach { file: Attached { word, ..file }, due }
+            }
+            None => {
+                let text = format!("{prefix}{}", anchor.word(self.words()));
+                Want::Show { how: How::Send, text, body: 0, settled: true, urgent: true, is_word: true, due }
+            }
+        }
+    }
+
+    /// What goes before a page that may be a repeat.
+    fn prefix(&self) -> &'static str {
+        match (self.doubtful, self.unanswered) {
+            (false, _) => "",
+            (true, false) => self.words().recovered(),
+            (true, true) => self.words().sent_again(),
         }
     }
 
@@ -426,31 +426,31 @@ impl Item {
     }
 
     fn page(&self) -> Page {
-        let prefix = match (self.doubtful, self.unanswered) {
-            (false, _) => "",
-            (true, false) => self.words().recovered(),
-            (true, true) => self.words().sent_again(),
-        };
+        let prefix = self.prefix();
+        // A file is a message of its own, so what stands before it is.
+        let before_file = self.files.next_at().map(|at| at.saturating_sub(self.start).min(self.tail.len()));
+        let tail = &self.tail[..before_file.unwrap_or(self.tail.len())];
+        let is_over = self.ended || before_file.is_some();
         let max = self.shape.message_max;
         let room = max.less(max.len(prefix));
-        if let Some(full) = head(&self.tail, room) {
+        if let Some(full) = head(tail, room) {
             return Page { text: format!("{prefix}{full}"), body: full.len(), settled: true, is_block: false };
         }
-        if self.shape.growth == Growth::Blocks && !self.ended {
-            let body = paragraphs(&self.tail).unwrap_or(0);
-            let text = format!("{prefix}{}", self.tail[..body].trim_end());
+        if self.shape.growth == Growth::Blocks && !is_over {
+            let body = paragraphs(tail).unwrap_or(0);
+            let text = format!("{prefix}{}", tail[..body].trim_end());
             return Page { text, body, settled: true, is_block: true };
         }
-        let mut text = format!("{prefix}{}", self.tail);
+        let mut text = format!("{prefix}{tail}");
         if let Some(activity) = &self.activity
-            && !self.ended
+            && !is_over
         {
             let line = format!("\n\n… {activity}");
             if max.len(&text) + max.len(&line) <= max.limit() {
                 text.push_str(&line);
             }
         }
-        Page { text, body: self.tail.len(), settled: self.ended, is_block: false }
+        Page { text, body: tail.len(), settled: is_over, is_block: false }
     }
 
     /// Whether nothing more is to be done about a page that shows this.
@@ -473,6 +473,8 @@ impl Item {
     }
 
     fn next_page(&mut self, body: usize) {
+        // A page that is a file has no text.
+        let body = if self.files.pass(self.start) { 0 } else { body.min(self.tail.len()) };
         self.tail.drain(..body);
         (self.page, self.start) = (self.page + 1, self.start + body);
         self.shown = None;
@@ -487,7 +489,7 @@ impl Item {
         }
         self.seen = true;
         match body {
-            Some(body) => self.next_page(body.min(self.tail.len())),
+            Some(body) => self.next_page(body),
             None => self.shown = Some(Shown { message_id, text }),
         }
         self.advance();
@@ -511,7 +513,7 @@ impl Item {
     /// The platform refuses this part of the text: it goes on behind it.
     pub(super) fn skip(&mut self, body: usize, why: &str) {
         self.fate = Some((Outcome::Failed, why.to_owned()));
-        self.next_page(body.min(self.tail.len()));
+        self.next_page(body);
         self.advance();
     }
 

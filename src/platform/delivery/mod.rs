@@ -15,10 +15,13 @@
 //!   again with a word on that before it ([`crate::words::Words::recovered`]), an edit is just repeated. A message whose answer did
 //!   not arrive is ambiguous, too.
 //! - A reply whose text is with its agent waits until that is told.
+//! - A file is a message of its own, between the texts that stand around it. One that its platform does not take becomes
+//!   a line of text that says so.
 //!
 //! Bounds: 256 KiB of text in an item. From [`ITEMS_MAX`] items on no messages are taken in, so what can still come
 //! is what was asked before: the gateway runs one turn in a conversation at a time, and 32 may wait.
 
+mod anchors;
 mod chat;
 mod item;
 pub(super) mod ledger;
@@ -43,7 +46,7 @@ use item::{How, Item, Want};
 use limiter::{Haste, Limiter};
 use medium::{Growth, Medium};
 use pace::after;
-pub(super) use request::{Action, Format, MessageId, Next, Pace, Post, Request};
+pub(super) use request::{Action, Attached, Format, MessageId, Next, Pace, Post, Request};
 
 /// Items that may wait before no more messages are taken in; their texts are up to 256 KiB each.
 const ITEMS_MAX: usize = 1024;
@@ -97,7 +100,7 @@ impl Delivery {
             chat.items.iter_mut().for_each(|item| item.shape = shape);
             let Some(ambiguous) = chat.in_flight.take() else { continue };
             let item = chat.items.iter_mut().find(|item| item.id == ambiguous.item);
-            if let (Some(item), Action::Send(_)) = (item, ambiguous.action) {
+            if let (Some(item), Action::Send(_) | Action::Attach(_)) = (item, ambiguous.action) {
                 item.doubt();
             }
         }
@@ -213,6 +216,7 @@ impl Delivery {
             ReplyStep::Begin => {}
             ReplyStep::Delta(text) => item.push(text, now),
             ReplyStep::SoFar(text) => item.so_far(text, now),
+            ReplyStep::File(file) => item.push_file(file.clone(), now),
             ReplyStep::Activity(title) => item.set_activity(title),
             ReplyStep::End(end) => item.end(end, now),
         }
@@ -275,7 +279,11 @@ impl Delivery {
                 Want::Nothing => continue,
                 Want::Typing { .. } if flushing => continue,
                 Want::Typing { due } => (Action::Typing, 0, due.max(self.limiter.global_ready())),
-                Want::Show { how, text, body, settled, urgent, due } => {
+                Want::Attach { file, due } => {
+                    let ready = self.limiter.ready(key, Haste::Urgent);
+                    (Action::Attach(file), 0, if flushing { ready } else { ready.max(due) })
+                }
+                Want::Show { how, text, body, settled, urgent, is_word, due } => {
                     let hurried = urgent || flushing;
                     // The first message of a reply, which is edited later, does not wait for spare room.
                     let is_first = how == How::Send && !settled;
@@ -287,7 +295,7 @@ impl Delivery {
                             ready = ready.max(chat.edit_at);
                         }
                     }
-                    let format = if item.turn.is_some() { Format::Markdown } else { Format::Plain };
+                    let format = if item.turn.is_some() && !is_word { Format::Markdown } else { Format::Plain };
                     let choices = if settled { item.choices_below(body) } else { Vec::new() };
                     let post = Post { text, format, choices, is_final: settled };
                     let action = match how {
@@ -317,11 +325,12 @@ impl Delivery {
             chat.items.iter_mut().find(|item| item.id == in_flight.item).expect("the item was found in the chat");
         let attempt = match &in_flight.action {
             Action::Send(post) => item.attempt(post.is_final.then_some(in_flight.body)),
+            Action::Attach(_) => item.attempt(Some(0)),
             Action::Typing | Action::Edit { .. } | Action::Draft { .. } => None,
         };
         match &in_flight.action {
             Action::Typing => item.typed(now),
-            Action::Send(_) => {}
+            Action::Send(_) | Action::Attach(_) => {}
             Action::Edit { .. } => item.editing(),
             Action::Draft { post, .. } => item.drafting(post.text.clone(), now),
         }

@@ -1,5 +1,7 @@
 //! What the delivery asks of a platform.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use crate::chat::Choice;
@@ -66,6 +68,8 @@ pub(in crate::platform) enum Action {
     Typing,
     /// Send a new message.
     Send(Post),
+    /// Send a file as a new message.
+    Attach(Attached),
     /// Replace the text of a message.
     Edit {
         /// Which.
@@ -82,6 +86,34 @@ pub(in crate::platform) enum Action {
         #[serde(flatten)]
         post: Post,
     },
+}
+
+/// A file that is sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::platform) struct Attached {
+    /// Where it is.
+    pub(in crate::platform) path: PathBuf,
+    /// What it is called.
+    pub(in crate::platform) name: String,
+    /// Its media type, where it is known.
+    #[serde(default)]
+    pub(in crate::platform) mime: Option<String>,
+    /// A word that goes with it: that it may be a repeat.
+    #[serde(default)]
+    pub(in crate::platform) word: Option<String>,
+}
+
+impl Attached {
+    /// Whether it is a picture that is shown as such: of a kind that every platform knows, by its first bytes or by what
+    /// its agent says.
+    pub(in crate::platform) fn is_picture(&self) -> bool {
+        matches!(self.mime.as_deref(), Some("image/png" | "image/jpeg" | "image/webp"))
+    }
+
+    /// Its size, if it is still there.
+    pub(in crate::platform) async fn bytes(&self) -> Option<u64> {
+        tokio::fs::metadata(&self.path).await.ok().filter(|found| found.is_file()).map(|found| found.len())
+    }
 }
 
 /// What a message says.

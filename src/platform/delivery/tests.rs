@@ -4,7 +4,7 @@ use super::limiter::Rate;
 use super::medium::Measure;
 use super::split::MESSAGE_UNITS_MAX;
 use super::*;
-use crate::chat::{Conversation, ReplyEnd};
+use crate::chat::{Content, Conversation, OutFile, ReplyEnd, so_far};
 use crate::platform::link::Failure;
 use crate::store::{Attempt, Outcome, Part};
 use crate::words::Language;
@@ -24,6 +24,12 @@ fn notice(chat: &str, text: &str) -> Outbound {
 
 fn step(chat: &str, turn: i64, step: ReplyStep) -> Outbound {
     outbound(chat, OutboundContent::Reply { turn: TurnId(turn), step })
+}
+
+/// A file that stands behind `at` bytes of text.
+fn file(number: u32, at: usize, name: &str) -> OutFile {
+    let content = Content::Kept { path: format!("/out/{name}").into(), bytes: 3 };
+    OutFile { number, at, name: name.to_owned(), mime: None, content }
 }
 
 fn unsent(failure: Failure) -> Unsent {
@@ -409,4 +415,19 @@ fn where_nothing_can_be_edited_whole_paragraphs_are_sent_while_a_reply_grows() {
     world.push(step("1", 7, ReplyStep::End(ReplyEnd::Complete)));
     world.settle();
     assert_eq!(world.shown("1"), ["One.\n\nTwo.", "Three.\n\nFour."]);
+}
+
+#[test]
+fn after_a_kill_a_file_behind_blank_text_is_still_shown() {
+    let mut world = World::with(|_| Growth::Draft);
+    world.push(step("1", 7, ReplyStep::File(file(0, 0, "a"))));
+    world.start(Pace::Streaming);
+    world.finish(0, None);
+    world.push(step("1", 7, ReplyStep::Delta("\n\n".into())));
+    world.push(step("1", 7, ReplyStep::File(file(1, 2, "b"))));
+    world.push(step("1", 7, ReplyStep::End(ReplyEnd::Complete)));
+    world.kill(false);
+    world.settle();
+    assert_eq!(world.shown("1"), ["📎 a", "📎 b"]);
+    assert_eq!(world.over, [TurnId(7)]);
 }

@@ -155,6 +155,31 @@ pub(super) enum Words<'a> {
     Markdown { title: &'a str, text: &'a str },
 }
 
+/// A message that is written without being asked: its `msgKey` and its `msgParam`.
+#[derive(Clone, Debug)]
+pub(super) struct Unasked {
+    key: &'static str,
+    param: String,
+}
+
+impl Unasked {
+    /// A picture that was uploaded.
+    pub(super) fn picture(media_id: &str) -> Self {
+        Self { key: "sampleImageMsg", param: json!({ "photoURL": media_id }).to_string() }
+    }
+}
+
+impl From<Words<'_>> for Unasked {
+    fn from(words: Words<'_>) -> Self {
+        match words {
+            Words::Text(content) => Self { key: "sampleText", param: json!({ "content": content }).to_string() },
+            Words::Markdown { title, text } => {
+                Self { key: "sampleMarkdown", param: json!({ "title": title, "text": text }).to_string() }
+            }
+        }
+    }
+}
+
 /// Who gets a card.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Space<'a> {
@@ -173,6 +198,8 @@ pub(super) struct Api {
 struct Inner {
     http: OnceCell<Client>,
     api_url: String,
+    /// Where files are uploaded to.
+    oapi_url: String,
     client_id: String,
     client_secret: Secret,
     /// Hosts on which a session webhook may be; `https` but for those that were configured.
@@ -188,6 +215,7 @@ impl Api {
             inner: Arc::new(Inner {
                 http: OnceCell::new(),
                 api_url: config.api_url.clone(),
+                oapi_url: config.oapi_url.clone(),
                 client_id: config.client_id.clone(),
                 client_secret: config.client_secret.clone(),
                 hosts: known.chain(config.webhook_hosts.iter().cloned()).collect(),
@@ -216,22 +244,13 @@ impl Api {
         }
         let http = self.http().await?;
         let (status, answer) = call(CALL, http.post(url).json(&body)).await?;
-        // 200 with a code is a failure, too.
-        let errcode = answer.get("errcode");
-        match errcode.and_then(|code| code.as_i64().or_else(|| code.as_str()?.parse().ok())) {
-            Some(0) => Ok(()),
-            Some(code) => {
-                let words = words_of(&answer, "errmsg");
-                Err(DingTalkError::Refused { call: CALL, status, code: code.to_string(), words, retry_after: None })
-            }
-            None => Err(DingTalkError::Malformed { call: CALL, status, problem: "it has no errcode" }),
-        }
+        accepted(CALL, status, &answer)
     }
 
     /// Writes to one member of the organisation without being asked.
-    pub(super) async fn send_single(&self, robot: &str, staff_id: &str, words: Words<'_>) -> Result<(), DingTalkError> {
+    pub(super) async fn send_single(&self, robot: &str, staff_id: &str, said: Unasked) -> Result<(), DingTalkError> {
         const CALL: &str = "oToMessages/batchSend";
-        let (key, param) = message(words);
+        let Unasked { key, param } = said;
         let body = json!({ "robotCode": robot, "userIds": [staff_id], "msgKey": key, "msgParam": param });
         let answer = self.call(CALL, Method::POST, "/v1.0/robot/oToMessages/batchSend", &body).await?;
         let names = |list: &str| answer.get(list).and_then(Value::as_array).is_some_and(|list| !list.is_empty());
@@ -252,13 +271,8 @@ impl Api {
     }
 
     /// Writes to a group without being asked.
-    pub(super) async fn send_group(
-        &self,
-        robot: &str,
-        conversation: &str,
-        words: Words<'_>,
-    ) -> Result<(), DingTalkError> {
-        let (key, param) = message(words);
+    pub(super) async fn send_group(&self, robot: &str, conversation: &str, said: Unasked) -> Result<(), DingTalkError> {
+        let Unasked { key, param } = said;
         let body = json!({ "robotCode": robot, "openConversationId": conversation, "msgKey": key, "msgParam": param });
         self.call("groupMessages/send", Method::POST, "/v1.0/robot/groupMessages/send", &body).await.map(drop)
     }
@@ -380,8 +394,13 @@ impl Api {
         call(name, request).await.map(|(_, answer)| answer)
     }
 
+    /// The address of the older API.
+    pub(super) fn oapi(&self) -> &str {
+        &self.inner.oapi_url
+    }
+
     /// The access token, a new one if need be.
-    async fn token(&self) -> Result<Secret, DingTalkError> {
+    pub(super) async fn token(&self) -> Result<Secret, DingTalkError> {
         const CALL: &str = TOKEN_CALL;
         let mut kept = self.inner.token.lock().await;
         if let Some((token, until)) = &*kept
@@ -402,16 +421,21 @@ impl Api {
     }
 }
 
-/// The key and the parameter of a message that is written without being asked.
-fn message(words: Words<'_>) -> (&'static str, String) {
-    match words {
-        Words::Text(content) => ("sampleText", json!({ "content": content }).to_string()),
-        Words::Markdown { title, text } => ("sampleMarkdown", json!({ "title": title, "text": text }).to_string()),
+/// The older calls answer 200 with a code where they fail, too.
+pub(super) fn accepted(call: &'static str, status: u16, answer: &Value) -> Result<(), DingTalkError> {
+    let errcode = answer.get("errcode");
+    match errcode.and_then(|code| code.as_i64().or_else(|| code.as_str()?.parse().ok())) {
+        Some(0) => Ok(()),
+        Some(code) => {
+            let words = words_of(answer, "errmsg");
+            Err(DingTalkError::Refused { call, status, code: code.to_string(), words, retry_after: None })
+        }
+        None => Err(DingTalkError::Malformed { call, status, problem: "it has no errcode" }),
     }
 }
 
 /// Makes a call, and reads the JSON object of its answer.
-async fn call(name: &'static str, request: RequestBuilder) -> Result<(u16, Value), DingTalkError> {
+pub(super) async fn call(name: &'static str, request: RequestBuilder) -> Result<(u16, Value), DingTalkError> {
     let exchange = async {
         let network = |source: reqwest::Error| DingTalkError::Network { call: name, source: source.without_url() };
         let response = request.send().await.map_err(network)?;

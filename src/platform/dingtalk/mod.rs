@@ -17,6 +17,7 @@ mod frame;
 mod link;
 mod message;
 mod sender;
+mod upload;
 
 use std::path::Path;
 use std::time::Duration;

@@ -13,11 +13,13 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 
 use super::PLATFORM;
-use super::api::{Api, DingTalkError, Space, TOKEN_CALL, Words, is_limit};
+use super::api::{Api, DingTalkError, Space, TOKEN_CALL, Unasked, Words, is_limit};
 use super::context::Context;
+use super::upload::PICTURE_BYTES_MAX;
+use crate::chat::NotSent;
 use crate::clock::UnixMillis;
 use crate::config::DingTalkConfig;
-use crate::platform::delivery::{Action, Format, MessageId, Post, Request};
+use crate::platform::delivery::{Action, Attached, Format, MessageId, Post, Request};
 use crate::platform::link::{Failure, Sender, Unsent};
 use crate::report::Chain;
 use crate::store::{Store, StoreError};
@@ -80,9 +82,37 @@ impl DingTalkSender {
         }
         let robot = if context.robot_code.is_empty() { &self.account } else { &context.robot_code };
         match (&context.staff_id, context.is_group) {
-            (Some(staff_id), false) => self.api.send_single(robot, staff_id, words).await,
-            _ => self.api.send_group(robot, chat, words).await,
+            (Some(staff_id), false) => self.api.send_single(robot, staff_id, words.into()).await,
+            _ => self.api.send_group(robot, chat, words.into()).await,
         }
+    }
+
+    /// A picture is shown without being asked, since a webhook takes none; a word that goes with it is a message before.
+    async fn send_file(&self, chat: &str, file: &Attached, store: &Store) -> Result<Option<MessageId>, Unsent> {
+        // A kind that it does not name is one that it does not take.
+        if !matches!(file.mime.as_deref(), Some("image/png" | "image/jpeg")) {
+            return Err(Unsent::no_file(NotSent::Unsupported));
+        }
+        let bytes = file.bytes().await.ok_or_else(|| Unsent::no_file(NotSent::Unreadable))?;
+        if bytes > PICTURE_BYTES_MAX {
+            return Err(Unsent::no_file(NotSent::TooLarge { bytes_max: PICTURE_BYTES_MAX }));
+        }
+        let bytes = tokio::fs::read(&file.path).await.map_err(|_| Unsent::no_file(NotSent::Unreadable))?;
+        let context = self.context(chat, store).await?;
+        // Nothing is shown by an upload.
+        let uploaded = self.api.upload_picture(file, bytes).await;
+        let media_id = uploaded.map_err(|error| Unsent { is_ambiguous: false, ..unsent(&error) })?;
+        if let Some(word) = &file.word {
+            let post = Post { text: word.clone(), format: Format::Plain, choices: Vec::new(), is_final: true };
+            self.send(chat, &post, &context).await.map_err(|error| unsent(&error))?;
+        }
+        let robot = if context.robot_code.is_empty() { &self.account } else { &context.robot_code };
+        let picture = Unasked::picture(&media_id);
+        let sent = match (&context.staff_id, context.is_group) {
+            (Some(staff_id), false) => self.api.send_single(robot, staff_id, picture).await,
+            _ => self.api.send_group(robot, chat, picture).await,
+        };
+        sent.map(|()| Some(MessageId(String::new()))).map_err(|error| unsent(&error))
     }
 
     async fn start_card(
@@ -134,6 +164,7 @@ impl Sender for DingTalkSender {
                     }
                 }
             }
+            Action::Attach(file) => self.send_file(&request.chat, file, store).await,
             Action::Edit { message_id, post } => {
                 let streamed = self.api.stream_card(&message_id.0, &guid(), &post.text, post.is_final).await;
                 streamed.map(|()| None).map_err(|error| unsent(&error))

@@ -282,7 +282,27 @@ impl Api {
         params: &Value,
         deadline: Duration,
     ) -> Result<T, TelegramError> {
-        let exchange = self.exchange(method, params);
+        let request = self.request(method).json(params);
+        self.ask(method, request, deadline).await
+    }
+
+    /// The request of a method. The token is in its address: not for logs.
+    pub(super) fn request(&self, method: &'static str) -> reqwest::RequestBuilder {
+        self.inner.http.post(format!("{}/bot{}/{method}", self.inner.api_url, self.inner.token.expose()))
+    }
+
+    /// Whether messages are sent as paid broadcasts.
+    pub(super) fn is_paid(&self) -> bool {
+        self.inner.paid
+    }
+
+    pub(super) async fn ask<T: DeserializeOwned>(
+        &self,
+        method: &'static str,
+        request: reqwest::RequestBuilder,
+        deadline: Duration,
+    ) -> Result<T, TelegramError> {
+        let exchange = self.exchange(method, request);
         let (status, body) = tokio::time::timeout(deadline, exchange)
             .await
             .map_err(|_| TelegramError::Timeout { method, after: deadline })??;
@@ -295,10 +315,13 @@ impl Api {
         self.inner.http.get(format!("{}/file/bot{}/{path}", self.inner.api_url, self.inner.token.expose()))
     }
 
-    async fn exchange(&self, method: &'static str, params: &Value) -> Result<(u16, Vec<u8>), TelegramError> {
+    async fn exchange(
+        &self,
+        method: &'static str,
+        request: reqwest::RequestBuilder,
+    ) -> Result<(u16, Vec<u8>), TelegramError> {
         let network = |source: reqwest::Error| TelegramError::Network { method, source: source.without_url() };
-        let url = format!("{}/bot{}/{method}", self.inner.api_url, self.inner.token.expose());
-        let response = self.inner.http.post(url).json(params).send().await.map_err(network)?;
+        let response = request.send().await.map_err(network)?;
         let status = response.status().as_u16();
         let body = http::read(response, ANSWER_BYTES_MAX).await.map_err(|unread| match unread {
             Unread::Network(source) => TelegramError::Network { method, source },

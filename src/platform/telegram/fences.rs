@@ -72,7 +72,7 @@ impl Fences {
                     page.before.clone()
                 }
             }
-            Action::Typing | Action::Edit { .. } | Action::Draft { .. } => None,
+            Action::Typing | Action::Attach(_) | Action::Edit { .. } | Action::Draft { .. } => None,
         }
     }
 
@@ -94,7 +94,7 @@ impl Fences {
                 (page.part, page.message) = (None, Some(message_id.0.clone()));
             }
             Action::Draft { draft_id, .. } => page.draft = Some(*draft_id),
-            Action::Edit { .. } | Action::Typing => {}
+            Action::Edit { .. } | Action::Attach(_) | Action::Typing => {}
         }
         // A draft is never the end of a page.
         page.is_final = post.is_final && !matches!(request.action, Action::Draft { .. });

@@ -16,6 +16,7 @@ mod markdown;
 mod media;
 pub mod methods;
 mod sender;
+mod upload;
 mod webhook;
 pub mod words;
 

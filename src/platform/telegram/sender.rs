@@ -4,8 +4,10 @@
 use super::api::{Api, Disposition, TelegramError};
 use super::fences::Fences;
 use super::is_group;
+use super::upload::{DOCUMENT_BYTES_MAX, Upload, UploadError};
 use super::words::Words;
-use crate::platform::delivery::{Action, Format, MessageId, Post, Request};
+use crate::chat::NotSent;
+use crate::platform::delivery::{Action, Attached, Format, MessageId, Post, Request};
 use crate::platform::link::{Failure, Sender, Unsent};
 use crate::report::Chain;
 use crate::store::Store;
@@ -42,6 +44,16 @@ impl TelegramSender {
         Ok(message_id)
     }
 
+    async fn attach(&self, request: &Request, file: &Attached, store: &Store) -> Result<Option<MessageId>, Unsent> {
+        let (chat, thread, reply_to) = (&request.chat, request.thread.as_deref(), answered(request, store).await);
+        match self.api.send_file(&Upload { chat, thread, file, reply_to }).await {
+            Ok(sent) => Ok(Some(MessageId::from(sent.message_id))),
+            Err(UploadError::Unreadable) => Err(Unsent::no_file(NotSent::Unreadable)),
+            Err(UploadError::TooLarge) => Err(Unsent::no_file(NotSent::TooLarge { bytes_max: DOCUMENT_BYTES_MAX })),
+            Err(UploadError::Call(error)) => Err(unsent(&error)),
+        }
+    }
+
     async fn call(&self, request: &Request, words: &Words) -> Result<Option<MessageId>, TelegramError> {
         let (api, chat, thread) = (&self.api, request.chat.as_str(), request.thread.as_deref());
         match &request.action {
@@ -50,6 +62,8 @@ impl TelegramSender {
                 let sent = api.send_message(chat, thread, words).await?;
                 Ok(Some(MessageId::from(sent.message_id)))
             }
+            // A file says nothing, so it does not come here.
+            Action::Attach(_) => Ok(None),
             Action::Edit { message_id, .. } => api.edit_message_text(chat, &message_id.0, words).await.map(|()| None),
             Action::Draft { draft_id, .. } => api.send_draft(chat, thread, *draft_id, words).await.map(|()| None),
         }
@@ -69,6 +83,7 @@ async fn answered(request: &Request, store: &Store) -> Option<i64> {
 impl Sender for TelegramSender {
     async fn perform(&self, request: &Request, store: &Store) -> Result<Option<MessageId>, Unsent> {
         let outcome = match &request.action {
+            Action::Attach(file) => return self.attach(request, file, store).await,
             Action::Typing => self.call(request, &Words::default()).await,
             Action::Send(post) | Action::Edit { post, .. } | Action::Draft { post, .. } => {
                 self.say(request, post, store).await

@@ -146,6 +146,11 @@ impl WeixinError {
         }
     }
 
+    /// Whether the same request may succeed later: too often, or too slow.
+    pub fn is_about_time(&self) -> bool {
+        matches!(self, Self::Status { status: 408 | 425 | 429, .. })
+    }
+
     /// What to do about it. No failure is final for the account: a stale token may be renewed on the phone, and 401 or 403 are
     /// not in the protocol, so they are a proxy's.
     pub fn disposition(&self) -> Disposition {

@@ -10,15 +10,17 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::PLATFORM;
 use super::api::Api;
 use super::error::{Disposition, RATE_LIMITED, STALE_PAUSE, WeixinError};
+use super::media::{FILE_BYTES_MAX, MediaKind, upload};
+use crate::chat::NotSent;
 use crate::clock::MonoNanos;
 use crate::config::Secret;
 use crate::platform::delivery::pace::after;
-use crate::platform::delivery::{Action, MessageId, Request};
+use crate::platform::delivery::{Action, Attached, MessageId, Request};
 use crate::platform::link::{Failure, Sender, Unsent};
 use crate::report::Chain;
 use crate::store::{Attempt, EntryId, Store};
@@ -136,19 +138,61 @@ impl WeixinSender {
         }
     }
 
-    async fn send(&self, request: &Request, text: &str, store: &Store) -> Result<MessageId, Unsent> {
-        let now = MonoNanos::now();
-        let not_before = self.shared().not_before;
-        if not_before > now {
-            return Err(spared(not_before.since(now)));
-        }
+    async fn send_text(&self, request: &Request, text: &str, store: &Store) -> Result<MessageId, Unsent> {
         let name = self.name(request.attempt.as_ref());
-        let item = || json!({ "type": 1, "text_item": { "text": text } });
+        self.send(request, &name, &json!({ "type": 1, "text_item": { "text": text } }), store).await
+    }
+
+    /// A file is uploaded, and a message shows it. A word that goes with it is a message before it, since a message is one
+    /// thing.
+    async fn send_file(&self, request: &Request, file: &Attached, store: &Store) -> Result<MessageId, Unsent> {
+        let too_large = || Unsent::no_file(NotSent::TooLarge { bytes_max: FILE_BYTES_MAX as u64 });
+        let bytes = file.bytes().await.ok_or_else(|| Unsent::no_file(NotSent::Unreadable))?;
+        if bytes > FILE_BYTES_MAX as u64 {
+            return Err(too_large());
+        }
+        self.spare()?;
+        let plaintext = tokio::fs::read(&file.path).await.map_err(|_| Unsent::no_file(NotSent::Unreadable))?;
+        let kind = match file.mime.as_deref() {
+            _ if file.is_picture() => MediaKind::Image,
+            Some("video/mp4") => MediaKind::Video,
+            _ => MediaKind::File,
+        };
+        let item = match upload(&self.api, &request.chat, kind, &file.name, &plaintext).await {
+            Ok(item) => item,
+            Err(WeixinError::FileTooLarge { .. }) => return Err(too_large()),
+            // The CDN does not want this file.
+            Err(error @ WeixinError::Status { method: "upload", status: 400..=499, .. }) if !error.is_about_time() => {
+                return Err(Unsent::no_file(NotSent::Refused(Chain(&error).to_string())));
+            }
+            Err(error) => {
+                let key = request.attempt.as_ref().map(|attempt| (attempt.entry, attempt.number));
+                // Nothing is shown by an upload.
+                return Err(Unsent { is_ambiguous: false, ..self.unsent(&error, key) });
+            }
+        };
+        let name = self.name(request.attempt.as_ref());
+        if let Some(word) = &file.word {
+            let item = json!({ "type": 1, "text_item": { "text": word } });
+            self.send(request, &format!("{name}-word"), &item, store).await?;
+        }
+        self.send(request, &name, &item, store).await
+    }
+
+    /// # Errors
+    /// The service wants no message for a while.
+    fn spare(&self) -> Result<(), Unsent> {
+        let (now, not_before) = (MonoNanos::now(), self.shared().not_before);
+        if not_before > now { Err(spared(not_before.since(now))) } else { Ok(()) }
+    }
+
+    async fn send(&self, request: &Request, name: &str, item: &Value, store: &Store) -> Result<MessageId, Unsent> {
+        self.spare()?;
         let context = self.context(&request.chat, store).await;
-        let mut outcome = self.api.send_message(&request.chat, &name, item(), context.as_deref()).await;
+        let mut outcome = self.api.send_message(&request.chat, name, item.clone(), context.as_deref()).await;
         if context.is_some() && outcome.as_ref().is_err_and(WeixinError::is_stale_context) {
             tracing::info!("the context of a chat is stale: the message is sent without it");
-            outcome = self.api.send_message(&request.chat, &name, item(), None).await;
+            outcome = self.api.send_message(&request.chat, name, item.clone(), None).await;
         }
         let key = request.attempt.as_ref().map(|attempt| (attempt.entry, attempt.number));
         match outcome {
@@ -200,7 +244,8 @@ impl Sender for WeixinSender {
                 // It is shown again in a moment, and what it is shown before does not depend on it.
                 Err(error) => Err(Unsent { is_fatal: false, ..about(&error, Failure::Again { asked: None }) }),
             },
-            Action::Send(post) => self.send(request, &post.text, store).await.map(Some),
+            Action::Send(post) => self.send_text(request, &post.text, store).await.map(Some),
+            Action::Attach(file) => self.send_file(request, file, store).await.map(Some),
             Action::Edit { .. } | Action::Draft { .. } => Err(unsupported()),
         }
     }

@@ -27,7 +27,7 @@ async fn an_endless_line_costs_its_agent_the_process_and_little_memory() {
     let mut rig = Rig::new(script(r"hello; session; line; head -c 100000000 /dev/zero | tr '\0' a; line"));
     let told = rig.turn(1, None, "hello").await;
     match told.outcome {
-        Some(TurnOutcome::Failed { reason }) => assert!(reason.contains("more than 8388608 bytes"), "{reason}"),
+        Some(TurnOutcome::Failed { reason }) => assert!(reason.contains("more than 33554432 bytes"), "{reason}"),
         other => panic!("{other:?}"),
     }
     assert!(matches!(rig.next().await, AgentEvent::Died { .. }));

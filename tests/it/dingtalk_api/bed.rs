@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use hermes_gateway::chat::{Conversation, Inbound, LinkState, Outbound, OutboundContent, ReplyEnd, ReplyStep};
+use hermes_gateway::chat::{Conversation, Inbound, LinkState, OutFile, Outbound, OutboundContent, ReplyEnd, ReplyStep};
 use hermes_gateway::config::{DingTalkConfig, PlatformAccess, Secret};
 use hermes_gateway::id::TurnId;
 use hermes_gateway::platform::dingtalk::{PLATFORM, spawn};
@@ -27,6 +27,9 @@ pub const ANN: &str = "manager1";
 /// A group.
 pub const GROUP: &str = "cid-a-group";
 
+/// The entry of a turn, and what was said in it.
+type Said = (Option<EntryId>, String, Vec<OutFile>);
+
 /// The platform's task, its store, and the server it talks to.
 pub struct Bed {
     pub server: DingTalkServer,
@@ -34,7 +37,7 @@ pub struct Bed {
     pub handle: PlatformHandle,
     pub events: mpsc::Receiver<PlatformEvent>,
     /// The entries of turns that are answered, and what was said in each.
-    turns: Mutex<BTreeMap<TurnId, (Option<EntryId>, String)>>,
+    turns: Mutex<BTreeMap<TurnId, Said>>,
     config: DingTalkConfig,
     /// What is kept for a process that is killed, by the platform's names.
     kept_fds: BTreeMap<String, OwnedFd>,
@@ -164,25 +167,26 @@ impl Bed {
     pub async fn step(&self, chat: &str, turn: TurnId, step: ReplyStep) {
         let conversation = Conversation::new(PLATFORM, chat);
         let known = self.turns.lock().expect("not poisoned").get(&turn).cloned();
-        let (entry, mut said) = match known {
+        let (entry, mut said, mut files) = match known {
             Some(known) => known,
             None => {
                 let entry = self.change(Change::Start(turn, Some(conversation.clone()))).await;
                 self.deliver(Outbound::reply(conversation.clone(), turn, ReplyStep::Begin), entry).await;
-                (entry, String::new())
+                (entry, String::new(), Vec::new())
             }
         };
         match &step {
             ReplyStep::Delta(text) => said.push_str(text),
             ReplyStep::SoFar(text) => said.clone_from(text),
             ReplyStep::End(end) => {
-                let (text, end) = (Some(said.clone()), end.clone());
-                self.change(Change::Finish { turn, conversation: Some(conversation.clone()), text, end }).await;
+                let (text, files, end) = (Some(said.clone()), files.clone(), end.clone());
+                self.change(Change::Finish { turn, conversation: Some(conversation.clone()), text, files, end }).await;
             }
+            ReplyStep::File(file) => files.push(file.clone()),
             ReplyStep::Begin | ReplyStep::Activity(_) => {}
         }
         self.deliver(Outbound::reply(conversation, turn, step), entry).await;
-        self.turns.lock().expect("not poisoned").insert(turn, (entry, said));
+        self.turns.lock().expect("not poisoned").insert(turn, (entry, said, files));
     }
 
     /// A whole reply.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use hermes_gateway::chat::{Conversation, Inbound, LinkState, Outbound, OutboundContent, ReplyStep, Sender};
+use hermes_gateway::chat::{Conversation, Inbound, LinkState, OutFile, Outbound, OutboundContent, ReplyStep, Sender};
 use hermes_gateway::clock::UnixMillis;
 use hermes_gateway::config::{PlatformAccess, Secret, TelegramConfig, WebhookConfig};
 use hermes_gateway::id::TurnId;
@@ -48,6 +48,8 @@ struct Turn {
     id: TurnId,
     entry: Option<EntryId>,
     said: String,
+    /// The files in it.
+    files: Vec<OutFile>,
 }
 
 /// What ends with a kill: the task and all its requests.
@@ -165,16 +167,18 @@ impl Bed {
                 let id = self.asked(&conversation, turn).await;
                 let entry = self.change(Change::Start(id, Some(conversation.clone()))).await;
                 self.deliver(Outbound::reply(conversation.clone(), id, ReplyStep::Begin), entry).await;
-                Turn { id, entry, said: String::new() }
+                Turn { id, entry, said: String::new(), files: Vec::new() }
             }
         };
         match &step {
             ReplyStep::Delta(text) => of.said.push_str(text),
             ReplyStep::SoFar(text) => of.said.clone_from(text),
             ReplyStep::End(end) => {
-                let (text, end) = (Some(of.said.clone()), end.clone());
-                self.change(Change::Finish { turn: of.id, conversation: Some(conversation.clone()), text, end }).await;
+                let (text, files, end) = (Some(of.said.clone()), of.files.clone(), end.clone());
+                self.change(Change::Finish { turn: of.id, conversation: Some(conversation.clone()), text, files, end })
+                    .await;
             }
+            ReplyStep::File(file) => of.files.push(file.clone()),
             ReplyStep::Begin | ReplyStep::Activity(_) => {}
         }
         self.deliver(Outbound::reply(conversation, of.id, step), of.entry).await;

@@ -10,7 +10,7 @@ use crate::support::gateway::Gateway;
 use crate::support::weixin::WeixinServer;
 use crate::support::weixin::state::{Sent, State};
 
-fn config(server: &WeixinServer) -> String {
+pub fn config(server: &WeixinServer) -> String {
     let account = server.look(|state| state.account.clone());
     format!(
         "[agents.default]\ncommand = [\"hermes\", \"agent\", \"echo\"]\n\n[platforms.weixin]\ntoken = \"{}\"\n\

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::chat::Conversation;
 use crate::clock::UnixMillis;
+use crate::store::{Entry, Part};
 
 const NOW: MonoNanos = MonoNanos(1_000_000_000);
 
@@ -137,6 +138,7 @@ fn entry(text: Option<&str>, end: Option<ReplyEnd>, parts: Vec<Part>) -> Entry {
         turn: Some(TurnId(7)),
         conversation: Conversation::new("telegram", "1"),
         text: text.map(str::to_owned),
+        files: Vec::new(),
         choices: Vec::new(),
         end,
         created_at: UnixMillis(0),
@@ -145,7 +147,7 @@ fn entry(text: Option<&str>, end: Option<ReplyEnd>, parts: Vec<Part>) -> Entry {
 }
 
 fn part(number: u32, start: usize, message_id: Option<i64>) -> Part {
-    Part { number, start, length: None, is_marked: false, message_id: message_id.map(|id| id.to_string()) }
+    Part { number, start, length: None, is_marked: false, message_id: message_id.map(|id| id.to_string()), file: None }
 }
 
 #[test]
@@ -240,7 +242,7 @@ proptest! {
             prop_assert_eq!((how, settled), (How::Send, true));
             let Attempt { number, start, length, .. } = item.attempt(Some(body)).expect("it has an entry");
             let message_id = is_known.then(String::new);
-            parts.push(Part { number, start, length, is_marked: false, message_id });
+            parts.push(Part { number, start, length, is_marked: false, message_id, file: None });
             let restored = ended(parts.clone());
             if is_known {
                 item.showed(MessageId(String::new()), page, Some(body));

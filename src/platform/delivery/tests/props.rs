@@ -13,6 +13,7 @@ enum Op {
     Delta(usize, usize),
     Paragraph(usize),
     Activity(usize),
+    File(usize),
     End(usize),
     Pass(u64),
     Finish(usize, usize),
@@ -27,6 +28,7 @@ fn op() -> impl Strategy<Value = Op> {
         6 => (0..TURNS, prop_oneof![1..300usize, 4000..9000usize]).prop_map(|(turn, length)| Op::Delta(turn, length)),
         2 => (0..TURNS).prop_map(Op::Paragraph),
         1 => (0..TURNS).prop_map(Op::Activity),
+        2 => (0..TURNS).prop_map(Op::File),
         1 => (0..TURNS).prop_map(Op::End),
         4 => (0..3000u64).prop_map(Op::Pass),
         6 => (0..4usize, 0..8usize).prop_map(|(at, how)| Op::Finish(at, how)),
@@ -49,6 +51,7 @@ fn run(growth: fn(&str) -> Growth, ops: Vec<Op>) -> Result<(), TestCaseError> {
     let letter = |turn: usize| ["a", "b", "c", "d"][turn];
     let (mut begun, mut ended, mut notices) = ([false; TURNS], [false; TURNS], [0, 0]);
     let mut said: [String; TURNS] = Default::default();
+    let mut files: [Vec<OutFile>; TURNS] = Default::default();
     let all_end = (0..TURNS).flat_map(|turn| [Op::Begin(turn), Op::End(turn)]);
     for op in ops.into_iter().chain(all_end) {
         let turn_id = |turn: usize| i64::try_from(turn).expect("small");
@@ -71,12 +74,22 @@ fn run(growth: fn(&str) -> Growth, ops: Vec<Op>) -> Result<(), TestCaseError> {
                 world.push(step(chat(turn), turn_id(turn), ReplyStep::Delta("\n\n".to_owned())));
             }
             Op::Activity(turn) => world.push(step(chat(turn), turn_id(turn), ReplyStep::Activity("T".into()))),
+            Op::File(turn) => {
+                let number = u32::try_from(files[turn].len()).expect("few");
+                let given = file(number, said[turn].len(), &format!("{}{number}", letter(turn)));
+                files[turn].push(given.clone());
+                world.push(step(chat(turn), turn_id(turn), ReplyStep::File(given)));
+            }
             Op::End(turn) => {
                 ended[turn] = true;
                 world.push(step(chat(turn), turn_id(turn), ReplyStep::End(ReplyEnd::Complete)));
             }
             Op::Pass(millis) => world.pass(Duration::from_millis(millis)),
-            Op::Finish(at, how) if !world.in_flight.is_empty() => world.finish(at, failure(how)),
+            Op::Finish(at, how) if !world.in_flight.is_empty() => {
+                let is_file = matches!(world.in_flight[at % world.in_flight.len()].action, Action::Attach(_));
+                let refused = (how == 3 && is_file).then(|| unsent(Failure::Refused));
+                world.finish(at, refused.or_else(|| failure(how)));
+            }
             Op::Finish(..) => {}
             Op::HandOff(carried_out) => world.hand_off(carried_out),
             Op::Kill(carried_out, recorded) => {
@@ -85,7 +98,9 @@ fn run(growth: fn(&str) -> Growth, ops: Vec<Op>) -> Result<(), TestCaseError> {
                 }
                 world.kill(carried_out);
                 for turn in (0..TURNS).filter(|&turn| begun[turn] && !ended[turn]) {
-                    world.push(step(chat(turn), turn_id(turn), ReplyStep::SoFar(said[turn].clone())));
+                    for again in so_far(&said[turn], &files[turn]) {
+                        world.push(step(chat(turn), turn_id(turn), again));
+                    }
                 }
             }
         }
@@ -93,6 +108,7 @@ fn run(growth: fn(&str) -> Growth, ops: Vec<Op>) -> Result<(), TestCaseError> {
     }
     world.settle();
     check(&world, &said, notices)?;
+    check_files(&world, &said, &files)?;
     world.find();
     let outcomes: Vec<Outcome> = world.ledger.over.values().copied().collect();
     prop_assert_eq!(outcomes, vec![Outcome::Delivered; world.ledger.entries.len()]);
@@ -101,7 +117,12 @@ fn run(growth: fn(&str) -> Growth, ops: Vec<Op>) -> Result<(), TestCaseError> {
 
 fn turn_of(op: &Op) -> Option<usize> {
     match op {
-        Op::Begin(turn) | Op::Delta(turn, _) | Op::Paragraph(turn) | Op::Activity(turn) | Op::End(turn) => Some(*turn),
+        Op::Begin(turn)
+        | Op::Delta(turn, _)
+        | Op::Paragraph(turn)
+        | Op::Activity(turn)
+        | Op::File(turn)
+        | Op::End(turn) => Some(*turn),
         _ => None,
     }
 }
@@ -132,6 +153,33 @@ fn check(world: &World, said: &[String; TURNS], notices: [usize; 2]) -> Result<(
         let wanted = letters(said);
         // What is shown beyond the text is a message of unknown fate.
         prop_assert!(shown == wanted || (world.doubted && shown > wanted), "turn {} has {} of {}", turn, shown, wanted);
+    }
+    Ok(())
+}
+
+/// Each file, or a word in its place, is in its chat, in order, behind the text that stands before it; none twice without
+/// the mark.
+fn check_files(world: &World, said: &[String; TURNS], files: &[Vec<OutFile>; TURNS]) -> Result<(), TestCaseError> {
+    for (turn, files) in files.iter().enumerate() {
+        let letter = ['a', 'b', 'c', 'd'][turn];
+        let (mut letters, mut shown): (usize, Vec<&str>) = (0, Vec::new());
+        for text in world.shown(["1", "-2"][turn % 2]) {
+            let Some((mark, name)) = text.split_once("📎 ") else {
+                let text = unmarked(text).trim_start();
+                letters += if text.starts_with(letter) { text.chars().filter(|c| *c == letter).count() } else { 0 };
+                continue;
+            };
+            let name = name.split(' ').next().unwrap_or_default();
+            let Some(number) = name.strip_prefix(letter).and_then(|number| number.parse::<usize>().ok()) else {
+                continue;
+            };
+            prop_assert!(shown.last() != Some(&name) || !mark.is_empty(), "an unmarked duplicate of {}", name);
+            let before = said[turn][..files[number].at].chars().filter(|c| *c == letter).count();
+            prop_assert!(world.doubted || letters == before, "{} stands behind {} of {}", name, letters, before);
+            shown.push(name);
+        }
+        shown.dedup();
+        prop_assert_eq!(shown, files.iter().map(|file| file.name.as_str()).collect::<Vec<_>>());
     }
     Ok(())
 }

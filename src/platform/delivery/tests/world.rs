@@ -46,7 +46,8 @@ impl Ledger {
         let id = EntryId(self.last().map_or(1, |last| last.0 + 1));
         let created_at = UnixMillis::now();
         let choices = Vec::new();
-        let entry = Entry { id, turn, conversation, text, choices, end: None, created_at, parts: Vec::new() };
+        let (files, parts) = (Vec::new(), Vec::new());
+        let entry = Entry { id, turn, conversation, text, files, choices, end: None, created_at, parts };
         self.entries.insert(id, entry);
         id
     }
@@ -54,8 +55,8 @@ impl Ledger {
     pub(super) fn attempt(&mut self, attempt: &Attempt) {
         let entry = self.entries.get_mut(&attempt.entry).expect("an entry");
         entry.parts.retain(|part| part.number != attempt.number);
-        let Attempt { number, start, length, is_marked, .. } = *attempt;
-        entry.parts.push(Part { number, start, length, is_marked, message_id: None });
+        let Attempt { number, start, length, is_marked, file, .. } = *attempt;
+        entry.parts.push(Part { number, start, length, is_marked, message_id: None, file });
     }
 
     pub(super) fn shown(&mut self, attempt: &Attempt, message_id: &MessageId) {
@@ -81,6 +82,7 @@ pub(super) struct World {
     pub(super) chats: BTreeMap<String, Vec<(i64, String)>>,
     /// What was said in each turn.
     pub(super) said: BTreeMap<TurnId, String>,
+    pub(super) files: BTreeMap<TurnId, Vec<OutFile>>,
     pub(super) over: Vec<TurnId>,
     pub(super) doubted: bool,
     pub(super) ledger: Ledger,
@@ -119,6 +121,13 @@ impl World {
                         let text = said.clone();
                         let entry = self.ledger.of(turn).expect("begun");
                         (entry.text, entry.end) = (Some(text), Some(end));
+                        entry.files = self.files.get(&turn).cloned().unwrap_or_default();
+                    }
+                    ReplyStep::File(file) => {
+                        let files = self.files.entry(turn).or_default();
+                        if files.iter().all(|known| known.number != file.number) {
+                            files.push(file);
+                        }
                     }
                     ReplyStep::Begin | ReplyStep::Activity(_) => {}
                 }
@@ -188,6 +197,12 @@ impl World {
                 messages.push((id, post.text.clone()));
                 Ok(Some(id.into()))
             }
+            Action::Attach(file) => {
+                let id = i64::try_from(messages.len()).expect("few messages") + 1;
+                let word = file.word.as_ref().map(|word| format!("{word}\n")).unwrap_or_default();
+                messages.push((id, format!("{word}📎 {}", file.name)));
+                Ok(Some(id.into()))
+            }
             Action::Edit { message_id, post } => {
                 let is_it = |message: &&mut (i64, String)| MessageId::from(message.0) == *message_id;
                 let message = messages.iter_mut().find(is_it).expect("an edited message");
@@ -236,7 +251,7 @@ impl World {
 
     pub(super) fn cut_off(&mut self, carried_out: bool) {
         for request in std::mem::take(&mut self.in_flight) {
-            self.doubted |= matches!(request.action, Action::Send(_));
+            self.doubted |= matches!(request.action, Action::Send(_) | Action::Attach(_));
             if carried_out {
                 let outcome = self.perform(&request);
                 // The last of them was recorded before the end came.

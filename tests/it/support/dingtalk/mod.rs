@@ -17,6 +17,7 @@
 
 pub mod card;
 pub mod control;
+pub mod media;
 mod methods;
 pub mod people;
 pub mod pusher;
@@ -25,6 +26,7 @@ pub mod state;
 mod stream;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::routing::{any, get, post};
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -57,6 +59,7 @@ impl Shared {
             .route("/connect", get(stream::connect))
             .route("/files/{link}", get(methods::file))
             .route("/robot/sendBySession", post(methods::call))
+            .route("/media/upload", post(media::upload).layer(DefaultBodyLimit::max(media::BODY_BYTES_MAX)))
             .route("/v1.0/{*path}", any(methods::call))
             .fallback(methods::not_found)
             .with_state(self);

@@ -113,6 +113,11 @@ fn checked(state: &State, body: &Value) -> Result<Said, Answer> {
     match body["msgKey"].as_str() {
         Some("sampleText") => Ok(Said { format: "text", title: String::new(), text: text("content")? }),
         Some("sampleMarkdown") => Ok(Said { format: "markdown", title: text("title")?, text: text("text")? }),
+        Some("sampleImageMsg") => {
+            let of = text("photoURL")?;
+            let is_known = of.starts_with("http") || state.media.contains_key(&of);
+            is_known.then(|| Said { format: "picture", title: String::new(), text: of }).ok_or_else(bad_param)
+        }
         _ => Err(refuse(400, "invalidParameter.msgKey.invalid", "there is no such msgKey")),
     }
 }

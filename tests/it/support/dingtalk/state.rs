@@ -54,6 +54,8 @@ pub struct State {
     pub cards: BTreeMap<String, Card>,
     /// Files by their `downloadCode`.
     pub files: BTreeMap<String, Vec<u8>>,
+    /// Pictures that the bot has uploaded, by `media_id`.
+    pub media: BTreeMap<String, Vec<u8>>,
     /// What download links lead to.
     pub links: BTreeMap<String, String>,
     /// Every call, webhooks included.
@@ -190,7 +192,7 @@ pub struct Sent {
     pub way: String,
     /// The conversation.
     pub chat: String,
-    /// `text`, `markdown`, or the `outTrackId` of a card.
+    /// `text`, `markdown`, `picture` (its text is the `media_id`), or the `outTrackId` of a card.
     pub format: String,
     /// Where only one line is shown.
     pub title: String,
@@ -244,6 +246,7 @@ impl State {
             sent: Vec::new(),
             cards: BTreeMap::new(),
             files: BTreeMap::new(),
+            media: BTreeMap::new(),
             links: BTreeMap::new(),
             calls: Vec::new(),
             complaints: Vec::new(),
