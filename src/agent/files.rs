@@ -38,6 +38,10 @@ const TURN_BYTES_MAX: u64 = 256 << 20;
 const TURN_FILES_MAX: usize = 64;
 /// The longest name that is kept, in bytes; file systems take 255.
 const NAME_BYTES_MAX: usize = 120;
+/// The longest media type; RFC 6838 has two names of 127 characters.
+const MIME_BYTES_MAX: usize = 255;
+/// The longest link that people are told of, in bytes.
+const LINK_BYTES_MAX: usize = 500;
 /// How long one file may take; its disk may be a network.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Kernel file systems whose files are made up when they are read (statfs(2)): processes, devices.
@@ -65,10 +69,11 @@ impl Offer {
     /// Reads a content block; `None` if it is none of a file, but text, or a link to elsewhere.
     pub(super) fn read(block: &Value) -> Option<Self> {
         let text = |object: &Value, key: &str| object.get(key).and_then(Value::as_str).map(str::to_owned);
+        let mime = |object: &Value| text(object, "mimeType").filter(|mime| mime.len() <= MIME_BYTES_MAX);
         match block.get("type")?.as_str()? {
             "image" | "audio" => Some(Self {
                 name: text(block, "uri").map(|uri| last_segment(&uri)),
-                mime: text(block, "mimeType"),
+                mime: mime(block),
                 given: Given::Encoded(text(block, "data")?),
             }),
             "resource" => {
@@ -76,7 +81,7 @@ impl Offer {
                 let given = text(resource, "blob").map(Given::Encoded);
                 Some(Self {
                     name: text(resource, "uri").map(|uri| last_segment(&uri)),
-                    mime: text(resource, "mimeType"),
+                    mime: mime(resource),
                     given: given.or_else(|| text(resource, "text").map(Given::Text))?,
                 })
             }
@@ -85,7 +90,7 @@ impl Offer {
                 let url = Url::parse(&uri).ok().filter(|url| url.scheme() == "file")?;
                 let path = url.to_file_path().ok();
                 let name = text(block, "name").or_else(|| Some(last_segment(&uri)));
-                Some(Self { name, mime: text(block, "mimeType"), given: Given::Link { uri, path } })
+                Some(Self { name, mime: mime(block), given: Given::Link { uri, path } })
             }
             _ => None,
         }
@@ -102,7 +107,7 @@ impl Offer {
     fn name(&self, mime: Option<&str>) -> String {
         let given = self.name.as_deref().unwrap_or_default();
         let last = given.rsplit(['/', '\\']).next().unwrap_or_default();
-        let plain: String = last.chars().filter(|c| !c.is_control()).collect();
+        let plain: String = last.chars().filter(|c| !c.is_control() && !turns_text_around(*c)).collect();
         let plain = plain.trim().trim_start_matches('.').trim();
         if plain.is_empty() {
             return default_name(mime).to_owned();
@@ -118,7 +123,7 @@ impl Offer {
 
     fn missing(&self, why: NotSent) -> Content {
         let link = match &self.given {
-            Given::Link { uri, .. } => Some(uri.clone()),
+            Given::Link { uri, .. } => Some(uri[..uri.floor_char_boundary(LINK_BYTES_MAX)].to_owned()),
             Given::Encoded(_) | Given::Text(_) => None,
         };
         Content::Missing { why, link }
@@ -283,6 +288,11 @@ fn sniff(file: &mut File) -> Option<&'static str> {
         [b'G', b'I', b'F', b'8', ..] => Some("image/gif"),
         _ => None,
     }
+}
+
+/// Whether what follows may be shown in another direction (UAX #9), so that a name looks like another.
+fn turns_text_around(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn default_name(mime: Option<&str>) -> &'static str {

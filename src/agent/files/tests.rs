@@ -195,6 +195,16 @@ fn what_a_turn_sends_is_bounded_in_bytes_and_in_files() {
 }
 
 #[test]
+fn what_an_agent_says_of_a_file_is_short_and_reads_as_it_is() {
+    let uri = format!("file:///{}", "é".repeat(1000));
+    let block = json!({"type": "resource_link", "uri": uri, "name": "gpj.\u{202e}exe", "mimeType": "x".repeat(256)});
+    let file = Offer::read(&block).expect("a file").unkept();
+    let Content::Missing { link: Some(link), .. } = &file.content else { panic!("{file:?}") };
+    assert!(link.len() <= LINK_BYTES_MAX && uri.starts_with(link.as_str()));
+    assert_eq!((file.name.as_str(), file.mime), ("gpj.exe", None));
+}
+
+#[test]
 fn what_is_no_base64_or_cannot_be_written_is_told() {
     let place = Place::new();
     let bad = json!({"type": "image", "data": "!", "mimeType": "image/png"});

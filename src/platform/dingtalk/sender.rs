@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 
 use super::PLATFORM;
 use super::api::{Api, DingTalkError, Space, TOKEN_CALL, Unasked, Words, is_limit};
@@ -31,6 +31,9 @@ const TITLE_CHARS_MAX: usize = 40;
 /// minute takes none for 10 minutes, and asking meanwhile makes it longer.
 const LIMIT_WAIT: Duration = Duration::from_secs(60);
 
+/// Pictures that are uploaded at a time: each is in memory.
+const UPLOADS_MAX: usize = 2;
+
 /// Where the store keeps the name that is in the ids of its cards.
 const CARDS_NAME: &str = "dingtalk.cards";
 
@@ -42,12 +45,20 @@ pub(super) struct DingTalkSender {
     template: Option<String>,
     /// The name in the ids of cards, once it is read.
     cards: Arc<OnceCell<String>>,
+    /// Files that are held in memory at a time.
+    uploads: Arc<Semaphore>,
 }
 
 impl DingTalkSender {
     pub(super) fn new(config: &DingTalkConfig) -> Self {
         let (account, template) = (config.client_id.clone(), config.card_template_id.clone());
-        Self { api: Api::new(config), account, template, cards: Arc::default() }
+        Self {
+            api: Api::new(config),
+            account,
+            template,
+            cards: Arc::default(),
+            uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
+        }
     }
 
     async fn context(&self, chat: &str, store: &Store) -> Result<Context, Unsent> {
@@ -97,10 +108,13 @@ impl DingTalkSender {
         if bytes > PICTURE_BYTES_MAX {
             return Err(Unsent::no_file(NotSent::TooLarge { bytes_max: PICTURE_BYTES_MAX }));
         }
+        // Whoever holds a permit has a deadline.
+        let permit = self.uploads.acquire().await;
         let bytes = tokio::fs::read(&file.path).await.map_err(|_| Unsent::no_file(NotSent::Unreadable))?;
         let context = self.context(chat, store).await?;
         // Nothing is shown by an upload.
         let uploaded = self.api.upload_picture(file, bytes).await;
+        drop(permit);
         let media_id = uploaded.map_err(|error| Unsent { is_ambiguous: false, ..unsent(&error) })?;
         if let Some(word) = &file.word {
             let post = Post { text: word.clone(), format: Format::Plain, choices: Vec::new(), is_final: true };

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use super::PLATFORM;
 use super::api::Api;
@@ -32,6 +33,8 @@ const TICKET_AGE_MAX: Duration = Duration::from_secs(10 * 60);
 pub(super) const TYPING_LAPSE: Duration = Duration::from_secs(12);
 /// How often a message is tried whose refusal has a code that is not known.
 const REFUSALS_MAX: u32 = 3;
+/// Files that are sent at a time: each is in memory, as it is and encrypted.
+const UPLOADS_MAX: usize = 2;
 /// Tickets, and messages that were refused, that are remembered.
 const REMEMBERED_MAX: usize = 1024;
 
@@ -55,11 +58,19 @@ pub(super) struct WeixinSender {
     /// What the names of messages begin with: another database counts its entries anew.
     names: Arc<str>,
     shared: Arc<Mutex<Shared>>,
+    /// Files that are held in memory at a time.
+    uploads: Arc<Semaphore>,
 }
 
 impl WeixinSender {
     pub(super) fn new(api: Api, account: &str, names: &str) -> Self {
-        Self { api, account: account.into(), names: names.into(), shared: Arc::default() }
+        Self {
+            api,
+            account: account.into(),
+            names: names.into(),
+            shared: Arc::default(),
+            uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
+        }
     }
 
     fn shared(&self) -> MutexGuard<'_, Shared> {
@@ -152,6 +163,8 @@ impl WeixinSender {
             return Err(too_large());
         }
         self.spare()?;
+        // Whoever holds a permit has a deadline.
+        let _permit = self.uploads.acquire().await;
         let plaintext = tokio::fs::read(&file.path).await.map_err(|_| Unsent::no_file(NotSent::Unreadable))?;
         let kind = match file.mime.as_deref() {
             _ if file.is_picture() => MediaKind::Image,

@@ -34,7 +34,7 @@ async fn an_endless_line_costs_its_agent_the_process_and_little_memory() {
     let status = std::fs::read_to_string("/proc/self/status").expect("procfs");
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
     let peak_kib: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number");
-    assert!(peak_kib < 90_000, "{peak_kib} KiB at the peak");
+    assert!(peak_kib < 250_000, "{peak_kib} KiB at the peak");
     rig.stop().await;
 }
 
