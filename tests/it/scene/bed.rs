@@ -14,6 +14,8 @@ use crate::support::weixin::WeixinServer;
 pub const BINARY: &str = env!("CARGO_BIN_EXE_hermes");
 /// Chats of people who may talk to the bot: 0 to this, on each platform.
 pub const CHATS: usize = 600;
+/// The longest wait for what a chat shows: the bot says no more than 16 messages a second on DingTalk.
+const DEADLINE: std::time::Duration = std::time::Duration::from_secs(60);
 /// Marks a reply that may be there already.
 const MARK: &str = "♻️ ";
 
@@ -178,7 +180,7 @@ impl Servers {
             if let Some(found) = look(&shown) {
                 return found;
             }
-            assert!(start.elapsed() < handoff::SOON, "waited in vain on {}: {what}: {shown:?}", platform.name());
+            assert!(start.elapsed() < DEADLINE, "waited in vain on {}: {what}: {shown:?}", platform.name());
             tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         }
     }
