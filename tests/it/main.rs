@@ -19,6 +19,7 @@
 //! - `refusal`: bad releases asked for from a chat and the command line: the reason is told, nothing is touched.
 //! - `rollback`: new images that fail after the execve (needs the feature `fault-points`).
 //! - `revert`: the way back to the version before, and versions that failed.
+//! - `scene`: the scene of the bug report under a real systemd, with all platforms connected at once.
 //! - `service`: the unit files, and notifications, logs and sockets under a real systemd.
 //! - `soak`: what the soak judges by, and its schedule.
 //! - `telegram`: the Telegram platform against the test server.
@@ -47,6 +48,7 @@ mod refusal;
 mod revert;
 #[cfg(feature = "fault-points")]
 mod rollback;
+mod scene;
 mod service;
 mod soak;
 mod support;
