@@ -9,6 +9,7 @@ use hermes_gateway::platform::{PlatformCommand, PlatformEvent};
 
 use crate::dingtalk_api::bed::{ANN, Bed, DEADLINE};
 use crate::support::dingtalk::pusher::Plan;
+use crate::support::dingtalk::state::Phase;
 
 const HANDOFFS: usize = 100;
 
@@ -53,6 +54,28 @@ async fn a_push_every_20_ms_over_100_handoffs_comes_in_once() {
     assert!(pushed >= HANDOFFS, "{pushed}");
     assert_eq!(bed.conduits(), 1);
     assert_eq!(bed.server.look(|state| state.connections.len()), 1, "it was one connection all the time");
+}
+
+/// Otherwise an update that comes meanwhile would be taken back, because DingTalk does not answer it.
+#[tokio::test]
+async fn a_connection_is_known_again_while_too_much_waits_to_be_sent() {
+    // More than are taken in beside; DingTalk is sent 16 a second.
+    const WAITING: usize = 1200;
+    let mut bed = Bed::start().await;
+    for number in 0..WAITING {
+        bed.notice(&format!("cid-of-group-{number}"), "waits").await;
+    }
+    bed.hand_off().await;
+    bed.connected().await;
+    bed.server.say(ANN, "is heard when there is room");
+    bed.command(PlatformCommand::Proven).await;
+    bed.until("a fresh connection takes over", |state| {
+        let is_over = |id: usize| state.connections.get(id).map(|connection| connection.phase == Phase::Closed);
+        (is_over(0) == Some(true) && is_over(1) == Some(false)).then_some(())
+    })
+    .await;
+    assert_eq!(bed.heard.len(), 0, "nothing is taken in");
+    bed.no_complaints();
 }
 
 #[tokio::test]

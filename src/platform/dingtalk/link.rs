@@ -4,6 +4,8 @@
 //! - A frame is acknowledged to its conduit only after the store has its message. If the store cannot, the conduit is
 //!   greeted again later and tells everything that is open anew.
 //! - A conduit is left only for one that is connected, unless the platform is paused or stopped.
+//! - How a conduit is connected is heard also while no messages are taken in because too many wait to be answered: an
+//!   update that comes then would never be found healthy.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -59,6 +61,8 @@ pub(super) struct DingTalkLink {
     state: LinkState,
     /// Whether frames may be read.
     listens: bool,
+    /// Whether nothing may be read at all.
+    hushed: bool,
     /// Whether a connection is wanted.
     paused: bool,
     failures: u32,
@@ -78,6 +82,7 @@ impl DingTalkLink {
             kept: Vec::new(),
             state: LinkState::Connecting,
             listens: false,
+            hushed: false,
             paused: false,
             failures: 0,
             again_at: None,
@@ -203,9 +208,10 @@ impl DingTalkLink {
         Push { inbound: inbound.map(Box::new), reply: frame::reply(id, code, data) }
     }
 
-    /// Waits for any conduit to say something.
-    async fn any_said(&mut self) -> Heard {
-        let saying = self.conduits.iter_mut().map(|(number, conduit)| {
+    /// Waits for any conduit that `counts` to say something.
+    async fn any_said(&mut self, counts: impl Fn(&Conduit) -> bool) -> Heard {
+        let counted = self.conduits.iter_mut().filter(|(_, conduit)| counts(conduit));
+        let saying = counted.map(|(number, conduit)| {
             let number = *number;
             Box::pin(async move { Heard { number, said: conduit.hear().await } })
         });
@@ -266,7 +272,7 @@ impl Link for DingTalkLink {
     fn advance(&mut self, now: MonoNanos, may_hear: bool) -> Option<MonoNanos> {
         self.listens = may_hear;
         if may_hear {
-            self.paused = false;
+            (self.hushed, self.paused) = (false, false);
         }
         if let Some((number, until)) = self.fresh
             && until <= now
@@ -291,7 +297,12 @@ impl Link for DingTalkLink {
     }
 
     async fn heard(&mut self) -> Heard {
-        if self.listens { self.any_said().await } else { std::future::pending().await }
+        match (self.listens, self.hushed) {
+            (true, _) => self.any_said(|_| true).await,
+            // Frames come after the word that there is a connection; a batch of them may come with it.
+            (false, false) => self.any_said(|conduit| *conduit.link() != LinkState::Connected).await,
+            (false, true) => std::future::pending().await,
+        }
     }
 
     async fn take(&mut self, Heard { number, said }: Heard, store: &Store) -> Vec<(TurnId, Inbound)> {
@@ -315,7 +326,7 @@ impl Link for DingTalkLink {
     }
 
     fn hush(&mut self) {
-        self.listens = false;
+        (self.listens, self.hushed) = (false, true);
     }
 
     fn way(&self) -> Way<DingTalkSender> {
@@ -374,7 +385,7 @@ impl Link for DingTalkLink {
     async fn leave(&mut self, store: &Store) {
         self.conduits.values_mut().for_each(Conduit::close);
         while !self.conduits.is_empty() {
-            let heard = self.any_said().await;
+            let heard = self.any_said(|_| true).await;
             let _stored = self.take(heard, store).await;
         }
     }

@@ -327,6 +327,19 @@ impl State {
         returned
     }
 
+    /// The client has closed a connection: what is not written there goes to another one, if one is open. That a push was
+    /// just being lined up is no more than how this server's threads took turns.
+    pub fn move_unwritten(&mut self, from: u64) {
+        let Some(to) = self.open_connections().next().map(|connection| connection.id) else { return };
+        let unwritten = std::mem::take(&mut self.connection(from).queue);
+        for outgoing in &unwritten {
+            if let Some(push) = outgoing.push {
+                self.pushes[push].to = Some(to);
+            }
+        }
+        self.connection(to).queue.extend(unwritten);
+    }
+
     /// Messages to the bot that the client never said it has: none was connected, the connection broke, or it was not
     /// answered.
     pub fn lost(&self) -> Vec<&Push> {

@@ -162,7 +162,10 @@ fn heard(shared: &Shared, id: u64, message: Message) {
         Message::Ping(_) => state.connection(id).pings += 1,
         Message::Pong(_) => {}
         // The server answers it by itself, and the next read is the end.
-        Message::Close(_) => state.connection(id).phase = Phase::Going,
+        Message::Close(_) => {
+            state.connection(id).phase = Phase::Going;
+            state.move_unwritten(id);
+        }
     });
 }
 
