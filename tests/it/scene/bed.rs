@@ -4,7 +4,6 @@ use std::path::Path;
 
 use crate::handoff;
 use crate::support::dingtalk::DingTalkServer;
-use crate::support::dingtalk::state::Phase;
 use crate::support::release::Publisher;
 use crate::support::systemd::Systemd;
 use crate::support::telegram::TelegramServer;
@@ -208,11 +207,6 @@ impl Servers {
             self.weixin.look(|state| state.sent.iter().filter(|sent| sent.text().starts_with(MARK)).count()),
         ];
         assert_eq!((repeats, marked), (0, [0; 3]), "nothing was sent again");
-    }
-
-    /// DingTalk's connections that are not over.
-    pub fn connections(&self) -> usize {
-        self.dingtalk.look(|state| state.connections.iter().filter(|c| c.phase != Phase::Closed).count())
     }
 }
 
