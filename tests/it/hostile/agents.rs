@@ -26,7 +26,11 @@ session() { line; answer '{"sessionId":"s"}'; }
 
 /// Agents that come as far as a turn: name, script, what the turn ends with.
 const IN_A_TURN: [(&str, &str, &str); 4] = [
-    ("endless-line", r"hello; session; line; head -c 100000000 /dev/zero | tr '\0' a; line", "more than 33554432 bytes"),
+    (
+        "endless-line",
+        r"hello; session; line; head -c 100000000 /dev/zero | tr '\0' a; line",
+        "more than 33554432 bytes",
+    ),
     ("closes-stdout", "hello; session; line; exec >&-; sleep 1000", "it closed its"),
     ("exits-in-the-turn", "hello; session; line; exit 3", "exit code 3"),
     ("killed", "hello; session; line; kill -9 $$", "signal 9"),
