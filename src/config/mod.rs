@@ -188,9 +188,14 @@ pub struct WebhookConfig {
     /// Where the gateway listens, for a proxy that speaks TLS; without it on [`WebhookConfig::LISTEN`] or the socket that
     /// systemd passes by the name `telegram-webhook` (`dist/hermes-gateway-webhook.socket`).
     pub listen: Option<SocketAddr>,
+    /// How often Telegram is asked whether it still knows the webhook and can post. No key: [`WebhookConfig::LOOK_EVERY`],
+    /// and shorter in tests.
+    pub look_every: Duration,
 }
 
 impl WebhookConfig {
+    /// How often Telegram is asked by default.
+    pub const LOOK_EVERY: Duration = Duration::from_secs(300);
     /// Where the gateway listens by default.
     pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8443);
 }

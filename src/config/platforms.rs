@@ -105,7 +105,7 @@ fn webhook(section: &mut Section<'_, '_>, context: &SecretContext<'_>, p: &mut P
     {
         p.add(&key_span, "the secret of the webhook has 1 to 256 of A-Z, a-z, 0-9, '_' and '-'".to_owned());
     }
-    Some(WebhookConfig { url: Secret::new(url), secret, listen })
+    Some(WebhookConfig { url: Secret::new(url), secret, listen, look_every: WebhookConfig::LOOK_EVERY })
 }
 
 /// Telegram posts to https alone; a test server on the loopback needs none.

@@ -1,5 +1,6 @@
 //! `gateway.toml`: what is accepted, and what the messages say.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -427,4 +428,46 @@ fn piece() -> impl Strategy<Value = String> {
         ".",
     ];
     proptest::sample::select(words.to_vec()).prop_map(str::to_owned)
+}
+
+/// The keys that the source reads, by the calls that read them.
+fn keys_in_source() -> BTreeSet<String> {
+    let read = |name: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/config").join(name);
+        fs::read_to_string(path).expect("the source is there")
+    };
+    let source = [read("file.rs"), read("platforms.rs")].concat();
+    let calls = [
+        ".string(\"",
+        ".boolean(\"",
+        ".integer(\"",
+        ".duration(\"",
+        ".list(\"",
+        ".entry(\"",
+        "&mut section, \"",
+        "users(section, \"",
+        "inline: \"",
+        "file: \"",
+        "credential: \"",
+    ];
+    let named = |call: &str| {
+        let keys = source.split(call).skip(1).filter_map(|rest| rest.split('"').next());
+        keys.map(str::to_owned).collect::<Vec<_>>()
+    };
+    calls.into_iter().flat_map(named).collect()
+}
+
+#[test]
+fn every_key_is_in_the_readme() {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = fs::read_to_string(readme).expect("there is a README");
+    let words: BTreeSet<&str> = readme.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
+    let keys = keys_in_source();
+    for known in
+        ["command", "probation", "verifying_keys", "token_file", "pairing", "language", "oapi_url", "account_id"]
+    {
+        assert!(keys.contains(known), "{known} is a key: are keys read by other calls now? {keys:?}");
+    }
+    let missing: Vec<_> = keys.iter().filter(|key| !words.contains(key.as_str())).collect();
+    assert!(missing.is_empty(), "README.md does not say what these keys are for: {missing:?}");
 }

@@ -160,6 +160,15 @@ pub struct WebhookInfo {
     /// Where updates are posted to; empty if there is no webhook. It may hold a secret: not for logs.
     #[serde(default)]
     pub url: String,
+    /// How many updates wait to be posted.
+    #[serde(default)]
+    pub pending_update_count: u64,
+    /// When an update could not be posted the last time, in seconds since 1970.
+    #[serde(default)]
+    pub last_error_date: Option<i64>,
+    /// Why, in Telegram's words.
+    #[serde(default)]
+    pub last_error_message: Option<String>,
 }
 
 #[derive(Deserialize)]

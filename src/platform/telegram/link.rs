@@ -22,7 +22,7 @@ use super::intake::{self, Account};
 use super::sender::TelegramSender;
 use super::webhook::{Posted, Webhook};
 use crate::chat::{Inbound, LinkState};
-use crate::clock::MonoNanos;
+use crate::clock::{MonoNanos, UnixMillis};
 use crate::config::TelegramConfig;
 use crate::fault::{self, Point};
 use crate::id::TurnId;
@@ -36,8 +36,6 @@ use crate::store::Store;
 const HOLD: Duration = Duration::from_secs(50);
 /// A held poll that is answered sooner with nothing is not repeated at once: something between does not hold it.
 const HOLD_MIN: Duration = Duration::from_secs(1);
-/// How often Telegram is asked whether it still knows the webhook.
-const HOOK_PERIOD: Duration = Duration::from_secs(300);
 
 /// What the next image needs to poll on.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -292,16 +290,22 @@ impl TelegramLink {
     /// Whoever else took the webhook away, it is set again.
     fn hook_seen(&mut self, info: &WebhookInfo) {
         let is_ours = self.webhook.address().is_some_and(|(url, _)| url.expose() == info.url);
-        if is_ours {
-            self.hook_worked();
-        } else {
+        if !is_ours {
             tracing::warn!("the webhook of the bot was changed by somebody else and is set again");
             self.webhook.told = None;
+        } else if let Some(why) = self.webhook.trouble(info) {
+            let message = format!(
+                "Telegram cannot post to webhook_url: {why}; see to the address, its certificate and the proxy, which \
+                 passes it on to webhook_listen"
+            );
+            self.poll_failed("webhook", message, None);
+        } else {
+            self.hook_worked();
         }
     }
 
     fn hook_worked(&mut self) {
-        self.webhook.look_at = after(MonoNanos::now(), HOOK_PERIOD);
+        self.webhook.look_at = after(MonoNanos::now(), self.webhook.look_every());
         self.poll_worked();
     }
 
@@ -312,6 +316,7 @@ impl TelegramLink {
         if let Some(error) = &batch.failure {
             self.poll_failed("store", Chain(error).to_string(), None);
         } else if self.webhook.is_told(intake::KINDS) {
+            self.webhook.heard_at = UnixMillis::now();
             self.poll_worked();
         }
         // Whoever posted it may have hung up: then it comes again, as a duplicate.

@@ -12,10 +12,12 @@ mod server;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::clock::MonoNanos;
+use super::api::WebhookInfo;
+use crate::clock::{MonoNanos, UnixMillis};
 use crate::config::{Secret, WebhookConfig};
 use crate::platform::link::{Kept, NamedFd};
 use crate::report::Chain;
@@ -24,6 +26,8 @@ use crate::sys::random;
 pub(super) use server::Posted;
 use server::Server;
 
+/// A failure of a post that is older says nothing of now; Telegram tries again within a minute or so.
+const TROUBLE_AGE_MAX: Duration = Duration::from_secs(600);
 /// What the listener is called among the fds of the platform.
 pub const LISTENER: &str = "webhook";
 /// Where the store keeps the secret that the gateway made.
@@ -42,6 +46,8 @@ pub(super) struct Webhook {
     pub(super) told: Option<String>,
     /// When Telegram is asked whether it still knows.
     pub(super) look_at: MonoNanos,
+    /// When an update was posted and stored the last time.
+    pub(super) heard_at: UnixMillis,
     /// The address of an earlier configuration, which Telegram is to forget.
     former: Option<Secret>,
     /// What changed about the listener, to be kept for a process that is killed.
@@ -52,12 +58,18 @@ impl Webhook {
     pub(super) fn new(config: Option<WebhookConfig>) -> Self {
         let secret = config.as_ref().and_then(|config| config.secret.clone());
         let (listener, server, told, former, kept) = (None, None, None, None, Vec::new());
-        Self { config, listener, server, secret, told, look_at: MonoNanos::default(), former, kept }
+        let (look_at, heard_at) = (MonoNanos::default(), UnixMillis::default());
+        Self { config, listener, server, secret, told, look_at, heard_at, former, kept }
     }
 
     /// Whether updates come by it.
     pub(super) fn is_configured(&self) -> bool {
         self.config.is_some()
+    }
+
+    /// How often Telegram is asked about it.
+    pub(super) fn look_every(&self) -> Duration {
+        self.config.as_ref().map_or(WebhookConfig::LOOK_EVERY, |config| config.look_every)
     }
 
     /// Where Telegram is to post to, and the secret.
@@ -161,6 +173,15 @@ impl Webhook {
         let (url, secret) = self.address()?;
         let digest = Sha256::digest(format!("{}\n{}\n{kinds:?}", url.expose(), secret.expose()));
         Some(digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// Why Telegram cannot post, in its words: updates wait, and the last try failed a short time ago, after whatever
+    /// has come through.
+    pub(super) fn trouble<'a>(&self, info: &'a WebhookInfo) -> Option<&'a str> {
+        let failed_at = UnixMillis(info.last_error_date?.saturating_mul(1000));
+        let is_recent = UnixMillis::now().since(failed_at) < TROUBLE_AGE_MAX && failed_at > self.heard_at;
+        (info.pending_update_count > 0 && is_recent)
+            .then(|| info.last_error_message.as_deref().unwrap_or("no reason told"))
     }
 
     /// Telegram knows: so it is to forget, should the configuration change.

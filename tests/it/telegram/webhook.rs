@@ -31,7 +31,8 @@ pub fn own_address() -> SocketAddr {
 fn hook(secret: Option<&str>) -> WebhookConfig {
     let listen = own_address();
     let url = Secret::new(format!("http://{listen}/a-path-that-nobody-knows"));
-    WebhookConfig { url, secret: secret.map(Secret::new), listen: Some(listen) }
+    let (secret, look_every) = (secret.map(Secret::new), WebhookConfig::LOOK_EVERY);
+    WebhookConfig { url, secret, listen: Some(listen), look_every }
 }
 
 async fn hooked(secret: Option<&str>) -> Bed {
@@ -267,6 +268,44 @@ async fn who_dawdles_is_cut_off_and_holds_nobody_up() {
     }
     bed.server.say(7, 7, "after them");
     assert_eq!(bed.inbound().await.text, "after them");
+}
+
+/// A webhook that Telegram is asked about all the time.
+async fn looked_after() -> Bed {
+    let webhook = WebhookConfig { look_every: Duration::from_millis(20), ..hook(None) };
+    let mut bed = Bed::start_hooked(TelegramServer::start().await, webhook);
+    bed.connected().await;
+    bed
+}
+
+#[tokio::test]
+async fn a_webhook_that_somebody_else_has_changed_is_set_again() {
+    let mut bed = looked_after().await;
+    bed.server.change(|state| state.webhook.url = "https://example.org/hook".into());
+    bed.until("it is set again", |state| (state.calls_of("setWebhook") == 2).then_some(())).await;
+    bed.server.say(7, 7, "posted");
+    assert_eq!(bed.inbound().await.text, "posted");
+}
+
+#[tokio::test]
+async fn what_telegram_cannot_post_is_told_while_it_waits() {
+    let mut bed = looked_after().await;
+    let seconds = hermes_gateway::clock::UnixMillis::now().0.unsigned_abs() / 1000 + 1;
+    bed.server.change(|state| {
+        // An old failure, and one after which nothing waits, are no trouble now.
+        state.webhook.last_error = Some((seconds, "SSL error".into()));
+        state.webhook.connections_max = 0;
+    });
+    let looks = |state: &State| state.calls_of("getWebhookInfo");
+    let before = bed.server.look(looks);
+    bed.until("it was looked at", |state| (looks(state) > before + 1).then_some(())).await;
+    bed.server.say(7, 7, "waits");
+    let (code, message) = bed.trouble().await;
+    assert_eq!(code, "webhook");
+    assert!(message.contains("SSL error; see to the address"), "{message}");
+    bed.server.change(|state| state.webhook.connections_max = 40);
+    assert_eq!(bed.inbound().await.text, "waits");
+    bed.connected().await;
 }
 
 #[tokio::test]
