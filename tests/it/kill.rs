@@ -28,9 +28,11 @@ fn a_killed_gateway_is_followed_by_one_that_goes_on_with_its_agents() {
         unit.start();
         let agent = unit.agent_pid().await;
         let chat = 7_000;
-        let (chunks, bytes) = (300, 40);
+        let (chunks, bytes) = (400, 40);
         telegram.say(USER, chat, &stream_prompt(chunks, bytes, 20));
-        telegram.until("the answer begins", |state| state.in_chat(chat).next().map(|_| ())).await;
+        // From the first edit on it is known that the message is there: a kill before that costs a marked repeat.
+        let is_edited = |state: &State| state.in_chat(chat).any(|message| message.versions.len() > 1).then_some(());
+        telegram.until("the answer grows", is_edited).await;
         for (round, how) in ["kill", "kill", "restart"].into_iter().enumerate() {
             let before = unit.main_pid();
             match how {
