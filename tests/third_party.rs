@@ -55,7 +55,7 @@ async fn next(events: &mut mpsc::Receiver<AgentEvent>) -> AgentEvent {
 }
 
 async fn prompt(handle: &AgentHandle, turn: i64, session: Option<SessionId>, text: &str) {
-    let command = AgentCommand::Prompt { turn: TurnId(turn), session, text: text.to_owned() };
+    let command = AgentCommand::Prompt { turn: TurnId(turn), session, text: text.to_owned(), files: Vec::new() };
     handle.send(command).await.expect("the task runs");
 }
 

@@ -10,15 +10,16 @@ use std::path::Path;
 
 use agent_client_protocol_schema::ProtocolVersion;
 use agent_client_protocol_schema::v1::{
-    CancelNotification, ContentBlock, Implementation, InitializeRequest, InitializeResponse, LoadSessionRequest,
-    NewSessionRequest, PromptRequest, RequestPermissionOutcome, RequestPermissionResponse, SelectedPermissionOutcome,
-    TextContent,
+    AudioContent, CancelNotification, ContentBlock, ImageContent, Implementation, InitializeRequest,
+    InitializeResponse, LoadSessionRequest, NewSessionRequest, PromptRequest, RequestPermissionOutcome,
+    RequestPermissionResponse, ResourceLink, SelectedPermissionOutcome, TextContent,
 };
 use serde::Serialize;
 use serde_json::Value;
 
 use super::PermissionOption;
 use super::files::Offer;
+use super::given::{Given, Link, Medium, Takes};
 use crate::id::SessionId;
 use crate::jsonrpc::ErrorObject;
 
@@ -54,8 +55,40 @@ pub(super) fn load_session_params(session: &SessionId, cwd: &Path) -> Value {
     value(LoadSessionRequest::new(session.as_str().to_owned(), cwd))
 }
 
-pub(super) fn prompt_params(session: &SessionId, text: String) -> Value {
-    value(PromptRequest::new(session.as_str().to_owned(), vec![ContentBlock::Text(TextContent::new(text))]))
+/// The files come first: the end of a prompt is what it is known by in a history, and models see what a question is about
+/// before they read it.
+pub(super) fn prompt_params(session: &SessionId, mut text: String, files: Vec<Given>) -> Value {
+    let mut blocks = Vec::with_capacity(files.len() + 1);
+    for file in files {
+        match file {
+            Given::Inline { medium, data, link } => blocks.push(inline(medium, data, link)),
+            Given::Link(link) => blocks.push(resource_link(link)),
+            Given::Unread(line) if text.is_empty() => text = line,
+            Given::Unread(line) => text = format!("{text}\n{line}"),
+        }
+    }
+    blocks.push(ContentBlock::Text(TextContent::new(text)));
+    value(PromptRequest::new(session.as_str().to_owned(), blocks))
+}
+
+/// The text of a prompt, which its last block is.
+pub(super) fn last_text(prompt_params: &Value) -> &str {
+    let last = prompt_params.get("prompt").and_then(Value::as_array).and_then(|blocks| blocks.last());
+    last.and_then(|block| text_of(block, "text")).unwrap_or_default()
+}
+
+fn inline(medium: Medium, data: String, link: Link) -> ContentBlock {
+    let mime = link.mime.unwrap_or_default();
+    match medium {
+        Medium::Image => ContentBlock::Image(ImageContent::new(data, mime)),
+        Medium::Audio => ContentBlock::Audio(AudioContent::new(data, mime)),
+    }
+}
+
+fn resource_link(link: Link) -> ContentBlock {
+    let Link { name, uri, mime, size_bytes } = link;
+    let size = i64::try_from(size_bytes).ok();
+    ContentBlock::ResourceLink(ResourceLink::new(name, uri).mime_type(mime).size(size))
 }
 
 pub(super) fn cancel_params(session: &SessionId) -> Value {
@@ -78,6 +111,7 @@ fn value(params: impl Serialize) -> Value {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Introduction {
     pub(super) can_load: bool,
+    pub(super) takes: Takes,
     pub(super) title: Option<String>,
     pub(super) auth_methods: Vec<String>,
 }
@@ -95,6 +129,10 @@ pub(super) fn read_initialize(result: Value) -> Result<Introduction, String> {
     }
     Ok(Introduction {
         can_load: response.agent_capabilities.load_session,
+        takes: Takes {
+            image: response.agent_capabilities.prompt_capabilities.image,
+            audio: response.agent_capabilities.prompt_capabilities.audio,
+        },
         title: response.agent_info.map(|info| info.title.unwrap_or(info.name)),
         auth_methods: response.auth_methods.iter().map(|method| method.name().to_owned()).collect(),
     })
@@ -251,7 +289,7 @@ mod tests {
     #[test]
     fn what_is_sent_is_what_the_protocol_asks_for() {
         assert_eq!(
-            prompt_params(&"s".into(), "hi".into()),
+            prompt_params(&"s".into(), "hi".into(), Vec::new()),
             json!({"sessionId": "s", "prompt": [{"type": "text", "text": "hi"}]})
         );
         assert_eq!(new_session_params(Path::new("/w")), json!({"cwd": "/w", "mcpServers": []}));
@@ -271,6 +309,32 @@ mod tests {
     }
 
     #[test]
+    fn files_are_blocks_before_the_text() {
+        let link = |mime: Option<&str>| Link {
+            name: "a.pdf".into(),
+            uri: "file:///h/a.pdf".into(),
+            mime: mime.map(str::to_owned),
+            size_bytes: 7,
+        };
+        let inline = |medium, mime: &str| Given::Inline { medium, data: "QUI=".into(), link: link(Some(mime)) };
+        let files = vec![
+            inline(Medium::Image, "image/png"),
+            inline(Medium::Audio, "audio/ogg"),
+            Given::Link(link(Some("application/pdf"))),
+            Given::Unread("[file: b (could not be read: x)]".into()),
+            Given::Link(link(None)),
+        ];
+        let prompt = json!([
+            {"type": "image", "data": "QUI=", "mimeType": "image/png"},
+            {"type": "audio", "data": "QUI=", "mimeType": "audio/ogg"},
+            {"type": "resource_link", "name": "a.pdf", "uri": "file:///h/a.pdf", "mimeType": "application/pdf", "size": 7},
+            {"type": "resource_link", "name": "a.pdf", "uri": "file:///h/a.pdf", "size": 7},
+            {"type": "text", "text": "see\n[file: b (could not be read: x)]"},
+        ]);
+        assert_eq!(prompt_params(&"s".into(), "see".into(), files), json!({"sessionId": "s", "prompt": prompt}));
+    }
+
+    #[test]
     fn another_protocol_version_is_refused_in_words() {
         let error = read_initialize(json!({"protocolVersion": 2})).expect_err("not version 1");
         assert_eq!(error, "it speaks version 2 of ACP, the gateway version 1");
@@ -283,7 +347,12 @@ mod tests {
             "protocolVersion": 1, "agentCapabilities": {"loadSession": true, "promptCapabilities": 7},
             "authMethods": [5, {"id": "a", "name": "Key"}], "agentInfo": {"name": "n", "version": "1"}, "new": {}
         }));
-        let expected = Introduction { can_load: true, title: Some("n".into()), auth_methods: vec!["Key".into()] };
+        let expected = Introduction {
+            can_load: true,
+            takes: Takes::default(),
+            title: Some("n".into()),
+            auth_methods: vec!["Key".into()],
+        };
         assert_eq!(read, Ok(expected));
     }
 

@@ -155,6 +155,8 @@ pub(super) struct Journal {
     next: Record<()>,
     /// The number of the last read.
     reads: u64,
+    /// The most that has waited to be written to the agent since the log was written anew.
+    unsent_max: usize,
     /// How long the log was when it was written anew; `None` if it is a new one, which must be written as a whole.
     compacted_bytes: Option<u64>,
 }
@@ -192,7 +194,7 @@ impl Journal {
 
     /// The process is gone.
     pub(super) fn end(&mut self) {
-        (self.log, self.reads, self.compacted_bytes) = (None, 0, None);
+        (self.log, self.reads, self.compacted_bytes, self.unsent_max) = (None, 0, None, 0);
         self.next = Record::default();
     }
 
@@ -296,8 +298,13 @@ impl Journal {
         self.append(&Record::<()> { written: Some(bytes), ..Record::default() }, &[]);
     }
 
-    /// Whether the log is to be written anew: it has grown much, or does not say what was before it.
-    pub(super) fn wants_compaction(&self) -> bool {
+    /// Whether the log is to be written anew: it has grown much, does not say what was before it, or has what was written
+    /// to the agent since. `unsent` bytes wait to be.
+    pub(super) fn wants_compaction(&mut self, unsent: usize) -> bool {
+        self.unsent_max = self.unsent_max.max(unsent);
+        if self.log.is_some() && unsent == 0 && self.unsent_max as u64 > COMPACT_BYTES {
+            return true;
+        }
         let long = |log: &RecoveryLog| match self.compacted_bytes {
             Some(compacted) => log.len_bytes() > COMPACT_BYTES.max(compacted.saturating_mul(2)),
             None => true,
@@ -308,6 +315,7 @@ impl Journal {
     /// Writes the log anew: what it says stays, how it came about goes.
     pub(super) fn compact(&mut self, state: StateRef<'_>) {
         let Some(log) = &mut self.log else { return };
+        self.unsent_max = 0;
         // It is in the turns already.
         self.next = Record::default();
         // The bytes of the last read are not in the queue any more.
@@ -362,7 +370,7 @@ impl Journal {
     pub(super) fn adopt(log: OwnedFd, carried: Option<CarriedJournal>) -> Self {
         let adopted = match carried {
             Some(CarriedJournal { turns, reads, compacted_bytes }) => RecoveryLog::open(log)
-                .map(|log| Self { log: Some(log), turns, next: Record::default(), reads, compacted_bytes })
+                .map(|log| Self { log: Some(log), turns, reads, compacted_bytes, ..Self::default() })
                 .map_err(AdoptError::Log),
             None => Self::find(log).map(|found| found.journal),
         };
@@ -385,7 +393,7 @@ impl Journal {
         let Fold { state, turns, last, writing } = fold;
         let state = state.ok_or(AdoptError::LogEmpty)?;
         let reads = last.map_or(0, |read| read.number);
-        let journal = Self { log: Some(log), turns, next: Record::default(), reads, compacted_bytes: Some(0) };
+        let journal = Self { log: Some(log), turns, reads, compacted_bytes: Some(0), ..Self::default() };
         Ok(Found { journal, state, last, writing: writing.unwrap_or(0) })
     }
 

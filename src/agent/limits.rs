@@ -20,6 +20,8 @@ pub struct Limits {
     pub initialize_timeout: Duration,
     /// For `session/new` and `session/load` (which replays a whole history).
     pub session_timeout: Duration,
+    /// For the files that go along with a prompt to be read.
+    pub read_timeout: Duration,
     /// From the death of a process to the next that is ready, for turns that the next one takes up.
     pub resume_timeout: Duration,
     /// The most of an answer that is taken from a replayed history.
@@ -47,6 +49,7 @@ impl Default for Limits {
             tools_max: 1024,
             initialize_timeout: Duration::from_secs(30),
             session_timeout: Duration::from_secs(120),
+            read_timeout: Duration::from_secs(20),
             resume_timeout: Duration::from_secs(60),
             resumed_bytes_max: 1 << 20,
             cancel_timeout: Duration::from_secs(30),

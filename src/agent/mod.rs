@@ -16,13 +16,14 @@
 //!
 //! Where things are: `connection` is the protocol without I/O, `process` the kernel's side of a child, `stream` its
 //! input and output, `running` reads, writes and ends one, `task` joins them, `snapshot` is what crosses a handoff,
-//! `journal` what outlives a kill, `files` keeps
-//! what is sent, `acp` the wire, [`builtin`] the agents that come with the gateway.
+//! `journal` what outlives a kill, `given` reads what goes along with a prompt, `files` keeps what is sent, `acp` the
+//! wire, [`builtin`] the agents that come with the gateway.
 
 mod acp;
 pub mod builtin;
 mod connection;
 mod files;
+mod given;
 mod handle;
 mod journal;
 mod limits;
@@ -40,7 +41,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::chat::OutFile;
+use crate::chat::{LocalFile, OutFile};
 use crate::id::{AgentName, SessionId, TurnId};
 pub use handle::AgentHandle;
 pub use limits::Limits;
@@ -90,6 +91,8 @@ pub enum AgentCommand {
         session: Option<SessionId>,
         /// What the user said.
         text: String,
+        /// What came with it. Read when the prompt is given, so that nothing of it waits in memory.
+        files: Vec<LocalFile>,
     },
     /// End a running turn early; it still ends with [`AgentEvent::TurnEnded`].
     Cancel {

@@ -92,7 +92,7 @@ async fn ready(events: &mut mpsc::Receiver<AgentEvent>) -> Result<(), ProbeError
 
 async fn turn(handle: &AgentHandle, events: &mut mpsc::Receiver<AgentEvent>, text: String) -> Result<(), ProbeError> {
     let over = || ProbeError::Process("its task ended".to_owned());
-    let prompt = AgentCommand::Prompt { turn: TURN, session: None, text };
+    let prompt = AgentCommand::Prompt { turn: TURN, session: None, text, files: Vec::new() };
     handle.send(prompt).await.map_err(|_| over())?;
     loop {
         match events.recv().await.ok_or_else(over)? {

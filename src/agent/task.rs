@@ -14,9 +14,11 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
-use super::connection::Connection;
+use super::connection::{Connection, Question, Reading};
 use super::files::Shelf;
+use super::given::{self, Given};
 use super::handle::{AgentHandle, Mailbox};
 use super::journal::Journal;
 use super::limits::{Backoff, after};
@@ -26,6 +28,7 @@ use super::snapshot::{self, AdoptError, Restored};
 use super::{AgentCommand, AgentEvent, AgentFds, AgentSnapshot, AgentSpec, Limits, RecoveredTurn, TurnUpdate};
 use crate::clock::MonoNanos;
 use crate::fault::{self, Point};
+use crate::id::TurnId;
 use crate::report::Chain;
 use crate::sys::child;
 
@@ -118,7 +121,8 @@ fn run(spec: AgentSpec, limits: Limits, events: mpsc::Sender<AgentEvent>, restor
     let Restored { connection, backoff, life, journal } = restored;
     let (handle, mailbox) = AgentHandle::new(spec.name.clone());
     let told = VecDeque::new();
-    let task = Task { spec, limits, events, mailbox, connection, life, backoff, journal, told };
+    let task =
+        Task { spec, limits, events, mailbox, connection, life, backoff, journal, told, readings: JoinSet::new() };
     // Nothing waits for the task: it tells its end as an event, and an execve replaces it.
     drop(tokio::spawn(task.run()));
     handle
@@ -132,6 +136,8 @@ enum Wake {
     Writable,
     Exited,
     Deadline,
+    /// The files of a turn were read.
+    Read(TurnId, Vec<Given>),
 }
 
 /// Whether the task goes on.
@@ -152,6 +158,8 @@ struct Task {
     journal: Journal,
     /// Events that are noted and not sent.
     told: VecDeque<AgentEvent>,
+    /// Files of prompts that are being read. Whoever goes on elsewhere reads them again.
+    readings: JoinSet<(TurnId, Vec<Given>)>,
 }
 
 impl Task {
@@ -176,7 +184,7 @@ impl Task {
         self.note_events().await;
         self.record(None);
         // What was read is consumed by now, as the log written anew says.
-        if self.journal.wants_compaction() {
+        if self.journal.wants_compaction(self.connection.outgoing.len()) {
             self.journal.compact(snapshot::state(&self.connection, self.backoff, &self.life));
         }
         while let Some(event) = self.told.pop_front() {
@@ -261,11 +269,22 @@ impl Task {
                 None => std::future::pending().await,
             }
         };
+        while let Some(Reading { turn, files, takes }) = self.connection.next_reading() {
+            self.readings.spawn_blocking(move || (turn, given::read(&files, takes)));
+        }
+        let read = async {
+            match self.readings.join_next().await {
+                Some(Ok((turn, given))) => Wake::Read(turn, given),
+                Some(Err(error)) => std::panic::resume_unwind(error.into_panic()),
+                None => std::future::pending().await,
+            }
+        };
         let commands = &mut self.mailbox.commands;
         let running = match &self.life {
             Life::Down { .. } => {
                 return tokio::select! {
                     command = commands.recv() => Wake::Command(command),
+                    read = read => read,
                     () = timer => Wake::Deadline,
                 };
             }
@@ -277,6 +296,7 @@ impl Task {
             () = running.process.writable(), if running.ending.is_none() && !self.connection.outgoing.is_empty() => {
                 Wake::Writable
             }
+            read = read => read,
             () = running.process.exited(), if running.drain_until.is_none() => Wake::Exited,
             () = timer => Wake::Deadline,
         }
@@ -297,13 +317,18 @@ impl Task {
             Wake::Command(command) => return self.command(now, command),
             Wake::Deadline => self.connection.expire(now),
             Wake::Readable => self.read(now).await,
+            Wake::Read(turn, given) => {
+                self.connection.read(turn, given);
+                self.heed_fault(now);
+                return Flow::Continue;
+            }
             Wake::Writable | Wake::Exited => {}
         }
         if let Life::Up(running) = &mut self.life {
             match wake {
                 Wake::Writable => running.write(now, &self.limits, &mut self.connection, &mut self.journal),
                 Wake::Exited => running.drain_until = Some(after(now, self.limits.drain_timeout)),
-                Wake::Readable | Wake::Deadline | Wake::Command(_) => {}
+                Wake::Readable | Wake::Read(..) | Wake::Deadline | Wake::Command(_) => {}
             }
             running.advance_ending(now, &self.limits);
             if running.is_leaving() {
@@ -316,8 +341,8 @@ impl Task {
 
     fn command(&mut self, now: MonoNanos, command: Option<AgentCommand>) -> Flow {
         match command {
-            Some(AgentCommand::Prompt { turn, session, text }) => {
-                self.connection.prompt(now, turn, session, text);
+            Some(AgentCommand::Prompt { turn, session, text, files }) => {
+                self.connection.prompt(now, turn, session, Question { text, files });
                 fault::at(Point::Started);
             }
             Some(AgentCommand::Cancel { turn }) => self.connection.cancel(now, turn),

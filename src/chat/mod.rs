@@ -5,6 +5,7 @@
 mod outgoing;
 
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -107,6 +108,37 @@ pub enum AttachmentKind {
     /// Anything else.
     File,
 }
+
+impl AttachmentKind {
+    /// As agents are told of it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::Audio => "audio",
+            Self::Video => "video",
+            Self::File => "file",
+        }
+    }
+}
+
+/// A file of a message that was fetched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalFile {
+    /// What it is said to be.
+    pub kind: AttachmentKind,
+    /// What it is called; safe as the name of a file.
+    pub name: String,
+    /// Its media type, where the platform said so. Nobody has looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mime: Option<String>,
+    /// Where it is; absolute.
+    pub path: PathBuf,
+    /// Its size.
+    pub size_bytes: u64,
+}
+
+/// What became of a file of a message: it is there, or the reason why it is not to be had, in short and without secrets.
+pub type Fetched = Result<LocalFile, String>;
 
 /// One complete message: the answer to a command, a word of the gateway's own. Delivered once, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

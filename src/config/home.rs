@@ -140,6 +140,11 @@ impl Home {
         self.root.join("versions")
     }
 
+    /// Files that people sent, `attachments/<message>/<file>`.
+    pub fn attachments(&self) -> PathBuf {
+        self.root.join("attachments")
+    }
+
     /// Where the gateway listens for `hermes gateway …`; at most [`SOCKET_PATH_MAX`] bytes.
     pub fn control_sock(&self) -> &Path {
         &self.control_sock

@@ -250,6 +250,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     let links = platforms.keys().map(|name| (name.clone(), (LinkState::Connecting, now))).collect();
     let mut daemon = Daemon {
         ticks: ticks(&ground.notifier),
+        clear_at: None,
         options: ground.options,
         home: ground.home,
         config: ground.config,

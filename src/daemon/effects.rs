@@ -14,8 +14,8 @@ use crate::control::{ClientId, ControlCommand};
 use crate::fault::{self, Point};
 use crate::gateway::{Effect, Requester, notice};
 use crate::id::TurnId;
-use crate::platform::PlatformCommand;
 use crate::platform::local::PLATFORM as LOCAL;
+use crate::platform::{Order, PlatformCommand};
 use crate::report::Chain;
 use crate::store::{Change, EntryId};
 
@@ -118,10 +118,11 @@ impl Daemon {
                 end: end.clone(),
             },
             Effect::Close(turn) => Change::Close(*turn),
-            Effect::Requeue(turn, text) => Change::Requeue(*turn, text.clone()),
+            Effect::Requeue(turn, text, files) => Change::Requeue(*turn, text.clone(), files.clone()),
             Effect::Session(row) => Change::Session(row.clone()),
             Effect::Record(change) => change.clone(),
             Effect::Show(_)
+            | Effect::Fetch { .. }
             | Effect::Agent(..)
             | Effect::Handoff { .. }
             | Effect::Pause { .. }
@@ -169,6 +170,16 @@ impl Daemon {
                 None => tracing::debug!(%agent, "a command for an agent that is gone is dropped"),
             },
             Effect::Close(_) | Effect::Requeue(..) | Effect::Session(_) | Effect::Record(_) => {}
+            Effect::Fetch { turn, conversation, attachments, of } => {
+                let order = Order { turn, chat: conversation.chat, attachments, of, root: self.home.attachments() };
+                match self.platforms.get_mut(&conversation.platform) {
+                    Some(outlet) => outlet.put(PlatformCommand::Fetch(Box::new(order))),
+                    None => {
+                        let gone = |_| Err("its platform is no longer configured".to_owned());
+                        self.gateway.fetched(turn, order.attachments.iter().map(gone).collect(), brought_about);
+                    }
+                }
+            }
             Effect::Handoff { kind, force, by } => handoffs.push(Asked { kind, force, by }),
             Effect::Pause { platform, pause, here, by } => {
                 self.pause_for_chat(platform, pause, here, &by, brought_about).await;

@@ -22,6 +22,7 @@
 //! - Between freezing the parts and execve (or thawing them) nothing is acted upon; what arrives is stashed.
 
 mod advice;
+mod attachments;
 mod boot;
 mod check;
 mod effects;

@@ -23,7 +23,7 @@ use super::swap::{RunningImage, Step, Swap};
 use super::{DaemonError, RunOptions, boot, outgoing, report};
 use crate::agent::{AgentCommand, AgentEvent, AgentHandle};
 use crate::chat::LinkState;
-use crate::clock::UnixMillis;
+use crate::clock::{MonoNanos, UnixMillis};
 use crate::config::{Config, Home};
 use crate::control::server::ControlHandle;
 use crate::control::{ControlCommand, ControlEvent, proto};
@@ -97,6 +97,8 @@ pub(super) struct Daemon {
     /// What arrived while everything was held and was not handled yet.
     pub(super) stash: Stash,
     pub(super) ticks: Interval,
+    /// When the files of messages are looked at next.
+    pub(super) clear_at: Option<MonoNanos>,
     /// Whether the database goes on, too.
     pub(super) pulse: Pulse,
     /// Looks for releases that are under way.
@@ -354,6 +356,11 @@ impl Daemon {
                     self.tell_restart(&platform).await;
                 }
             }
+            PlatformEvent::Fetched { turn, files } => {
+                let mut effects = Vec::new();
+                self.gateway.fetched(turn, files, &mut effects);
+                self.carry_out(effects).await;
+            }
             PlatformEvent::Keep { platform, name, fd } => {
                 let name = platform_fd(&platform, &name);
                 match fd {
@@ -371,6 +378,7 @@ impl Daemon {
 
     async fn tick(&mut self) {
         self.show_life();
+        self.clear_attachments();
         self.watch_parts();
         if self.shown.get() != Some(self.in_short()) {
             self.write_state_file();

@@ -199,7 +199,7 @@ impl Gateway {
             talk.agent = agent;
         }
         talk.session = None;
-        talk.last_text = None;
+        talk.forget_question();
         out.push(Effect::Session(talk.row()));
         out.push(notice(conversation, words.new_session(talk.agent.as_str())));
         let conversation = conversation.clone();
@@ -219,11 +219,14 @@ impl Gateway {
     }
 
     fn retry(&mut self, turn: TurnId, inbound: &Inbound, out: &mut Vec<Effect>) {
-        match self.talk(&inbound.conversation).last_text.clone() {
-            Some(text) => {
+        match self.talk(&inbound.conversation).last_question() {
+            Some(question) => {
                 // The message `/retry` itself is the turn now, and after a kill it is asked like any other.
-                out.push(Effect::Requeue(turn, text.clone()));
-                self.enqueue(turn, &inbound.conversation, text, out);
+                out.push(match &question.files {
+                    Some(files) => Effect::Requeue(turn, files.said().to_owned(), files.attachments()),
+                    None => Effect::Requeue(turn, question.text.clone(), Vec::new()),
+                });
+                self.enqueue(turn, &inbound.conversation, question, out);
             }
             None => out.push(notice(&inbound.conversation, self.words(&inbound.conversation).nothing_to_retry())),
         }

@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
+use super::files::{Files, with_attachments};
 use crate::agent::PermissionOption;
-use crate::chat::Conversation;
+use crate::chat::{Conversation, Inbound};
 use crate::clock::UnixMillis;
 use crate::id::{AgentName, SessionId, TurnId};
 use crate::store::SessionRow;
@@ -21,7 +22,10 @@ pub(super) struct Talk {
     pub(super) asks: VecDeque<Ask>,
     /// What `/retry` asks again.
     #[serde(default)]
-    pub(super) last_text: Option<String>,
+    last_text: Option<String>,
+    /// The files that belong to it, and the turn that had them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last_files: Option<(TurnId, Files)>,
     /// Whether the chat was told that its agent is down, since its last turn began: once is enough.
     #[serde(default)]
     pub(super) told_down: bool,
@@ -31,7 +35,24 @@ pub(super) struct Talk {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Waiting {
     pub(super) turn: TurnId,
+    /// With a line for each file: what is asked by an image that knows nothing of files.
     pub(super) text: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) files: Option<Files>,
+}
+
+/// What a turn is to ask.
+#[derive(Clone, Debug)]
+pub(super) struct Question {
+    /// As in [`Waiting::text`].
+    pub(super) text: String,
+    pub(super) files: Option<Files>,
+}
+
+impl Question {
+    pub(super) fn of(inbound: &Inbound) -> Self {
+        Self { text: with_attachments(inbound), files: Files::of(inbound) }
+    }
 }
 
 /// The turn that the agent has.
@@ -73,8 +94,25 @@ impl Talk {
             running: None,
             asks: VecDeque::new(),
             last_text: None,
+            last_files: None,
             told_down: false,
         }
+    }
+
+    /// A turn asks this, so `/retry` does.
+    pub(super) fn asked_last(&mut self, turn: TurnId, question: Question) {
+        let Question { text, files } = question;
+        (self.last_text, self.last_files) = (Some(text), files.map(|files| (turn, files)));
+    }
+
+    /// What `/retry` asks.
+    pub(super) fn last_question(&self) -> Option<Question> {
+        let text = self.last_text.clone()?;
+        Some(Question { text, files: self.last_files.as_ref().map(|(turn, files)| files.again(*turn)) })
+    }
+
+    pub(super) fn forget_question(&mut self) {
+        (self.last_text, self.last_files) = (None, None);
     }
 
     pub(super) fn has_turns(&self) -> bool {

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::agent::AgentCommand;
-use crate::chat::{Conversation, Notice, OutFile, Outbound, ReplyEnd, Sender};
+use crate::chat::{Attachment, Conversation, Notice, OutFile, Outbound, ReplyEnd, Sender};
 use crate::control::proto::HandoffKind;
 use crate::id::{AgentName, PlatformName, TurnId};
 use crate::store::{Change, SessionRow};
@@ -35,8 +35,19 @@ pub enum Effect {
     Close(TurnId),
     /// Ask something of an agent.
     Agent(AgentName, AgentCommand),
-    /// Record that a message is to be asked as if it had this text, and waits.
-    Requeue(TurnId, String),
+    /// Record that a message is to be asked as if it had this text and these files, and waits.
+    Requeue(TurnId, String, Vec<Attachment>),
+    /// Fetch the files of a message that waits, and tell the gateway what became of each ([`super::Gateway::fetched`]).
+    Fetch {
+        /// The message.
+        turn: TurnId,
+        /// Where it was said.
+        conversation: Conversation,
+        /// Its files.
+        attachments: Vec<Attachment>,
+        /// The turn that may have fetched the same files before.
+        of: Option<TurnId>,
+    },
     /// Record the session of a conversation.
     Session(SessionRow),
     /// Record something else.

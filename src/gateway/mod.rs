@@ -8,6 +8,7 @@
 //! - A turn is recorded as running before its prompt goes to the agent, and as over together with all of its reply.
 //! - Every path to an admin command passes [`Access::is_admin`].
 //! - While [`Gateway::hold`] is on, nothing is asked of an agent.
+//! - A message with files is asked only once it is known of each what became of it.
 //! - Every turn ends: one whose agent is no longer configured is ended or given to the default agent.
 
 mod access;
@@ -15,6 +16,7 @@ mod ask;
 mod command;
 mod conversation;
 mod effect;
+mod files;
 pub mod pairing;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,12 +27,13 @@ use serde::{Deserialize, Serialize};
 pub use access::{Access, Allowed};
 pub use ask::ASKS_KEY;
 pub use command::ChatCommand;
-use conversation::{Running, Talk, Waiting};
+use conversation::{Question, Running, Talk, Waiting};
 pub use effect::{Describe, Effect, Requester};
+use files::Files;
 use pairing::Knock;
 
 use crate::agent::{AgentCommand, AgentEvent, RecoveredPermission, RecoveredTurn, TurnOutcome, TurnUpdate};
-use crate::chat::{AttachmentKind, Conversation, Inbound, Notice, OutFile, Outbound, ReplyEnd, ReplyStep, so_far};
+use crate::chat::{Conversation, Inbound, Notice, OutFile, Outbound, ReplyEnd, ReplyStep, so_far};
 use crate::clock::UnixMillis;
 use crate::config::DEFAULT_AGENT;
 use crate::id::{AgentName, TurnId};
@@ -158,6 +161,7 @@ impl Gateway {
     pub fn hold(&mut self, hold: bool, effects: &mut Vec<Effect>) {
         self.hold = hold;
         if !hold {
+            self.ask_for_files(effects);
             self.start_all(effects);
         }
     }
@@ -228,8 +232,8 @@ impl Gateway {
                 }
             }
             None => {
-                let text = with_attachments(&inbound);
-                self.enqueue(turn, &conversation, text, effects);
+                let question = Question::of(&inbound);
+                self.enqueue(turn, &conversation, question, effects);
             }
         }
     }
@@ -277,7 +281,7 @@ impl Gateway {
             return effects.push(Effect::Close(open.turn));
         } else if open.running {
             let end = ReplyEnd::Failed(words.interrupted().to_owned());
-            self.talk(&conversation).last_text = Some(with_attachments(&open.inbound));
+            self.talk(&conversation).asked_last(open.turn, Question::of(&open.inbound));
             return effects.push(Effect::Finish { turn: open.turn, conversation, text: None, files: Vec::new(), end });
         } else if ChatCommand::parse(&open.inbound.text).is_some() {
             words.command_lost(&open.inbound.text)
@@ -289,20 +293,20 @@ impl Gateway {
         effects.push(Effect::Close(open.turn));
         effects.push(notice(&conversation, told));
         if ChatCommand::parse(&open.inbound.text).is_none() {
-            self.talk(&conversation).last_text = Some(with_attachments(&open.inbound));
+            self.talk(&conversation).asked_last(open.turn, Question::of(&open.inbound));
         }
     }
 
     /// A turn that an agent has and that outlived the process which gave it. Shows what is missing of what was said, and
     /// goes on. What the agent asked is asked once more: nobody knows whether the chat was told, and the agent waits.
     pub fn take_up(&mut self, open: OpenTurn, agent: AgentName, said: RecoveredTurn, effects: &mut Vec<Effect>) {
-        let text = with_attachments(&open.inbound);
+        let question = Question::of(&open.inbound);
         let conversation = open.inbound.conversation;
         let talk = self.talk(&conversation);
         talk.agent = agent;
         let answer_bytes = said.text.len() as u64;
         talk.running = Some(Running { turn: open.turn, started_at: open.received_at, answer_bytes });
-        talk.last_text = Some(text);
+        talk.asked_last(open.turn, question);
         effects.push(Effect::Start(open.turn, conversation.clone()));
         // Once a turn has ended, its chat may have gone on to another session.
         if said.outcome.is_none() && said.session.is_some() && said.session != talk.session {
@@ -437,7 +441,7 @@ impl Gateway {
         *view = AgentView::Down { reason, until };
     }
 
-    fn enqueue(&mut self, turn: TurnId, conversation: &Conversation, text: String, effects: &mut Vec<Effect>) {
+    fn enqueue(&mut self, turn: TurnId, conversation: &Conversation, question: Question, effects: &mut Vec<Effect>) {
         let words = self.words(conversation);
         let talk = self.talk(conversation);
         if talk.queue.len() >= QUEUE_LIMIT {
@@ -445,7 +449,8 @@ impl Gateway {
             effects.push(notice(conversation, words.queue_full(QUEUE_LIMIT)));
             return;
         }
-        talk.queue.push_back(Waiting { turn, text });
+        let Question { text, files } = question;
+        talk.queue.push_back(Waiting { turn, text, files });
         let (agent, told) = (talk.agent.clone(), talk.told_down);
         if let Some(AgentView::Down { reason, until }) = self.agents.get(&agent)
             && !told
@@ -453,6 +458,9 @@ impl Gateway {
             let wait = until.since(UnixMillis::now());
             effects.push(notice(conversation, words.agent_down(agent.as_str(), reason, wait)));
             self.talk(conversation).told_down = true;
+        }
+        if !self.hold {
+            files::ask(self.talk(conversation), effects);
         }
         self.start(conversation, effects);
     }
@@ -471,7 +479,8 @@ impl Gateway {
             return;
         }
         let Some(talk) = self.talks.get_mut(conversation) else { return };
-        if talk.running.is_some() || talk.queue.is_empty() {
+        let is_known = |waiting: &Waiting| waiting.files.as_ref().is_none_or(Files::are_known);
+        if talk.running.is_some() || !talk.queue.front().is_some_and(is_known) {
             return;
         }
         if !self.agents.contains_key(&talk.agent) {
@@ -487,13 +496,14 @@ impl Gateway {
         if !matches!(self.agents.get(&talk.agent), Some(AgentView::Ready { .. })) {
             return;
         }
-        let Some(Waiting { turn, text }) = talk.queue.pop_front() else { return };
+        let Some(Waiting { turn, text, files }) = talk.queue.pop_front() else { return };
         talk.told_down = false;
         talk.running = Some(Running { turn, started_at: UnixMillis::now(), answer_bytes: 0 });
-        talk.last_text = Some(text.clone());
+        let (asked, given) = files.as_ref().map_or_else(|| (text.clone(), Vec::new()), Files::question);
+        talk.asked_last(turn, Question { text, files });
         self.turns.insert(turn, conversation.clone());
         effects.push(Effect::Start(turn, conversation.clone()));
-        let prompt = AgentCommand::Prompt { turn, session: talk.session.clone(), text };
+        let prompt = AgentCommand::Prompt { turn, session: talk.session.clone(), text: asked, files: given };
         effects.push(Effect::Agent(talk.agent.clone(), prompt));
     }
 
@@ -521,23 +531,6 @@ pub struct RunningTurn<'a> {
     pub started_at: UnixMillis,
     /// Bytes of the answer so far.
     pub answer_bytes: u64,
-}
-
-/// What is asked: the text, and a line for each attachment. So a picture without a word is no empty question, and an agent
-/// that is not given the file can say so.
-fn with_attachments(inbound: &Inbound) -> String {
-    let mut text = inbound.text.clone();
-    for attachment in &inbound.attachments {
-        let kind = match attachment.kind {
-            AttachmentKind::Image => "image",
-            AttachmentKind::Audio => "audio",
-            AttachmentKind::Video => "video",
-            AttachmentKind::File => "file",
-        };
-        let line = attachment.name.as_deref().map_or_else(|| format!("[{kind}]"), |name| format!("[{kind}: {name}]"));
-        text = if text.is_empty() { line } else { format!("{text}\n{line}") };
-    }
-    text
 }
 
 pub(crate) fn notice(conversation: &Conversation, notice: impl Into<Notice>) -> Effect {

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::agent::PermissionOption;
-use crate::chat::{Attachment, Content, OutboundContent, Sender};
+use crate::chat::{Content, OutboundContent, Sender};
 use crate::id::SessionId;
 use crate::store::Change;
 use crate::words::Language;
@@ -85,11 +85,13 @@ fn short(effects: &[Effect]) -> Vec<String> {
             Effect::Start(turn, _) => format!("{turn} starts"),
             Effect::Finish { turn, text, end, .. } => format!("{turn} ends {end:?} {text:?}"),
             Effect::Close(turn) => format!("{turn} is closed"),
-            Effect::Agent(agent, AgentCommand::Prompt { turn, session, text }) => {
-                format!("{agent} <- {turn} {:?} {text}", session.as_ref().map(SessionId::as_str))
+            Effect::Agent(agent, AgentCommand::Prompt { turn, session, text, files }) => {
+                let files: String = files.iter().map(|file| format!(" +{}", file.name)).collect();
+                format!("{agent} <- {turn} {:?} {text}{files}", session.as_ref().map(SessionId::as_str))
             }
             Effect::Agent(agent, command) => format!("{agent} <- {command:?}"),
-            Effect::Requeue(turn, text) => format!("{turn} is queued as {text}"),
+            Effect::Requeue(turn, text, files) => format!("{turn} is queued as {text}{}", " +file".repeat(files.len())),
+            Effect::Fetch { turn, attachments, of, .. } => format!("{turn} fetches {} {of:?}", attachments.len()),
             Effect::Session(row) => format!("session {:?}", row.session.as_ref().map(SessionId::as_str)),
             Effect::Handoff { kind, force, by } => format!("handoff {kind:?} {force} by {}", by.sender.id),
             Effect::Record(change) => format!("record {change:?}"),
@@ -428,7 +430,15 @@ fn only_known_commands_are_commands() {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Say { chat: u8 },
+    Say {
+        chat: u8,
+        files: usize,
+    },
+    /// The platform has done what it was asked last, or first.
+    Fetch {
+        last: bool,
+        there: bool,
+    },
     End,
     Die,
     Ready,
@@ -438,7 +448,8 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        6 => (0u8..3).prop_map(|chat| Step::Say { chat }),
+        6 => (0u8..3, prop_oneof![3 => Just(0usize), 2 => 1usize..3]).prop_map(|(chat, files)| Step::Say { chat, files }),
+        4 => any::<(bool, bool)>().prop_map(|(last, there)| Step::Fetch { last, there }),
         4 => Just(Step::End),
         1 => Just(Step::Die),
         2 => Just(Step::Ready),
@@ -447,18 +458,31 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Checks what the module promises after every step: one prompt in flight a conversation, none while held.
+/// Checks what the module promises after every step: one prompt in flight a conversation, none while held, each with all
+/// of its files.
 #[derive(Default)]
 struct Model {
     prompted: BTreeMap<String, Vec<i64>>,
     in_flight: BTreeMap<i64, String>,
+    /// What platforms were asked to fetch, with the number of files.
+    /// How many files each message has.
+    files: BTreeMap<TurnId, usize>,
+    fetching: Vec<(TurnId, usize)>,
     held: bool,
 }
 
 impl Model {
     fn take(&mut self, chat_of: &BTreeMap<i64, String>, effects: &[Effect]) {
         for effect in effects {
-            let Effect::Agent(_, AgentCommand::Prompt { turn, .. }) = effect else { continue };
+            if let Effect::Fetch { turn, attachments, .. } = effect {
+                assert!(!self.held, "asked for files while held");
+                assert!(self.fetching.iter().all(|(other, _)| other != turn), "asked twice for the same");
+                self.fetching.push((*turn, attachments.len()));
+            }
+            let Effect::Agent(_, AgentCommand::Prompt { turn, files, text, .. }) = effect else { continue };
+            assert!(self.fetching.iter().all(|(other, _)| other != turn), "asked before its files are known");
+            let lines = text.lines().filter(|line| line.ends_with("(could not be fetched: gone)]")).count();
+            assert_eq!(files.len() + lines, self.files.get(turn).copied().unwrap_or(0), "{text}");
             assert!(!self.held, "prompted while held");
             let chat = chat_of[&turn.0].clone();
             assert!(!self.in_flight.values().any(|c| *c == chat), "two turns in flight in {chat}");
@@ -476,15 +500,26 @@ proptest! {
         let mut model = Model::default();
         let mut chat_of = BTreeMap::new();
         let mut next = 1;
-        let settle = (0..200).flat_map(|_| [Step::Hold(false), Step::Ready, Step::End]);
+        let settle = (0..200).flat_map(|_| {
+            [Step::Hold(false), Step::Ready, Step::Fetch { last: false, there: true }, Step::End]
+        });
         for step in steps.into_iter().chain(settle) {
             let mut effects = Vec::new();
             match step {
-                Step::Say { chat } => {
+                Step::Say { chat, files } => {
                     chat_of.insert(next, chat.to_string());
-                    gateway.inbound(TurnId(next), said(USER, &chat.to_string(), "hello"), &mut effects);
+                    model.files.insert(TurnId(next), files);
+                    let inbound = files::sent("hello", &chat.to_string(), &["a", "b"][..files]);
+                    gateway.inbound(TurnId(next), inbound, &mut effects);
                     next += 1;
                 }
+                Step::Fetch { last, there } if !model.fetching.is_empty() => {
+                    let at = if last { model.fetching.len() - 1 } else { 0 };
+                    let (turn, count) = model.fetching.remove(at);
+                    let file = |_| if there { files::there("a") } else { Err("gone".to_owned()) };
+                    gateway.fetched(turn, (0..count).map(file).collect(), &mut effects);
+                }
+                Step::Fetch { .. } => {}
                 Step::End => {
                     if let Some((turn, _)) = model.in_flight.pop_first() {
                         gateway.agent_event(ended(turn, end_turn()), &mut effects);
@@ -510,6 +545,8 @@ proptest! {
                     let state = serde_json::to_string(&gateway.state()).expect("serialises");
                     let state = serde_json::from_str(&state).expect("reads back");
                     gateway = Gateway::restore(access(), [AgentName::from("default")], state);
+                    // What was under way is lost with the image.
+                    model.fetching.clear();
                     model.held = false;
                 }
             }
@@ -533,22 +570,6 @@ proptest! {
     fn no_text_panics_as_a_command(text in "/?.{0,40}") {
         let _ = ChatCommand::parse(&text);
     }
-}
-
-#[test]
-fn a_picture_without_a_word_is_no_empty_question() {
-    let attachment = |kind, name: Option<&str>| Attachment {
-        kind,
-        name: name.map(str::to_owned),
-        mime: None,
-        size_bytes: None,
-        source: "hidden".into(),
-    };
-    let picture = Inbound { attachments: vec![attachment(AttachmentKind::Image, None)], ..said("1", "1", "") };
-    assert_eq!(with_attachments(&picture), "[image]");
-    let file = attachment(AttachmentKind::File, Some("a.pdf"));
-    let both = Inbound { attachments: vec![file], ..said("1", "1", "read this") };
-    assert_eq!(with_attachments(&both), "read this\n[file: a.pdf]");
 }
 
 #[test]
@@ -589,3 +610,5 @@ fn a_file_is_shown_in_its_place_and_again_after_a_kill() {
     assert_eq!(shown, ["", "0", "ab", "1", "abécd"]);
     assert!(matches!(effects.last(), Some(Effect::Finish { files, .. }) if files.len() == 2), "{effects:?}");
 }
+
+mod files;

@@ -7,16 +7,19 @@
 //! - A link confirms a message to its platform only after the store has it.
 //! - Nothing in [`Link::advance`] waits, and [`Link::heard`] may be dropped at any time.
 
+use std::error::Error;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::delivery::{MessageId, Request};
-use crate::chat::{Inbound, LinkState, NotSent};
+use crate::chat::{Attachment, Inbound, LinkState, NotSent};
 use crate::clock::{MonoNanos, UnixMillis};
 use crate::id::TurnId;
+use crate::report::Chain;
 use crate::store::Store;
 
 /// How messages come in, and the state of the connection.
@@ -114,6 +117,40 @@ pub(super) trait Sender: Clone + Send + Sync + 'static {
         request: &Request,
         store: &Store,
     ) -> impl Future<Output = Result<Option<MessageId>, Unsent>> + Send;
+
+    /// Writes a file that came with a message in `chat` into `path`, which is there already, for its user alone. What is in
+    /// it after an error is no file.
+    ///
+    /// # Errors
+    /// [`Unfetched`].
+    fn fetch(
+        &self,
+        chat: &str,
+        file: &Attachment,
+        path: &Path,
+        store: &Store,
+    ) -> impl Future<Output = Result<(), Unfetched>> + Send;
+}
+
+/// Why a file was not fetched.
+#[derive(Clone, Debug)]
+pub(super) struct Unfetched {
+    /// For people and agents, without secrets.
+    pub(super) why: String,
+    /// It may be had later: the wait that the platform asked for, if it did.
+    pub(super) again: Option<Option<Duration>>,
+}
+
+impl Unfetched {
+    /// Another try brings nothing else.
+    pub(super) fn for_good(error: &(dyn Error + 'static)) -> Self {
+        Self { why: Chain(error).to_string(), again: None }
+    }
+
+    /// It may be had later.
+    pub(super) fn for_now(error: &(dyn Error + 'static), asked: Option<Duration>) -> Self {
+        Self { why: Chain(error).to_string(), again: Some(asked) }
+    }
 }
 
 /// How something can be sent.

@@ -7,6 +7,7 @@
 //!  commands ─► ┌───────────────────────── task ──────────────────────────┐ ─► events
 //!              │ link: a poll, a socket ─► store ─► Inbound              │
 //!              │ delivery (what is to be shown) ─► up to 16 requests     │
+//!              │ fetches (files of messages) ─► up to 4 at once          │
 //!              └─────────────────────────────────────────────────────────┘
 //! ```
 //!
@@ -24,9 +25,11 @@
 
 mod delivery;
 pub mod dingtalk;
+mod fetch;
 mod http;
 mod link;
 pub mod local;
+mod names;
 mod pending;
 mod saved;
 mod task;
@@ -39,9 +42,10 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::{SendError, TrySendError};
 
-use crate::chat::{Inbound, LinkState, Outbound};
+use crate::chat::{Fetched, Inbound, LinkState, Outbound};
 use crate::id::{PlatformName, TurnId};
 use crate::store::EntryId;
+pub use fetch::{Order, turn_of};
 pub use link::NamedFd;
 
 /// What the gateway wants of a platform.
@@ -55,6 +59,9 @@ pub enum PlatformCommand {
         /// costs it.
         entry: Option<EntryId>,
     },
+    /// Fetch the files of a message, and send [`PlatformEvent::Fetched`] within [`Order::DEADLINE`] of being able to begin
+    /// and twice that in all. What is under way at a freeze goes on, and is lost with the image.
+    Fetch(Box<Order>),
     /// Take in nothing more and start no send, finish the sends in flight no later than this, and send
     /// [`PlatformEvent::Drained`]. Commands are still taken. So a handoff waits for the network while everything else
     /// goes on.
@@ -94,6 +101,13 @@ pub enum PlatformEvent {
         turn: TurnId,
         /// The message.
         inbound: Inbound,
+    },
+    /// The answer to [`PlatformCommand::Fetch`].
+    Fetched {
+        /// The message.
+        turn: TurnId,
+        /// What became of each file, in the order in which they were asked for.
+        files: Vec<Fetched>,
     },
     /// The state of the link changed.
     Link {

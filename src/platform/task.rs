@@ -19,9 +19,10 @@ use super::delivery::ledger::{Booked, Ledger};
 use super::delivery::medium::Medium;
 use super::delivery::pace::after;
 use super::delivery::{Action, Delivery, MessageId, Next, Pace, Request};
+use super::fetch::Fetches;
 use super::link::{Kept, Link, Sender, Unsent, Way};
 use super::{Left, PlatformCommand, PlatformEvent, PlatformHandle, saved};
-use crate::chat::{Inbound, LinkState};
+use crate::chat::{Fetched, Inbound, LinkState};
 use crate::clock::MonoNanos;
 use crate::fault::{self, Point};
 use crate::id::TurnId;
@@ -70,6 +71,7 @@ enum Step<H> {
     Command(Option<PlatformCommand>),
     Heard(H),
     Sent(String, Result<Option<MessageId>, Unsent>),
+    Fetched(TurnId, Vec<Fetched>),
     Booked(Booked),
     Woke,
 }
@@ -85,6 +87,8 @@ struct Task<L: Link> {
     delivery: Delivery,
     ledger: Ledger,
     sends: JoinSet<(String, Result<Option<MessageId>, Unsent>)>,
+    /// A freeze does not wait for them: they are lost with the image, and asked for again.
+    fetches: Fetches,
     /// The state of the link that was told last.
     told: Option<LinkState>,
     phase: Phase,
@@ -116,6 +120,7 @@ pub(super) fn spawn<L: Link>(
         events,
         outbox: VecDeque::new(),
         sends: JoinSet::new(),
+        fetches: Fetches::default(),
         told: None,
         phase: Phase::Running,
         paused: left.paused,
@@ -149,6 +154,7 @@ impl<L: Link> Task<L> {
                     self.heard(new);
                 }
                 Step::Sent(chat, outcome) => self.sent(&chat, outcome),
+                Step::Fetched(turn, files) => self.outbox.push_back(PlatformEvent::Fetched { turn, files }),
                 Step::Booked(Booked::Read(outbox)) => self.delivery.take_up(*outbox, MonoNanos::now()),
                 Step::Booked(Booked::Other) => {}
             }
@@ -210,6 +216,7 @@ impl<L: Link> Task<L> {
                 Ok((chat, outcome)) => Step::Sent(chat, outcome),
                 Err(error) => std::panic::resume_unwind(error.into_panic()),
             },
+            (turn, files) = self.fetches.done() => Step::Fetched(turn, files),
             booked = self.ledger.booked() => Step::Booked(booked),
             () = tokio::time::sleep(wake) => Step::Woke,
         }
@@ -226,8 +233,11 @@ impl<L: Link> Task<L> {
         let may_hear = is_running && self.outbox.is_empty() && !self.delivery.is_crowded();
         wake = wake.min(self.link.advance(now, may_hear).unwrap_or(wake).max(now));
         match self.phase {
-            Phase::Running if self.paused => {}
-            Phase::Running => wake = wake.min(self.start_sends(now, Pace::Streaming).unwrap_or(wake)),
+            Phase::Running if self.paused => wake = wake.min(self.start_fetches(now).unwrap_or(wake)),
+            Phase::Running => {
+                wake = wake.min(self.start_sends(now, Pace::Streaming).unwrap_or(wake));
+                wake = wake.min(self.start_fetches(now).unwrap_or(wake));
+            }
             Phase::Freezing { until } => {
                 if self.sends.is_empty() || until <= now {
                     self.freeze();
@@ -287,10 +297,27 @@ impl<L: Link> Task<L> {
         due
     }
 
+    /// Starts what may start now of files to be fetched; says when something is given up.
+    fn start_fetches(&mut self, now: MonoNanos) -> Option<MonoNanos> {
+        if self.fetches.is_idle() {
+            return None;
+        }
+        let way = if self.paused { Way::Closed } else { self.link.way() };
+        let mut over = Vec::new();
+        let wake = self.fetches.advance(now, &way, &self.store, &mut over);
+        if over.is_empty() {
+            return wake;
+        }
+        self.outbox.extend(over.into_iter().map(|(turn, files)| PlatformEvent::Fetched { turn, files }));
+        // There is something to tell at once.
+        Some(now)
+    }
+
     fn obey(&mut self, command: PlatformCommand) {
         let now = MonoNanos::now();
         match command {
             PlatformCommand::Deliver { outbound, entry } => self.delivery.push(*outbound, entry, now),
+            PlatformCommand::Fetch(order) => self.fetches.push(*order, now),
             PlatformCommand::Pause => self.pause(true),
             PlatformCommand::Resume => self.pause(false),
             PlatformCommand::Proven => self.link.proven(),

@@ -6,7 +6,7 @@
 use rusqlite::{Connection, params};
 
 use super::{EntryId, Pairing, SessionRow, Store, StoreError, meta, pairings};
-use crate::chat::{Conversation, Notice, OutFile, ReplyEnd};
+use crate::chat::{Attachment, Conversation, Notice, OutFile, ReplyEnd};
 use crate::clock::UnixMillis;
 use crate::id::{PlatformName, SessionId, TurnId};
 
@@ -30,8 +30,9 @@ pub enum Change {
     },
     /// A message is dealt with, without a reply: a command that was carried out, or one that is refused.
     Close(TurnId),
-    /// A message waits that was dealt with already, with another text: `/retry` becomes the question that it repeats.
-    Requeue(TurnId, String),
+    /// A message waits that was dealt with already, with another text and other files: `/retry` becomes the question that
+    /// it repeats.
+    Requeue(TurnId, String, Vec<Attachment>),
     /// The agent and session of a conversation.
     Session(SessionRow),
     /// A notice is to be shown.
@@ -79,12 +80,13 @@ fn apply(db: &Connection, change: Change, now: UnixMillis) -> rusqlite::Result<O
             return Ok(entry);
         }
         Change::Close(turn) => set_state(db, turn, "done", now)?,
-        Change::Requeue(turn, text) => {
+        Change::Requeue(turn, text, attachments) => {
+            let attachments = serde_json::to_string(&attachments).expect("plain data serialises");
             db.prepare_cached(
-                "UPDATE inbox SET inbound = json_set(inbound, '$.text', ?2), state = 'queued', updated_ms = ?3
-                 WHERE id = ?1",
+                "UPDATE inbox SET inbound = json_set(inbound, '$.text', ?2, '$.attachments', json(?4)),
+                 state = 'queued', updated_ms = ?3 WHERE id = ?1",
             )?
-            .execute(params![turn.0, text, now.0])?;
+            .execute(params![turn.0, text, now.0, attachments])?;
         }
         Change::Session(row) => {
             let key = serde_json::to_string(&row.conversation).expect("plain data serialises");

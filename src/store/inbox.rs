@@ -1,5 +1,7 @@
 //! Messages as they were accepted, and how far their turns have come.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{OptionalExtension, params};
 
 use super::{EntryId, Store, StoreError, retention};
@@ -136,6 +138,25 @@ impl Store {
             .map_err(|source| StoreError::Corrupt { what: "a stored message", source })
     }
 
+    /// Which of these messages are still kept, and whether their turns are over.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn kept_turns(&self, turns: Vec<TurnId>) -> Result<BTreeMap<TurnId, bool>, StoreError> {
+        self.writer
+            .run("look up which messages are kept", move |db| {
+                let mut look = db.prepare_cached("SELECT state = 'done' FROM inbox WHERE id = ?1")?;
+                let mut kept = BTreeMap::new();
+                for turn in turns {
+                    if let Some(is_over) = look.query_row([turn.0], |row| row.get(0)).optional()? {
+                        kept.insert(turn, is_over);
+                    }
+                }
+                Ok(kept)
+            })
+            .await
+    }
+
     /// Where a platform's intake stands, for example a Telegram offset.
     ///
     /// # Errors
@@ -169,7 +190,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chat::{Conversation, Sender};
+    use crate::chat::{Attachment, AttachmentKind, Conversation, Sender};
     use crate::store::Change;
 
     fn message(id: &str) -> Inbound {
@@ -211,10 +232,18 @@ mod tests {
         let open: Vec<_> = store.open_turns().await.expect("lists").iter().map(|t| (t.turn, t.running)).collect();
         assert_eq!(open, [(turns[1], true), (turns[2], false)]);
         // `/retry` is a message of its own that becomes the question it repeats.
-        let retry = Change::Requeue(turns[0], "again, with \"quotes\"".into());
+        let attachments = vec![Attachment {
+            kind: AttachmentKind::Image,
+            name: Some("a \"b\".png".into()),
+            mime: None,
+            size_bytes: Some(7),
+            source: "s".into(),
+        }];
+        let retry = Change::Requeue(turns[0], "again, with \"quotes\"".into(), attachments.clone());
         store.change(vec![retry]).await.expect("records");
         let open = store.open_turns().await.expect("lists");
         assert_eq!((open[0].turn, open[0].running), (turns[0], false));
-        assert_eq!(open[0].inbound, Inbound { text: "again, with \"quotes\"".into(), ..message("a") });
+        let text = "again, with \"quotes\"".into();
+        assert_eq!(open[0].inbound, Inbound { text, attachments, ..message("a") });
     }
 }

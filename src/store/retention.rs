@@ -7,6 +7,7 @@
 //! | chats where nobody can be reached, or that have moved | [`TARGET_DAYS`] | |
 //! | what is needed to answer in a chat | [`SESSION_DAYS`] since its last message | |
 //! | files in the answers to messages | as long as the message or its answer is known here | |
+//! | files that came with messages (`daemon::attachments`) | as long as their messages | 4 GiB, looked at once a day |
 //! | sessions of conversations | [`SESSION_DAYS`] since the last change | [`SESSIONS_MAX`] |
 //!
 //! **Invariant:** what is not over is kept. It is bounded by what makes it: platforms are not asked for more while

@@ -113,7 +113,8 @@ impl Rig {
     }
 
     async fn prompt(&self, turn: i64, session: Option<&SessionId>, text: &str) {
-        let command = AgentCommand::Prompt { turn: TurnId(turn), session: session.cloned(), text: text.to_owned() };
+        let (session, text, files) = (session.cloned(), text.to_owned(), Vec::new());
+        let command = AgentCommand::Prompt { turn: TurnId(turn), session, text, files };
         self.send(command).await;
     }
 

@@ -1,6 +1,7 @@
 //! The integration tests, one binary. What goes where:
 //!
 //! - `agent`: agent processes, real ones and hostile ones.
+//! - `attachments`: files that people send, from each platform to the agent, over faults, handoffs and kills.
 //! - `cli`: every command against a scripted gateway.
 //! - `config`: gateway.toml, accepted and refused.
 //! - `control`: the control socket, its limits, and clients over freezes and adoptions.
@@ -29,6 +30,7 @@
 //! - `support`: harnesses and test servers; no tests of its own beyond those that keep them honest.
 
 mod agent;
+mod attachments;
 mod cli;
 mod config;
 mod control;

@@ -1,6 +1,6 @@
 //! The Telegram platform against the test server: nothing lost, nothing twice, in order, and no secret told.
 
-mod bed;
+pub mod bed;
 mod files;
 mod rich;
 mod strange;

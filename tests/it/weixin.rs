@@ -1,6 +1,6 @@
 //! The Weixin platform against the test server: nothing lost, nothing twice, in order, and no secret told.
 
-mod bed;
+pub mod bed;
 mod faults;
 mod files;
 mod gateway;

@@ -13,13 +13,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
+use super::prompt::{Block, Prompt};
 use super::server::{Brain, Gone, Past, StopReason, Turn, serve};
 use super::{block_on, parse_duration};
 use crate::jsonrpc::ErrorObject;
 
 /// What a prompt can ask for, for `--help`.
 const DIRECTIVES: &str = "\
-A prompt is answered with itself, unless it begins with one of these words:
+A prompt is answered with itself and a line for each file, unless it begins with one of these words:
   stream [chunks=N] [bytes=N] [delay=DUR]  streams numbered chunks, as --chunks does
   ask [TITLE]                              asks for permission and says what was chosen
   sleep DUR                                says \"slept\" after a while
@@ -129,6 +130,8 @@ impl From<Gone> for Broken {
 impl Brain for Echo {
     const NAME: &'static str = "hermes-echo";
     const TITLE: &'static str = "Echo";
+    const IMAGES: bool = true;
+    const AUDIO: bool = true;
     const CAN_LOAD: bool = false;
 
     fn create(&self) -> Result<String, ErrorObject> {
@@ -140,12 +143,13 @@ impl Brain for Echo {
         Err(ErrorObject::new(ErrorObject::METHOD_NOT_FOUND, "this agent keeps no sessions"))
     }
 
-    async fn prompt(&self, turn: &mut Turn, text: String) -> Result<StopReason, ErrorObject> {
+    async fn prompt(&self, turn: &mut Turn, prompt: Prompt) -> Result<StopReason, ErrorObject> {
+        let text = prompt.words();
         let directive = self.read(&text).map_err(|e| ErrorObject::new(ErrorObject::INVALID_PARAMS, e))?;
         match directive {
             Directive::Refuse => Ok(StopReason::Refusal),
             Directive::Error(text) => Err(ErrorObject::new(ErrorObject::INTERNAL, text)),
-            directive => match self.play(turn, directive, &text).await {
+            directive => match self.play(turn, directive, &with_files(text, &prompt)).await {
                 Ok(()) => Ok(StopReason::EndTurn),
                 Err(Broken::Cancelled | Broken::Gone) => Ok(StopReason::Cancelled),
             },
@@ -292,6 +296,12 @@ impl Echo {
             () = pause => Ok(()),
         }
     }
+}
+
+/// What is said, and a line for each block that is no text.
+fn with_files(text: String, prompt: &Prompt) -> String {
+    let text = Some(text).filter(|text| !text.is_empty());
+    text.into_iter().chain(prompt.blocks.iter().filter_map(Block::told)).collect::<Vec<_>>().join("\n")
 }
 
 #[expect(clippy::exit, reason = "dying in the middle of a turn is what was asked for")]

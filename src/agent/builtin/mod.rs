@@ -2,6 +2,7 @@
 
 pub mod echo;
 pub mod openai;
+mod prompt;
 mod server;
 
 use std::process::ExitCode;

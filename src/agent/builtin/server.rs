@@ -16,6 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
+use super::prompt::Prompt;
 use crate::jsonrpc::{ErrorObject, LineBuffer, Message, RequestId};
 
 /// The longest line taken from the client, in bytes.
@@ -58,6 +59,9 @@ pub(super) trait Brain: Send + Sync + 'static {
     /// Its name and title.
     const NAME: &'static str;
     const TITLE: &'static str;
+    /// Whether it takes pictures, and sound.
+    const IMAGES: bool;
+    const AUDIO: bool;
     /// Whether [`Brain::load`] works.
     const CAN_LOAD: bool;
 
@@ -68,7 +72,7 @@ pub(super) trait Brain: Send + Sync + 'static {
     fn load(&self, session: &str) -> Result<Vec<Past>, ErrorObject>;
 
     /// Answers a prompt.
-    fn prompt(&self, turn: &mut Turn, text: String) -> impl Future<Output = Result<StopReason, ErrorObject>> + Send;
+    fn prompt(&self, turn: &mut Turn, prompt: Prompt) -> impl Future<Output = Result<StopReason, ErrorObject>> + Send;
 }
 
 /// The client has gone: nothing can be said any more.
@@ -324,7 +328,10 @@ impl<B: Brain> Server<B> {
     fn introduction() -> Value {
         json!({
             "protocolVersion": 1,
-            "agentCapabilities": {"loadSession": B::CAN_LOAD, "promptCapabilities": {"embeddedContext": true}},
+            "agentCapabilities": {
+                "loadSession": B::CAN_LOAD,
+                "promptCapabilities": {"embeddedContext": true, "image": B::IMAGES, "audio": B::AUDIO},
+            },
             "authMethods": [],
             "agentInfo": {"name": B::NAME, "title": B::TITLE, "version": env!("CARGO_PKG_VERSION")},
         })
@@ -360,11 +367,11 @@ impl<B: Brain> Server<B> {
         }
         let (switch, cancelled) = watch::channel(false);
         session.turn = Some(switch);
-        let text = prompt_text(&params["prompt"]);
+        let prompt = Prompt::read(&params["prompt"]);
         let mut turn = Turn { session: name.to_owned(), wire: Arc::clone(&self.wire), cancelled };
         let (brain, id) = (Arc::clone(&self.brain), id.clone());
         self.turns.spawn(async move {
-            let outcome = brain.prompt(&mut turn, text).await;
+            let outcome = brain.prompt(&mut turn, prompt).await;
             let outcome = outcome.map(|reason| json!({"stopReason": reason.as_str()}));
             let Turn { wire, cancelled, .. } = turn;
             drop(cancelled);
@@ -380,32 +387,5 @@ impl Session {
         if let Some(switch) = &self.turn {
             switch.send_replace(true);
         }
-    }
-}
-
-/// The text of a prompt: that of its text blocks and embedded resources, and the addresses of its links.
-fn prompt_text(blocks: &Value) -> String {
-    let block_text = |block: &Value| match block["type"].as_str()? {
-        "text" => block["text"].as_str().map(str::to_owned),
-        "resource_link" => block["uri"].as_str().map(str::to_owned),
-        "resource" => block["resource"]["text"].as_str().map(str::to_owned),
-        _ => None,
-    };
-    let blocks = blocks.as_array().map(Vec::as_slice).unwrap_or_default();
-    blocks.iter().filter_map(block_text).collect::<Vec<_>>().join("\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_prompt_is_the_text_of_its_blocks() {
-        let blocks = json!([
-            {"type": "text", "text": "look at"}, {"type": "resource_link", "uri": "file:///a", "name": "a"},
-            {"type": "image", "data": ""}, {"type": "resource", "resource": {"uri": "x", "text": "inside"}}, 7,
-        ]);
-        assert_eq!(prompt_text(&blocks), "look at\nfile:///a\ninside");
-        assert_eq!(prompt_text(&Value::Null), "");
     }
 }

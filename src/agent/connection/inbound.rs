@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{Call, Connection, Phase, Stage, Tool, Turn};
-use crate::agent::acp::{self, SessionEvent};
+use crate::agent::acp::{self, Introduction, SessionEvent};
 use crate::agent::{AgentEvent, TurnOutcome, TurnUpdate};
 use crate::clock::MonoNanos;
 use crate::id::{SessionId, TurnId};
@@ -93,7 +93,7 @@ impl Connection {
         };
         match call {
             Some(Call::Initialize { .. }) => self.initialized(now, outcome),
-            Some(Call::NewSession { turn, kept, .. }) => self.session_made(turn, kept, outcome),
+            Some(Call::NewSession { turn, kept, .. }) => self.session_made(now, turn, kept, outcome),
             Some(Call::LoadSession { turn, session, replayed, .. }) => {
                 self.session_loaded(now, turn, session, replayed, outcome);
             }
@@ -106,8 +106,9 @@ impl Connection {
         let read = outcome.map_err(|error| acp::error_text(&error, &[])).and_then(acp::read_initialize);
         match read {
             Ok(introduction) => {
-                self.phase = Phase::Ready { can_load: introduction.can_load, title: introduction.title };
-                self.auth_methods = introduction.auth_methods;
+                let Introduction { can_load, takes, title, auth_methods } = introduction;
+                self.phase = Phase::Ready { can_load, title, takes };
+                self.auth_methods = auth_methods;
                 self.tell_ready();
                 for turn in self.turns.keys().copied().collect::<Vec<_>>() {
                     self.resume(now, turn);
@@ -118,12 +119,12 @@ impl Connection {
         }
     }
 
-    fn session_made(&mut self, turn: TurnId, kept: bool, outcome: Result<Value, ErrorObject>) {
+    fn session_made(&mut self, now: MonoNanos, turn: TurnId, kept: bool, outcome: Result<Value, ErrorObject>) {
         let session = outcome.map_err(|error| acp::error_text(&error, &self.auth_methods)).and_then(|result| {
             acp::read_session_id(&result).ok_or_else(|| "the agent made a session without an id".to_owned())
         });
         match session {
-            Ok(session) => self.opened(turn, session, kept),
+            Ok(session) => self.opened(now, turn, session, kept),
             Err(reason) => self.end_turn(turn, TurnOutcome::Failed { reason }),
         }
     }
@@ -141,7 +142,7 @@ impl Connection {
             return self.resumed(now, turn, session, replayed, outcome);
         }
         match outcome {
-            Ok(result) if replayed || !acp::is_empty_result(&result) => self.opened(turn, session, true),
+            Ok(result) if replayed || !acp::is_empty_result(&result) => self.opened(now, turn, session, true),
             Err(error) if error.code == acp::AUTH_REQUIRED => {
                 let reason = acp::error_text(&error, &self.auth_methods);
                 self.end_turn(turn, TurnOutcome::Failed { reason });

@@ -13,12 +13,14 @@
 //!   same stream of bytes.
 //! - A turn that was opened ends with exactly one [`AgentEvent::TurnEnded`].
 //! - Nothing an agent sends panics or grows the state without a limit.
+//! - Between Opening and Running the files of a turn are read, if it has any (`reading`).
 //! - A prompt is sent once. One that was sent may be in the agent's history already, so what has become of it is looked
 //!   up there (`resume`).
 
 mod inbound;
 mod outgoing;
 mod permission;
+mod reading;
 mod recovered;
 mod resume;
 mod stage;
@@ -32,6 +34,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::files::Offer;
+use super::given::Takes;
 use super::limits::after;
 use super::{AgentEvent, AgentSpec, Limits, TurnOutcome, acp};
 use crate::clock::MonoNanos;
@@ -39,7 +42,8 @@ use crate::id::{AgentName, SessionId, TurnId};
 use crate::jsonrpc::{Message, RequestId};
 pub(super) use outgoing::{Outgoing, bytes_as_base64};
 use permission::Permissions;
-use resume::Prompt;
+pub(super) use reading::Reading;
+pub(super) use stage::Question;
 use stage::Stage;
 
 /// How far the connection has come.
@@ -52,7 +56,12 @@ enum Phase {
     /// `initialize` was sent.
     Initialising,
     /// `initialize` was answered.
-    Ready { can_load: bool, title: Option<String> },
+    Ready {
+        can_load: bool,
+        title: Option<String>,
+        #[serde(default)]
+        takes: Takes,
+    },
 }
 
 /// A request of ours that was not answered yet.
@@ -81,11 +90,12 @@ struct Turn {
 }
 
 impl Turn {
-    /// The session, once the turn's prompt was sent.
+    /// The session, once the turn has it.
     fn session(&self) -> Option<&SessionId> {
         match &self.stage {
             Stage::Running { session, .. } | Stage::Cancelling { session, .. } => Some(session),
             Stage::Resuming(resume) => Some(&resume.session),
+            Stage::Loading(loading) => Some(&loading.session),
             Stage::Waiting { .. } | Stage::Opening { .. } => None,
         }
     }
@@ -122,6 +132,9 @@ pub(super) struct Connection {
     pub(super) outgoing: Outgoing,
     #[serde(skip)]
     limits: Limits,
+    /// The turns whose files are being read.
+    #[serde(skip)]
+    readings: BTreeSet<TurnId>,
     #[serde(skip)]
     events: VecDeque<AgentEvent>,
     /// The files that events speak of, as they were said, in order.
@@ -155,6 +168,7 @@ impl Connection {
             leaving: false,
             outgoing: Outgoing::default(),
             limits,
+            readings: BTreeSet::new(),
             events: VecDeque::new(),
             offers: VecDeque::new(),
             fault: None,
@@ -264,19 +278,19 @@ impl Connection {
     }
 
     /// Starts a turn, now or when the process is ready.
-    pub(super) fn prompt(&mut self, now: MonoNanos, turn: TurnId, session: Option<SessionId>, text: String) {
+    pub(super) fn prompt(&mut self, now: MonoNanos, turn: TurnId, session: Option<SessionId>, question: Question) {
         if self.turns.contains_key(&turn) {
             tracing::warn!(agent = %self.agent, %turn, "a turn was asked for twice");
             return;
         }
         self.changed = true;
         // The rest of the room is for the messages that keep the connection going.
-        if text.len() > self.limits.outgoing_bytes_max / 4 {
-            self.turns.insert(turn, Turn::new(Stage::Opening { text: String::new() }));
+        if question.text.len() > self.limits.outgoing_bytes_max / 4 {
+            self.turns.insert(turn, Turn::new(Stage::Opening { question: Question::default() }));
             self.end_turn(turn, TurnOutcome::Failed { reason: "the message is too long for an agent".to_owned() });
             return;
         }
-        self.turns.insert(turn, Turn::new(Stage::Waiting { session, text }));
+        self.turns.insert(turn, Turn::new(Stage::Waiting { session, question }));
         self.open(now, turn);
     }
 
@@ -285,7 +299,7 @@ impl Connection {
         let Some(open) = self.turns.get_mut(&turn) else { return };
         self.changed = true;
         match &open.stage {
-            Stage::Waiting { .. } | Stage::Opening { .. } | Stage::Resuming(_) => {
+            Stage::Waiting { .. } | Stage::Opening { .. } | Stage::Loading(_) | Stage::Resuming(_) => {
                 self.end_turn(turn, TurnOutcome::Cancelled);
             }
             Stage::Running { session, .. } => {
@@ -326,6 +340,9 @@ impl Connection {
         let late = |turn: &Turn| turn.deadline().is_some_and(|deadline| deadline <= now);
         let turns: Vec<TurnId> = self.turns.iter().filter(|(_, turn)| late(turn)).map(|(id, _)| *id).collect();
         for turn in turns {
+            if self.give_up_reading(turn) {
+                continue;
+            }
             self.end_late(turn);
             if !self.turns.contains_key(&turn) {
                 continue;
@@ -343,23 +360,23 @@ impl Connection {
             return;
         }
         let Some(open) = self.turns.get_mut(&turn) else { return };
-        let Stage::Waiting { session, text } = &mut open.stage else { return };
-        let (session, text) = (session.take(), std::mem::take(text));
+        let Stage::Waiting { session, question } = &mut open.stage else { return };
+        let (session, question) = (session.take(), std::mem::take(question));
         let deadline = after(now, self.limits.session_timeout);
         match session {
             Some(session) if self.turns.values().any(|turn| turn.session() == Some(&session)) => {
                 let reason = "the session is busy with another turn".to_owned();
                 self.end_turn(turn, TurnOutcome::Failed { reason });
             }
-            Some(session) if self.sessions.contains(&session) => self.send_prompt(turn, session, text),
+            Some(session) if self.sessions.contains(&session) => self.put(now, turn, session, question),
             Some(session) if can_load => {
-                self.set_stage(turn, Stage::Opening { text });
+                self.set_stage(turn, Stage::Opening { question });
                 let params = acp::load_session_params(&session, &self.cwd);
                 let call = Call::LoadSession { turn, session, replayed: false, deadline };
                 self.call(acp::SESSION_LOAD, params, call);
             }
             session => {
-                self.set_stage(turn, Stage::Opening { text });
+                self.set_stage(turn, Stage::Opening { question });
                 self.new_session(now, turn, session.is_none());
             }
         }
@@ -372,19 +389,12 @@ impl Connection {
     }
 
     /// The session of an opening turn is there: tells so and prompts. A turn that was cancelled meanwhile is not there.
-    fn opened(&mut self, turn: TurnId, session: SessionId, kept: bool) {
+    fn opened(&mut self, now: MonoNanos, turn: TurnId, session: SessionId, kept: bool) {
         self.sessions.insert(session.clone());
-        let Some(Turn { stage: Stage::Opening { text }, .. }) = self.turns.get_mut(&turn) else { return };
-        let text = std::mem::take(text);
+        let Some(Turn { stage: Stage::Opening { question }, .. }) = self.turns.get_mut(&turn) else { return };
+        let question = std::mem::take(question);
         self.events.push_back(AgentEvent::Session { turn, session: session.clone(), kept });
-        self.send_prompt(turn, session, text);
-    }
-
-    fn send_prompt(&mut self, turn: TurnId, session: SessionId, text: String) {
-        let prompt = Prompt::of(&text);
-        let params = acp::prompt_params(&session, text);
-        self.set_stage(turn, Stage::Running { session, prompt });
-        self.call(acp::SESSION_PROMPT, params, Call::Prompt { turn });
+        self.put(now, turn, session, question);
     }
 
     fn set_stage(&mut self, turn: TurnId, stage: Stage) {
@@ -445,6 +455,7 @@ impl Turn {
         match &self.stage {
             Stage::Cancelling { deadline, .. } => Some(*deadline),
             Stage::Resuming(resume) => Some(resume.deadline()),
+            Stage::Loading(loading) => Some(loading.deadline),
             Stage::Waiting { .. } | Stage::Opening { .. } | Stage::Running { .. } => None,
         }
     }

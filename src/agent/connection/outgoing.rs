@@ -40,7 +40,7 @@ impl Outgoing {
     }
 
     /// Bytes that wait.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::agent) fn len(&self) -> usize {
         self.bytes.len()
     }
 

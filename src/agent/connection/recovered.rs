@@ -43,9 +43,11 @@ impl Connection {
         self.turns.iter().map(|(id, turn)| {
             let session = match &turn.stage {
                 Stage::Waiting { session, .. } => session.clone(),
-                Stage::Opening { .. } | Stage::Running { .. } | Stage::Cancelling { .. } | Stage::Resuming(_) => {
-                    turn.session().cloned()
-                }
+                Stage::Opening { .. }
+                | Stage::Loading(_)
+                | Stage::Running { .. }
+                | Stage::Cancelling { .. }
+                | Stage::Resuming(_) => turn.session().cloned(),
             };
             (*id, session, self.asked(*id))
         })

@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::stage::Loading;
 use super::{Call, Connection, Phase, Stage, Turn, after};
 use crate::agent::acp::{self, SessionEvent};
 use crate::agent::{AgentEvent, TurnOutcome, TurnUpdate};
@@ -183,6 +184,12 @@ impl Connection {
             let Some(turn) = self.turns.get_mut(&id) else { continue };
             let outcome = match &turn.stage {
                 Stage::Waiting { .. } => continue,
+                // Nothing was sent.
+                Stage::Loading(Loading { session, question, .. }) => {
+                    let (session, question) = (Some(session.clone()), question.clone());
+                    turn.stage = Stage::Waiting { session, question };
+                    continue;
+                }
                 Stage::Resuming(resume) if !resume.loading => continue,
                 Stage::Resuming(resume) => resume.lost(&format!("it ended again ({how}) while it loaded the session")),
                 Stage::Opening { .. } => {

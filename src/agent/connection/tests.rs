@@ -291,7 +291,7 @@ fn limits_hold_for_permissions_and_for_what_waits_to_be_written() {
         say(&mut connection, &Message::Request { id: RequestId::Number(id), method: "x".into(), params: Value::Null });
     }
     assert!(connection.take_fault().is_some());
-    connection.prompt(NOW, TurnId(2), None, "a".repeat(300));
+    connection.prompt(NOW, TurnId(2), None, "a".repeat(300).into());
     assert!(matches!(outcome(&mut connection), TurnOutcome::Failed { reason } if reason.contains("too long")));
 }
 
@@ -410,7 +410,12 @@ fn play(steps: &[Step], carry: bool) -> (Vec<String>, Vec<u8>) {
             }
             Step::Start | Step::Close | Step::Leave | Step::BreakOff => {}
             Step::Prompt { turn, session: of } => {
-                connection.prompt(now, TurnId(*turn), of.map(|number| session(number).as_str().into()), prompt(*turn));
+                connection.prompt(
+                    now,
+                    TurnId(*turn),
+                    of.map(|number| session(number).as_str().into()),
+                    prompt(*turn).into(),
+                );
             }
             Step::Cancel(turn) => connection.cancel(now, TurnId(*turn)),
             Step::Answer(request) => connection.answer(*request, Some("y".into())),

@@ -55,7 +55,18 @@ fn task(restored: Restored) -> Task {
     let (_handle, mailbox) = AgentHandle::new("a".into());
     let Restored { connection, backoff, life, journal } = restored;
     let limits = Limits::default();
-    Task { spec: spec(), limits, events, mailbox, connection, life, backoff, journal, told: VecDeque::new() }
+    Task {
+        spec: spec(),
+        limits,
+        events,
+        mailbox,
+        connection,
+        life,
+        backoff,
+        journal,
+        told: VecDeque::new(),
+        readings: JoinSet::new(),
+    }
 }
 
 impl Stage {
@@ -341,7 +352,7 @@ fn what_is_settled_is_forgotten_and_a_long_log_is_written_anew() {
             task.journal.settle(TurnId(turn - 1));
         }
         stage.settle(&mut task);
-        assert!(task.journal.wants_compaction());
+        assert!(task.journal.wants_compaction(0));
         let (_, turns) = stage.kill().expect("it can be recovered");
         assert_eq!(turns.iter().map(|turn| turn.turn.0).collect::<Vec<_>>(), [1, 59]);
         assert_eq!((&turns[0], turns[1].text.len()), (&before[0], 50_000));
@@ -373,7 +384,7 @@ fn the_log_of_the_next_process_has_the_turns_that_are_not_settled() {
         }
         task.journal.begin(&"a".into());
         stage.kept.log = task.journal.duplicate().expect("duplicates");
-        assert!(task.journal.wants_compaction(), "it is to be written as a whole");
+        assert!(task.journal.wants_compaction(0), "it is to be written as a whole");
         task.journal.compact(snapshot::state(&task.connection, task.backoff, &task.life));
         let (_, turns) = stage.kill().expect("it can be recovered");
         assert_eq!((turns.len(), turns[0].text.as_str()), (1, whole.as_str()));

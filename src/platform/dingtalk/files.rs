@@ -13,8 +13,10 @@ use reqwest::{Client, Url};
 use thiserror::Error;
 
 use super::api::{Api, DingTalkError};
+use super::sender::unsent;
 use crate::config::DingTalkConfig;
 use crate::platform::http::{self, Unread};
+use crate::platform::link::Failure;
 use crate::report::Chain;
 
 /// The largest file, in bytes.
@@ -30,6 +32,8 @@ pub enum FileError {
     NoAddress {
         /// Its reason.
         why: String,
+        /// It may give it later: the wait that it asked for, if it did.
+        again: Option<Option<Duration>>,
     },
     /// The address is not one to be called.
     #[error("the address of the file is not https")]
@@ -58,7 +62,12 @@ pub struct Files {
 impl Files {
     /// For the files that people send to the app.
     pub fn new(config: &DingTalkConfig) -> Self {
-        Self { api: Api::new(config), base: Url::parse(&config.api_url).ok() }
+        Self::with(Api::new(config), config)
+    }
+
+    /// The same over connections that are there.
+    pub(super) fn with(api: Api, config: &DingTalkConfig) -> Self {
+        Self { api, base: Url::parse(&config.api_url).ok() }
     }
 
     /// The bytes of a file by its `downloadCode` ([`crate::chat::Attachment::source`]); `robot` is the bot it was sent to.
@@ -66,7 +75,15 @@ impl Files {
     /// # Errors
     /// [`FileError`].
     pub async fn fetch(&self, robot: &str, code: &str) -> Result<Vec<u8>, FileError> {
-        let no_address = |error: &DingTalkError| FileError::NoAddress { why: Chain(error).to_string() };
+        let no_address = |error: &DingTalkError| {
+            let may_pass = matches!(unsent(error).failure, Failure::Again { .. });
+            let asked = match error {
+                DingTalkError::Refused { retry_after, .. } => *retry_after,
+                _ => None,
+            };
+            let again = may_pass.then_some(asked);
+            FileError::NoAddress { why: Chain(error).to_string(), again }
+        };
         let address = self.api.download_url(robot, code).await.map_err(|error| no_address(&error))?;
         let address = self.known(&address).ok_or(FileError::Foreign)?;
         let client = self.api.http().await.map_err(|error| no_address(&error))?;

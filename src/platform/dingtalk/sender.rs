@@ -7,6 +7,7 @@
 //! - A card that is refused may be there already, from a try whose answer was lost: then it goes on. If it is not, the
 //!   answer is an ordinary message, and so are those after it in the chat.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,12 +16,14 @@ use tokio::sync::{OnceCell, Semaphore};
 use super::PLATFORM;
 use super::api::{Api, DingTalkError, Space, TOKEN_CALL, Unasked, Words, is_limit};
 use super::context::Context;
+use super::files::{FileError, Files};
 use super::upload::PICTURE_BYTES_MAX;
-use crate::chat::NotSent;
+use crate::chat::{Attachment, NotSent};
 use crate::clock::UnixMillis;
 use crate::config::DingTalkConfig;
 use crate::platform::delivery::{Action, Attached, Format, MessageId, Post, Request};
-use crate::platform::link::{Failure, Sender, Unsent};
+use crate::platform::http;
+use crate::platform::link::{Failure, Sender, Unfetched, Unsent};
 use crate::report::Chain;
 use crate::store::{Store, StoreError};
 use crate::sys::random;
@@ -41,6 +44,7 @@ const CARDS_NAME: &str = "dingtalk.cards";
 #[derive(Clone)]
 pub(super) struct DingTalkSender {
     api: Api,
+    files: Files,
     account: String,
     template: Option<String>,
     /// The name in the ids of cards, once it is read.
@@ -52,8 +56,10 @@ pub(super) struct DingTalkSender {
 impl DingTalkSender {
     pub(super) fn new(config: &DingTalkConfig) -> Self {
         let (account, template) = (config.client_id.clone(), config.card_template_id.clone());
+        let api = Api::new(config);
         Self {
-            api: Api::new(config),
+            files: Files::with(api.clone(), config),
+            api,
             account,
             template,
             cards: Arc::default(),
@@ -155,6 +161,18 @@ impl DingTalkSender {
 }
 
 impl Sender for DingTalkSender {
+    async fn fetch(&self, chat: &str, file: &Attachment, path: &Path, store: &Store) -> Result<(), Unfetched> {
+        let context =
+            self.context(chat, store).await.map_err(|error| Unfetched { why: error.why, again: Some(None) })?;
+        let robot = if context.robot_code.is_empty() { &self.account } else { &context.robot_code };
+        let bytes = self.files.fetch(robot, &file.source).await.map_err(|error| match &error {
+            FileError::NoAddress { again: Some(asked), .. } => Unfetched::for_now(&error, *asked),
+            FileError::Network(_) | FileError::Refused(429 | 500..) => Unfetched::for_now(&error, None),
+            _ => Unfetched::for_good(&error),
+        })?;
+        http::write(path, bytes).await.map_err(|error| Unfetched::for_good(&error))
+    }
+
     async fn perform(&self, request: &Request, store: &Store) -> Result<Option<MessageId>, Unsent> {
         match &request.action {
             // There is no such thing here.
@@ -234,7 +252,7 @@ fn without_card(error: &DingTalkError) -> Unsent {
 }
 
 /// What this error means for a message.
-fn unsent(error: &DingTalkError) -> Unsent {
+pub(super) fn unsent(error: &DingTalkError) -> Unsent {
     let failure = match error {
         DingTalkError::Refused { code, status, retry_after, .. } if *status == 429 || is_limit(code) => {
             Failure::Again { asked: Some(retry_after.unwrap_or(LIMIT_WAIT)) }

@@ -1,14 +1,17 @@
 //! How messages are sent, and what a failed request means for the message in it. Telegram has no code for most of this,
 //! so its words are read.
 
+use std::path::Path;
+
 use super::api::{Api, Disposition, TelegramError};
 use super::fences::Fences;
 use super::is_group;
+use super::methods::FetchError;
 use super::upload::{DOCUMENT_BYTES_MAX, Upload, UploadError};
 use super::words::Words;
-use crate::chat::NotSent;
+use crate::chat::{Attachment, NotSent};
 use crate::platform::delivery::{Action, Attached, Format, MessageId, Post, Request};
-use crate::platform::link::{Failure, Sender, Unsent};
+use crate::platform::link::{Failure, Sender, Unfetched, Unsent};
 use crate::report::Chain;
 use crate::store::Store;
 
@@ -92,6 +95,20 @@ impl Sender for TelegramSender {
         outcome.map_err(|error| match &request.action {
             Action::Draft { .. } => undrafted(&error),
             _ => unsent(&error),
+        })
+    }
+
+    async fn fetch(&self, _chat: &str, file: &Attachment, path: &Path, _store: &Store) -> Result<(), Unfetched> {
+        self.api.fetch(&file.source, path).await.map_err(|error| match &error {
+            FetchError::Api(refused) => match refused.disposition() {
+                Disposition::Retry { after } => Unfetched::for_now(&error, after),
+                // A file that is gone is told as one, and so is a token that is refused: the link says that itself.
+                Disposition::GiveUp | Disposition::Fatal => Unfetched::for_good(&error),
+            },
+            FetchError::Network(_) | FetchError::Refused(429 | 500..) => Unfetched::for_now(&error, None),
+            FetchError::Refused(_) | FetchError::TooLarge | FetchError::Timeout | FetchError::Write(_) => {
+                Unfetched::for_good(&error)
+            }
         })
     }
 }

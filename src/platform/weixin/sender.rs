@@ -7,6 +7,7 @@
 //! - What only shows typing fails without a consequence.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,13 +17,15 @@ use tokio::sync::Semaphore;
 use super::PLATFORM;
 use super::api::Api;
 use super::error::{Disposition, RATE_LIMITED, STALE_PAUSE, WeixinError};
-use super::media::{FILE_BYTES_MAX, MediaKind, upload};
-use crate::chat::NotSent;
+use super::media::{self, FILE_BYTES_MAX, MediaKind, upload};
+use super::message;
+use crate::chat::{Attachment, NotSent};
 use crate::clock::MonoNanos;
 use crate::config::Secret;
 use crate::platform::delivery::pace::after;
 use crate::platform::delivery::{Action, Attached, MessageId, Request};
-use crate::platform::link::{Failure, Sender, Unsent};
+use crate::platform::http;
+use crate::platform::link::{Failure, Sender, Unfetched, Unsent};
 use crate::report::Chain;
 use crate::store::{Attempt, EntryId, Store};
 use crate::sys::random;
@@ -250,6 +253,19 @@ impl WeixinSender {
 }
 
 impl Sender for WeixinSender {
+    async fn fetch(&self, _chat: &str, file: &Attachment, path: &Path, _store: &Store) -> Result<(), Unfetched> {
+        let reference = message::reference(&file.source).map_err(|error| Unfetched::for_good(&error))?;
+        let bytes = media::download(&self.api, &reference).await.map_err(|error| match error.disposition() {
+            // Whoever sends elsewhere will do so again, and a file becomes no smaller.
+            _ if matches!(error, WeixinError::Status { status: 300..=399, .. } | WeixinError::TooLarge { .. }) => {
+                Unfetched::for_good(&error)
+            }
+            Disposition::Retry { after } => Unfetched::for_now(&error, after),
+            Disposition::GiveUp | Disposition::Stale => Unfetched::for_good(&error),
+        })?;
+        http::write(path, bytes).await.map_err(|error| Unfetched::for_good(&error))
+    }
+
     async fn perform(&self, request: &Request, store: &Store) -> Result<Option<MessageId>, Unsent> {
         match &request.action {
             Action::Typing => match self.type_to(&request.chat, store).await {

@@ -1,6 +1,12 @@
 //! Agents that are frozen by one task and go on with another, as they do over an execve.
 
+use std::os::unix::fs::MetadataExt as _;
+
 use hermes_gateway::agent::{AdoptError, AgentFds};
+use hermes_gateway::chat::{AttachmentKind, LocalFile};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use sha2::{Digest as _, Sha256};
 
 use super::*;
 
@@ -210,4 +216,62 @@ async fn an_agent_that_does_not_read_is_still_heard_and_can_be_frozen() {
     let rest = rig.tell(1).await;
     assert_eq!((rest[&1].text.as_str(), &rest[&1].outcome), ("x", &ended("end_turn")));
     rig.stop().await;
+}
+
+/// A picture as far as anybody looks, of so many bytes.
+fn picture(directory: &tempfile::TempDir, bytes: usize) -> LocalFile {
+    let mut content = b"\x89PNG\r\n\x1a\n".to_vec();
+    content.extend((content.len()..bytes).map(|at| u8::try_from(at % 251).expect("below 251")));
+    let path = directory.path().join("a.png");
+    std::fs::write(&path, &content).expect("writes");
+    let (kind, name, mime) = (AttachmentKind::Image, "a.png".to_owned(), None);
+    LocalFile { kind, name, mime, path, size_bytes: bytes as u64 }
+}
+
+#[tokio::test]
+async fn a_large_picture_that_is_half_written_to_a_slow_agent_arrives_whole() {
+    let directory = tempfile::tempdir().expect("a directory");
+    // The largest that stands in a prompt.
+    let size = 5 << 20;
+    let file = picture(&directory, size);
+    let digest: String = {
+        let bytes = std::fs::read(&file.path).expect("reads");
+        Sha256::digest(bytes).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    };
+    let mut rig = Rig::new(echo());
+    let pid = rig.ready().await;
+    let (session, _) = rig.turn(1, None, "hello").await.session.expect("a session");
+    let signal = |signal| kill(Pid::from_raw(pid), signal).expect("it is there");
+    signal(Signal::SIGSTOP);
+    let (text, session, files) = ("look".to_owned(), Some(session), vec![file]);
+    rig.send(AgentCommand::Prompt { turn: TurnId(2), session, text, files }).await;
+    let mut told = BTreeMap::new();
+    // The log has what waits to be written.
+    let log = rig.fds.as_ref().and_then(|fds| fds.log.as_ref()).expect("a log").try_clone().expect("duplicates");
+    let log = std::fs::File::from(log);
+    let kept = || log.metadata().expect("a memfd").blocks() * 512;
+    let given = async {
+        while kept() < size as u64 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, given).await.expect("it is given in time");
+    for carried in 0..3 {
+        let snapshot = rig.freeze(&mut told).await;
+        let unsent = snapshot.state["connection"]["outgoing"]["bytes"].as_str().map_or(0, str::len);
+        assert!(unsent > size, "{carried}: most of it waits, as base64 of base64: {unsent}");
+        rig.adopt(snapshot);
+        rig.ready().await;
+    }
+    signal(Signal::SIGCONT);
+    while told.get(&2).is_none_or(|turn: &Told| turn.outcome.is_none()) {
+        let event = rig.next().await;
+        rig.note(&mut told, event);
+    }
+    assert_eq!(told[&2].text, format!("look\n[image image/png {size} bytes sha256 {digest}]"));
+    // Nothing of it is kept once it is given.
+    let snapshot = rig.freeze(&mut told).await;
+    let state = serde_json::to_string(&snapshot.state).expect("JSON");
+    assert!(state.len() < 10_000, "{} bytes", state.len());
+    assert!(kept() < 1 << 20, "the log has given its memory back: {}", kept());
 }

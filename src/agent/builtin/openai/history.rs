@@ -36,9 +36,18 @@ pub(super) enum Role {
 pub(super) struct Entry {
     pub(super) role: Role,
     pub(super) content: String,
+    /// Pictures that came with it, as `data:` URLs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) images: Vec<String>,
     /// The answer broke off or was cancelled.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) partial: bool,
+}
+
+impl Entry {
+    pub(super) fn new(role: Role, content: String) -> Self {
+        Self { role, content, images: Vec::new(), partial: false }
+    }
 }
 
 /// The folder of all conversations.
@@ -117,7 +126,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn said(content: &str) -> Entry {
-        Entry { role: Role::User, content: content.to_owned(), partial: false }
+        Entry::new(Role::User, content.to_owned())
     }
 
     #[test]

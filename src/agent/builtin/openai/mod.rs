@@ -15,6 +15,7 @@ mod sse;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::prompt::{Block, Prompt};
 use super::server::{Brain, NOT_FOUND, Past, StopReason, Turn, serve};
 use super::{block_on, fail};
 use crate::config::Secret;
@@ -106,6 +107,8 @@ impl Openai {
 impl Brain for Openai {
     const NAME: &'static str = "hermes-openai";
     const TITLE: &'static str = "Chat completions";
+    const IMAGES: bool = true;
+    const AUDIO: bool = false;
     const CAN_LOAD: bool = true;
 
     fn create(&self) -> Result<String, ErrorObject> {
@@ -121,20 +124,29 @@ impl Brain for Openai {
         Ok(entries.into_iter().map(past).collect())
     }
 
-    async fn prompt(&self, turn: &mut Turn, text: String) -> Result<StopReason, ErrorObject> {
+    async fn prompt(&self, turn: &mut Turn, prompt: Prompt) -> Result<StopReason, ErrorObject> {
         let mut past = self.history.load(&turn.session).map_err(|e| history_error(&e))?;
-        let said = Entry { role: Role::User, content: text, partial: false };
+        let said = Entry { images: images(&prompt), ..Entry::new(Role::User, prompt.text()) };
         self.history.append(&turn.session, &said).map_err(|e| history_error(&e))?;
         past.push(said);
         let mut answer = String::new();
         let outcome = self.answer(turn, &past, &mut answer).await;
         if !answer.is_empty() {
             let partial = !matches!(outcome, Ok(StopReason::EndTurn));
-            let answered = Entry { role: Role::Assistant, content: answer, partial };
+            let answered = Entry { partial, ..Entry::new(Role::Assistant, answer) };
             self.history.append(&turn.session, &answered).map_err(|e| history_error(&e))?;
         }
         outcome.map_err(|error| ErrorObject::new(ErrorObject::INTERNAL, Chain(&error).to_string()))
     }
+}
+
+/// The pictures of a prompt as the API takes them.
+fn images(prompt: &Prompt) -> Vec<String> {
+    let image = |block: &Block| match block {
+        Block::Image { mime, data } => Some(format!("data:{mime};base64,{data}")),
+        Block::Text(_) | Block::Audio { .. } | Block::Link { .. } => None,
+    };
+    prompt.blocks.iter().filter_map(image).collect()
 }
 
 fn history_error(error: &HistoryError) -> ErrorObject {

@@ -20,6 +20,8 @@ const READ_TIMEOUT: Duration = Duration::from_secs(300);
 const ATTEMPTS_MAX: u32 = 3;
 /// The longest wait before another attempt.
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(30);
+/// The most of pictures that is sent along, as base64 in bytes: what one prompt may hold.
+const IMAGES_BYTES_MAX: usize = 8 << 20;
 /// The most of a server's explanation that is read and passed on, in bytes.
 const EXPLANATION_BYTES_MAX: usize = 500;
 
@@ -205,15 +207,29 @@ pub(super) fn messages(system: Option<&str>, past: &[Entry], bytes_max: usize) -
         None => false,
     };
     let count = past.iter().rev().take_while(fits).count().max(1).min(past.len());
-    let message = |entry: &Entry| {
+    let past = &past[past.len() - count..];
+    // The newest pictures that fit: who asks again about one does not send it again.
+    let mut room = IMAGES_BYTES_MAX;
+    let mut with_images = vec![false; past.len()];
+    for (entry, with) in past.iter().zip(&mut with_images).rev() {
+        let size: usize = entry.images.iter().map(String::len).sum();
+        let Some(left) = room.checked_sub(size) else { break };
+        (room, *with) = (left, size > 0);
+    }
+    let message = |(entry, with_images): (&Entry, &bool)| {
         let role = match entry.role {
             Role::User => "user",
             Role::Assistant => "assistant",
         };
-        json!({"role": role, "content": entry.content})
+        if !with_images {
+            return json!({"role": role, "content": entry.content});
+        }
+        let images = entry.images.iter().map(|url| json!({"type": "image_url", "image_url": {"url": url}}));
+        let text = json!({"type": "text", "text": entry.content});
+        json!({"role": role, "content": images.chain([text]).collect::<Vec<_>>()})
     };
     let system = system.map(|text| json!({"role": "system", "content": text}));
-    system.into_iter().chain(past[past.len() - count..].iter().map(message)).collect()
+    system.into_iter().chain(past.iter().zip(&with_images).map(message)).collect()
 }
 
 /// How long the server, or else patience, asks to wait.
@@ -249,7 +265,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn said(role: Role, content: &str) -> Entry {
-        Entry { role, content: content.to_owned(), partial: false }
+        Entry::new(role, content.to_owned())
     }
 
     #[test]
@@ -282,6 +298,26 @@ mod tests {
         assert_eq!(contents(100), ["sys", "aaaa", "bb", "cc"]);
         assert_eq!(contents(5), ["sys", "bb", "cc"]);
         assert_eq!(contents(0), ["sys", "cc"]);
+    }
+
+    #[test]
+    fn the_newest_pictures_are_sent_along() {
+        let url = |bytes: usize| format!("data:image/png;base64,{}", "A".repeat(bytes));
+        let pictured = |text: &str, bytes| Entry { images: vec![url(bytes)], ..said(Role::User, text) };
+        let past = [
+            pictured("old", IMAGES_BYTES_MAX / 2),
+            pictured("new", IMAGES_BYTES_MAX / 2),
+            said(Role::Assistant, "seen"),
+            pictured("now", 3),
+        ];
+        let messages = messages(None, &past, 100);
+        let kinds: Vec<bool> =
+            messages.as_array().expect("a list").iter().map(|message| message["content"].is_array()).collect();
+        assert_eq!(kinds, [false, true, false, true]);
+        let content = json!([
+            {"type": "image_url", "image_url": {"url": url(3)}}, {"type": "text", "text": "now"},
+        ]);
+        assert_eq!(messages[3], json!({"role": "user", "content": content}));
     }
 
     #[test]

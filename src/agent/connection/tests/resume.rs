@@ -194,7 +194,7 @@ fn a_long_prompt_is_known_by_its_end_and_a_long_answer_is_cut() {
     let long = format!("{}the end", "ä".repeat(10_000));
     let mut connection = ready(json!({"loadSession": true}));
     connection.limits.resumed_bytes_max = 3;
-    connection.prompt(NOW, TurnId(1), None, long.clone());
+    connection.prompt(NOW, TurnId(1), None, long.clone().into());
     reply(&mut connection, json!({"sessionId": "s"}));
     sent(&mut connection);
     events(&mut connection);
@@ -248,7 +248,7 @@ proptest! {
         let mut history: Vec<Kept> = Vec::new();
         for (number, Broken { said, memory, carry, kill }) in turns.into_iter().enumerate() {
             let (turn, message) = (TurnId(number as i64), &*format!("message {number}").leak());
-            connection.prompt(NOW, turn, (number > 0).then(|| "s".into()), message.to_owned());
+            connection.prompt(NOW, turn, (number > 0).then(|| "s".into()), message.into());
             if number == 0 {
                 reply(&mut connection, json!({"sessionId": "s"}));
             }

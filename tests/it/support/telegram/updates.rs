@@ -67,6 +67,29 @@ impl State {
         self.write(user, chat, None, content)
     }
 
+    /// `user` sends a file with these bytes and this caption: a photo, or a document if it has a name and a MIME type.
+    pub fn send(&mut self, user: i64, chat: i64, caption: &str, bytes: &[u8], document: Option<(&str, &str)>) -> i64 {
+        let size = u64::try_from(bytes.len()).expect("small");
+        let folder = if document.is_some() { "documents" } else { "photos" };
+        let stored = StoredFile { uploaded: Some(bytes.to_vec()), ..StoredFile::made_up(folder, "bin", size) };
+        let file_id = self.store_file(stored);
+        let mut file = json!({ "file_id": file_id, "file_unique_id": format!("u{file_id}"), "file_size": size });
+        let mut content = match document {
+            Some((name, mime)) => {
+                merge(&mut file, &json!({ "file_name": name, "mime_type": mime }));
+                json!({ "document": file })
+            }
+            None => {
+                merge(&mut file, &json!({ "width": 600, "height": 400 }));
+                json!({ "photo": [file] })
+            }
+        };
+        if !caption.is_empty() {
+            content["caption"] = caption.into();
+        }
+        self.write(user, chat, None, content)
+    }
+
     /// A new file, as the part that all kinds of it have.
     fn file(&mut self, folder: &str, extension: &str, bytes: u64) -> Value {
         let file_id = self.store_file(StoredFile::made_up(folder, extension, bytes));
