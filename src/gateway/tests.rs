@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::agent::PermissionOption;
-use crate::chat::{Content, OutboundContent, Sender};
+use crate::chat::{OutboundContent, Sender};
 use crate::id::SessionId;
 use crate::store::Change;
 use crate::words::Language;
@@ -570,45 +570,6 @@ proptest! {
     fn no_text_panics_as_a_command(text in "/?.{0,40}") {
         let _ = ChatCommand::parse(&text);
     }
-}
-
-#[test]
-fn a_file_is_shown_in_its_place_and_again_after_a_kill() {
-    let file = |number, at| {
-        let content = Content::Kept { path: "/f".into(), bytes: 1 };
-        OutFile { number, at, name: "f".into(), mime: None, content }
-    };
-    let mut gateway = gateway();
-    ready(&mut gateway);
-    say(&mut gateway, 1, USER, "x");
-    let update = TurnUpdate::File(file(0, 0));
-    let effects = event(&mut gateway, AgentEvent::Update { turn: TurnId(1), update });
-    let [Effect::Show(Outbound { content: OutboundContent::Reply { step: ReplyStep::File(shown), .. }, .. })] =
-        &effects[..]
-    else {
-        panic!("{effects:?}")
-    };
-    assert_eq!(*shown, file(0, 0));
-    let open = OpenTurn { turn: TurnId(2), inbound: said(USER, "d", "x"), running: true, received_at: UnixMillis(1) };
-    let (files, outcome) = (vec![file(0, 0), file(1, 3)], Some(end_turn()));
-    let said =
-        RecoveredTurn { turn: TurnId(2), session: None, text: "abécd".into(), files, outcome, permissions: vec![] };
-    let mut effects = Vec::new();
-    gateway.take_up(open, "default".into(), said, &mut effects);
-    let shown: Vec<_> = effects
-        .iter()
-        .filter_map(|effect| match effect {
-            Effect::Show(Outbound { content: OutboundContent::Reply { step, .. }, .. }) => Some(match step {
-                ReplyStep::SoFar(text) => text.clone(),
-                ReplyStep::File(file) => file.number.to_string(),
-                other => panic!("{other:?}"),
-            }),
-            _ => None,
-        })
-        .collect();
-    // No character is cut in two, wherever a file is said to stand.
-    assert_eq!(shown, ["", "0", "ab", "1", "abécd"]);
-    assert!(matches!(effects.last(), Some(Effect::Finish { files, .. }) if files.len() == 2), "{effects:?}");
 }
 
 mod files;

@@ -40,13 +40,13 @@ fn extension(attachment: &Attachment) -> &'static str {
 }
 
 fn safe(name: &str) -> String {
-    let name: String = name.chars().map(|c| if is_unsafe(c) { '_' } else { c }).collect();
+    let name: String = name.chars().map(|c| if leads_astray(c) { '_' } else { c }).collect();
     let name = name.trim_start_matches(|c: char| c == '.' || c.is_whitespace()).trim_end();
     shortened(name)
 }
 
 /// Separators, what does not show, and what turns the direction of what is shown.
-fn is_unsafe(c: char) -> bool {
+fn leads_astray(c: char) -> bool {
     matches!(c, '/' | '\\' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
         || c.is_control()
 }
