@@ -54,15 +54,20 @@ enum State {
 impl Files {
     /// Those of a message; `None` if it has none.
     pub(super) fn of(inbound: &Inbound) -> Option<Self> {
-        let file = |attachment: &Attachment| File { attachment: attachment.clone(), state: State::Unfetched };
-        let files: Vec<File> = inbound.attachments.iter().take(FILES_MAX).map(file).collect();
-        (!files.is_empty()).then(|| Self { said: inbound.text.clone(), files, of: None, asked: false })
+        (!inbound.attachments.is_empty()).then(|| Self::new(inbound.text.clone(), inbound.attachments.clone(), None))
     }
 
     /// The same for a turn that asks once more what `turn` has asked.
     pub(super) fn again(&self, turn: TurnId) -> Self {
-        let file = |file: &File| File { attachment: file.attachment.clone(), state: State::Unfetched };
-        Self { said: self.said.clone(), files: self.files.iter().map(file).collect(), of: Some(turn), asked: false }
+        Self::new(self.said.clone(), self.attachments(), Some(turn))
+    }
+
+    fn new(said: String, attachments: Vec<Attachment>, of: Option<TurnId>) -> Self {
+        let file = |(at, attachment)| {
+            let surplus = || State::Missing("there are too many in one message".to_owned());
+            File { attachment, state: if at < FILES_MAX { State::Unfetched } else { surplus() } }
+        };
+        Self { said, files: attachments.into_iter().enumerate().map(file).collect(), of, asked: false }
     }
 
     /// What was said beside them.
@@ -70,6 +75,7 @@ impl Files {
         &self.said
     }
 
+    /// All of them.
     pub(super) fn attachments(&self) -> Vec<Attachment> {
         self.files.iter().map(|file| file.attachment.clone()).collect()
     }
@@ -81,7 +87,7 @@ impl Files {
 
     fn learn(&mut self, fetched: Vec<Fetched>) {
         let mut fetched = fetched.into_iter();
-        for file in &mut self.files {
+        for file in self.files.iter_mut().take(FILES_MAX) {
             file.state = match fetched.next() {
                 Some(Ok(local)) => State::Fetched(local),
                 Some(Err(why)) => State::Missing(why),
@@ -153,6 +159,8 @@ pub(super) fn ask(talk: &mut Talk, effects: &mut Vec<Effect>) {
             continue;
         }
         let (turn, conversation) = (waiting.turn, talk.conversation.clone());
-        effects.push(Effect::Fetch { turn, conversation, attachments: files.attachments(), of: files.of });
+        let mut attachments = files.attachments();
+        attachments.truncate(FILES_MAX);
+        effects.push(Effect::Fetch { turn, conversation, attachments, of: files.of });
     }
 }

@@ -235,7 +235,7 @@ async fn one<S: Sender>(
     if let Some(file) = blocking(move || there.take()).await {
         return Ok(file);
     }
-    // Before it is asked: what is asked for is a burden to the platform.
+    // Nobody is asked for what there is no time for.
     if Instant::now() < deadline
         && let Ok(fetched) = timeout_at(deadline, anew(sender, store, order, place, deadline)).await
     {

@@ -1,5 +1,6 @@
 //! The connection against scripted and against arbitrary agents.
 
+mod reading;
 mod resume;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,6 +11,8 @@ use serde_json::json;
 
 use super::*;
 use crate::agent::TurnUpdate;
+use crate::agent::given::{Given, Link};
+use crate::chat::{AttachmentKind, LocalFile};
 use crate::jsonrpc::LineBuffer;
 
 const NOW: MonoNanos = MonoNanos(1_000_000_000);
@@ -302,7 +305,10 @@ enum Step {
     Prompt {
         turn: i64,
         session: Option<u8>,
+        with_file: bool,
     },
+    /// The files of prompts are read, as far as that is wanted.
+    Read,
     Cancel(i64),
     Answer(u64),
     Reply {
@@ -334,7 +340,9 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => Just(Step::Start),
-        4 => (0i64..6, prop::option::of(0u8..3)).prop_map(|(turn, session)| Step::Prompt { turn, session }),
+        4 => (0i64..6, prop::option::of(0u8..3), any::<bool>())
+            .prop_map(|(turn, session, with_file)| Step::Prompt { turn, session, with_file }),
+        3 => Just(Step::Read),
         2 => (0i64..6).prop_map(Step::Cancel),
         2 => (0u64..6).prop_map(Step::Answer),
         8 => (0i64..20, 0u8..6).prop_map(|(id, with)| Step::Reply { id, with }),
@@ -365,6 +373,24 @@ fn answer(with: u8) -> Result<Value, crate::jsonrpc::ErrorObject> {
 
 fn prompt(turn: i64) -> String {
     format!("prompt of {turn}.")
+}
+
+fn file() -> LocalFile {
+    let (kind, name, path) = (AttachmentKind::File, "a.pdf".to_owned(), "/h/a.pdf".into());
+    LocalFile { kind, name, mime: None, path, size_bytes: 1 }
+}
+
+/// Reads what is to be read, each file once.
+fn read(connection: &mut Connection) {
+    while let Some(Reading { turn, files, .. }) = connection.next_reading() {
+        let link = |file: &LocalFile| Link {
+            name: file.name.clone(),
+            uri: format!("file://{}", file.path.display()),
+            mime: None,
+            size_bytes: file.size_bytes,
+        };
+        connection.read(turn, files.iter().map(|file| Given::Link(link(file))).collect());
+    }
 }
 
 fn carried(connection: &Connection) -> Connection {
@@ -409,14 +435,12 @@ fn play(steps: &[Step], carry: bool) -> (Vec<String>, Vec<u8>) {
                 open = false;
             }
             Step::Start | Step::Close | Step::Leave | Step::BreakOff => {}
-            Step::Prompt { turn, session: of } => {
-                connection.prompt(
-                    now,
-                    TurnId(*turn),
-                    of.map(|number| session(number).as_str().into()),
-                    prompt(*turn).into(),
-                );
+            Step::Prompt { turn, session: of, with_file } => {
+                let files = if *with_file { vec![file()] } else { Vec::new() };
+                let question = Question { text: prompt(*turn), files };
+                connection.prompt(now, TurnId(*turn), of.map(|number| session(number).as_str().into()), question);
             }
+            Step::Read => read(&mut connection),
             Step::Cancel(turn) => connection.cancel(now, TurnId(*turn)),
             Step::Answer(request) => connection.answer(*request, Some("y".into())),
             Step::Reply { id, with } => {

@@ -117,6 +117,19 @@ fn what_is_asked_again_has_its_files_again() {
 }
 
 #[test]
+fn what_is_too_much_in_one_message_is_named_only() {
+    let mut gateway = gateway();
+    ready(&mut gateway);
+    let names: Vec<String> = (0..52).map(|n| format!("{n}.png")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    assert_eq!(send(&mut gateway, 1, "look", &names), ["1 fetches 50 None"]);
+    let asked = fetched(&mut gateway, 1, names[..50].iter().map(|name| there(name)).collect());
+    assert_eq!(asked[1].matches(" +").count(), 50);
+    let named = "look\n[image: 50.png (could not be fetched: there are too many in one message)]\n[image: 51.png ";
+    assert!(asked[1].contains(named), "{asked:?}");
+}
+
+#[test]
 fn files_of_somebody_who_may_not_talk_are_not_fetched() {
     let mut gateway = gateway();
     let mut effects = Vec::new();
