@@ -68,8 +68,10 @@ impl Connection {
         if self.outgoing.len() + text.len() + size > self.limits.outgoing_bytes_max / 4 * 3 {
             files = files.into_iter().map(Given::into_link).collect();
         }
+        let is_alone = files.iter().all(|file| matches!(file, Given::Unread(_)));
         let params = acp::prompt_params(&session, text, files);
-        let prompt = Prompt::of(acp::last_text(&params));
+        let text = acp::last_text(&params);
+        let prompt = if is_alone { Prompt::of(text) } else { Prompt::after_files(text) };
         self.set_stage(turn, Stage::Running { session, prompt });
         self.call(acp::SESSION_PROMPT, params, Call::Prompt { turn });
     }

@@ -47,6 +47,11 @@ impl Prompt {
         Self { text: without_space(end), cut: end.len() < text.len() }
     }
 
+    /// One that comes after files, which an agent may keep with it in one piece.
+    pub(super) fn after_files(text: &str) -> Self {
+        Self { cut: true, ..Self::of(text) }
+    }
+
     /// Whether it is the end of these pieces, and begins where one of them does.
     fn ends<'a>(&self, pieces: impl DoubleEndedIterator<Item = &'a String>) -> bool {
         let mut missing = self.text.as_str();

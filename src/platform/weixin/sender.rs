@@ -254,7 +254,9 @@ impl WeixinSender {
 
 impl Sender for WeixinSender {
     async fn fetch(&self, _chat: &str, file: &Attachment, path: &Path, _store: &Store) -> Result<(), Unfetched> {
-        let reference = message::reference(&file.source).map_err(|error| Unfetched::for_good(&error))?;
+        // What is wrong with it is not told: it holds a key.
+        let unread = |_| Unfetched { why: "where the file is cannot be read".to_owned(), again: None };
+        let reference = message::reference(&file.source).map_err(unread)?;
         let bytes = media::download(&self.api, &reference).await.map_err(|error| match error.disposition() {
             // Whoever sends elsewhere will do so again, and a file becomes no smaller.
             _ if matches!(error, WeixinError::Status { status: 300..=399, .. } | WeixinError::TooLarge { .. }) => {

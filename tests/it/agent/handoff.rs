@@ -219,7 +219,7 @@ async fn an_agent_that_does_not_read_is_still_heard_and_can_be_frozen() {
 }
 
 /// A picture as far as anybody looks, of so many bytes.
-fn picture(directory: &tempfile::TempDir, bytes: usize) -> LocalFile {
+pub(super) fn picture(directory: &tempfile::TempDir, bytes: usize) -> LocalFile {
     let mut content = b"\x89PNG\r\n\x1a\n".to_vec();
     content.extend((content.len()..bytes).map(|at| u8::try_from(at % 251).expect("below 251")));
     let path = directory.path().join("a.png");

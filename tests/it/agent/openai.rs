@@ -1,5 +1,9 @@
 //! The built-in agent on the chat completions API.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hermes_gateway::chat::LocalFile;
+
 use super::*;
 use crate::support::openai::{Answer, FakeOpenai, Then, deltas, whole};
 
@@ -128,5 +132,29 @@ async fn what_is_wrong_with_a_model_is_said_in_words() {
         matches!(&told.outcome, Some(TurnOutcome::Failed { reason }) if reason.contains("cannot reach")),
         "{told:?}"
     );
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_picture_goes_to_the_model_and_a_file_as_the_way_to_it() {
+    let server = FakeOpenai::start([whole(&["A dot"]), whole(&["Black"])]).await;
+    let home = tempfile::tempdir().expect("a folder");
+    let mut rig = Rig::new(openai(&server.base_url, home.path()));
+    rig.ready().await;
+    let picture = handoff::picture(&home, 20);
+    let encoded = format!("data:image/png;base64,{}", STANDARD.encode(std::fs::read(&picture.path).expect("reads")));
+    let path = home.path().join("notes.txt");
+    std::fs::write(&path, "notes").expect("writes");
+    let file = LocalFile { name: "notes.txt".to_owned(), path: path.clone(), size_bytes: 5, ..picture.clone() };
+    let (text, files) = ("what is it?".to_owned(), vec![picture, file]);
+    rig.send(AgentCommand::Prompt { turn: TurnId(1), session: None, text, files }).await;
+    let (session, _) = rig.tell(1).await.remove(&1).and_then(|turn| turn.session).expect("a session");
+    // Who asks again about it does not send it again.
+    assert_eq!(rig.turn(2, Some(&session), "which colour?").await.text, "Black");
+    for asked in server.asked() {
+        let said = &asked.body["messages"][1]["content"];
+        assert_eq!(said[0]["image_url"]["url"], encoded);
+        assert_eq!(said[1]["text"], format!("file://{}\nwhat is it?", path.display()));
+    }
     rig.stop().await;
 }

@@ -54,3 +54,25 @@ fn a_slow_agent_gets_the_way_to_a_picture_where_there_is_no_room_for_it() {
     assert_eq!(connection.take_fault(), None, "it is not ended for a picture");
     assert!(format!("{:?}", sent(&mut connection)).contains("resource_link"));
 }
+
+#[test]
+fn a_prompt_with_files_is_known_again_however_its_agent_keeps_it() {
+    let kept: [&[&str]; 4] =
+        [&["look"], &["[a.pdf](file:///h/a.pdf)", "look"], &["file:///h/a.pdf\nlook"], &["something else"]];
+    for (pieces, is_known) in kept.into_iter().zip([true, true, true, false]) {
+        let mut connection = ready(json!({"loadSession": true}));
+        connection.prompt(NOW, TurnId(1), None, Question { text: "look".into(), files: vec![file()] });
+        reply(&mut connection, json!({"sessionId": "s"}));
+        sent(&mut connection);
+        read(&mut connection);
+        sent(&mut connection);
+        connection.break_off(NOW, "gone", |_| String::new());
+        connection.start(NOW, 8, &spec());
+        reply(&mut connection, json!({"protocolVersion": 1, "agentCapabilities": {"loadSession": true}}));
+        pieces.iter().for_each(|said| piece(&mut connection, "s", "user_message_chunk", said));
+        piece(&mut connection, "s", "agent_message_chunk", "seen");
+        reply(&mut connection, json!({}));
+        let told = format!("{:?}", events(&mut connection));
+        assert_eq!(told.contains("SoFar(\"seen\")"), is_known, "{pieces:?}: {told}");
+    }
+}
