@@ -4,7 +4,7 @@
 //!
 //! | layer | modules | what lives there |
 //! |---|---|---|
-//! | L0 | [`sys`], [`id`], [`clock`], [`report`], [`chat`], [`jsonrpc`], [`tls`], [`version`], [`recovery`], [`slots`], [`fault`], [`words`] | the kernel, names, time, vocabulary |
+//! | L0 | [`sys`], [`id`], [`clock`], [`report`], [`chat`], [`jsonrpc`], [`tls`], [`version`], [`recovery`], [`slots`], [`fault`], [`hex`], [`words`] | the kernel, names, time, vocabulary |
 //! | L1 | [`config`], [`store`], [`telemetry`] | gateway.toml, state.db, the journal |
 //! | L2 | [`handoff`], [`service`], [`update`], [`control`] | replacing the image, systemd, releases, the socket |
 //! | L3 | [`agent`], [`platform`] | ACP agents, chat platforms |
@@ -26,6 +26,7 @@ pub mod daemon;
 pub mod fault;
 pub mod gateway;
 pub mod handoff;
+pub mod hex;
 pub mod id;
 pub mod jsonrpc;
 pub mod platform;

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::run::Daemon;
 use crate::clock::UnixMillis;
+use crate::hex;
 use crate::report::Chain;
 use crate::store::Store;
 use crate::update::{self, Check, Have, Source, StageProgress, StagedImage, UpdateError, Versions, Want};
@@ -240,7 +241,6 @@ pub(super) fn progress(at: &StageProgress) -> (Step, Option<u64>) {
 
 /// SHA-256 of a file from where it stands to its end, lower-case hex.
 pub(super) fn sha256_hex(file: &mut File) -> std::io::Result<String> {
-    use std::fmt::Write;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 16];
     loop {
@@ -249,10 +249,7 @@ pub(super) fn sha256_hex(file: &mut File) -> std::io::Result<String> {
             read => hasher.update(&buffer[..read]),
         }
     }
-    Ok(hasher.finalize().iter().fold(String::with_capacity(64), |mut hex, byte| {
-        let _infallible = write!(hex, "{byte:02x}");
-        hex
-    }))
+    Ok(hex::encode(&hasher.finalize()))
 }
 
 #[cfg(test)]

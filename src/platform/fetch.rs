@@ -30,6 +30,7 @@ use super::link::{Sender, Unfetched, Way};
 use super::names;
 use crate::chat::{Attachment, Fetched, LocalFile};
 use crate::clock::MonoNanos;
+use crate::hex;
 use crate::id::TurnId;
 use crate::store::Store;
 
@@ -66,8 +67,7 @@ impl Order {
             digest.update(attachment.source.len().to_le_bytes());
             digest.update(&attachment.source);
         }
-        let [a, b, c, d, ..] = <[u8; 32]>::from(digest.finalize());
-        self.root.join(format!("{turn}-{a:02x}{b:02x}{c:02x}{d:02x}"))
+        self.root.join(format!("{turn}-{}", hex::encode(&digest.finalize()[..4])))
     }
 
     fn missing(&self, why: &str) -> Vec<Fetched> {
@@ -183,8 +183,12 @@ impl Place {
     /// The file, if it is there. An empty one may be what a power cut has left.
     fn found(&self) -> Option<LocalFile> {
         let there = fs::symlink_metadata(&self.path).ok().filter(|there| there.is_file() && there.len() > 0)?;
+        Some(self.file(there.len()))
+    }
+
+    fn file(&self, size_bytes: u64) -> LocalFile {
         let Attachment { kind, mime, .. } = self.attachment.clone();
-        Some(LocalFile { kind, name: self.name.clone(), mime, path: self.path.clone(), size_bytes: there.len() })
+        LocalFile { kind, name: self.name.clone(), mime, path: self.path.clone(), size_bytes }
     }
 
     /// The file, or that of a turn before.
@@ -208,9 +212,7 @@ impl Place {
     /// What was written is the file.
     fn end(&self) -> io::Result<LocalFile> {
         fs::rename(&self.part, &self.path)?;
-        let size_bytes = fs::symlink_metadata(&self.path)?.len();
-        let Attachment { kind, mime, .. } = self.attachment.clone();
-        Ok(LocalFile { kind, name: self.name.clone(), mime, path: self.path.clone(), size_bytes })
+        Ok(self.file(fs::symlink_metadata(&self.path)?.len()))
     }
 }
 

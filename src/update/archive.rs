@@ -25,8 +25,9 @@ use zipsign_api::verify::{VerifyTarError, verify_tar};
 
 use super::error::{Item, UpdateError};
 use super::manifest::check_expiry;
-use super::versions::{hash, hex};
+use super::versions::hash;
 use crate::clock::UnixMillis;
+use crate::hex;
 
 /// The one file in the archive.
 const MEMBER: &str = "hermes";
@@ -68,7 +69,7 @@ pub(super) fn verify(
     if let Some(expected) = digest {
         let found = hash(archive).map_err(|source| read_error(name, source))?;
         if found != expected {
-            let (expected, found) = (hex(&expected), hex(&found));
+            let (expected, found) = (hex::encode(&expected), hex::encode(&found));
             return Err(UpdateError::DigestMismatch { name: name.to_owned(), expected, found });
         }
     }

@@ -55,9 +55,10 @@ pub use self::versions::{StagedImage, Versions, VersionsError};
 use self::archive::{Binary, CopyError};
 use self::fetch::{Fetch, Timer};
 use self::manifest::{Candidate, Manifest};
-use self::versions::{Staging, hash, hex};
+use self::versions::{Staging, hash};
 use crate::clock::UnixMillis;
 use crate::config::UpdateConfig;
+use crate::hex;
 
 /// The publisher's key, if this image was built by `scripts/release`.
 const BUILT_IN_KEY: Option<&str> = option_env!("HERMES_RELEASE_KEY");
@@ -304,7 +305,7 @@ fn extract(
     // Nobody else stages while this one holds the lock.
     let is_new = !path.exists();
     let path = staging.publish().map_err(|error| disk(needed_bytes, error))?;
-    Ok(StagedImage { version: release.version.clone(), sha256: hex(&on_disk), path, file, is_new })
+    Ok(StagedImage { version: release.version.clone(), sha256: hex::encode(&on_disk), path, file, is_new })
 }
 
 /// Runs what waits for the disk away from the runtime's thread.

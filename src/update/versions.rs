@@ -25,6 +25,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::fault::{self, Call};
+use crate::hex;
 
 const BINARY: &str = "hermes";
 const CURRENT: &str = "current";
@@ -175,7 +176,7 @@ impl Versions {
             }
             other => other?,
         };
-        let sha256 = hex(&hash(&mut file).map_err(io_error("read", &path))?);
+        let sha256 = hex::encode(&hash(&mut file).map_err(io_error("read", &path))?);
         Ok(StagedImage { version: version.clone(), sha256, path, file, is_new: false })
     }
 
@@ -354,15 +355,6 @@ pub(super) fn hash(file: &mut File) -> io::Result<[u8; 32]> {
     }
     file.rewind()?;
     Ok(hasher.finalize().into())
-}
-
-/// Lower-case hex.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("writing to a string succeeds");
-        text
-    })
 }
 
 fn open_image(path: &Path) -> Result<File, VersionsError> {

@@ -15,6 +15,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("recovery", 0),
     ("slots", 0),
     ("fault", 0),
+    ("hex", 0),
     ("tls", 0),
     ("report", 0),
     ("chat", 0),

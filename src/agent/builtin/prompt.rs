@@ -5,6 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use crate::hex;
+
 /// A block of a prompt, as far as these agents know them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Block {
@@ -91,7 +93,7 @@ fn embedded(kind: &str, mime: &str, data: &str) -> String {
 
 /// The first half of the SHA-256 of some bytes, in hex.
 pub(super) fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(&Sha256::digest(bytes)[..16])
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::api::{Api, TelegramError};
 use super::intake::Press;
+use crate::hex;
 use crate::platform::pending::under_way;
 use crate::report::Chain;
 use crate::words::{Language, MenuItem};
@@ -91,7 +92,7 @@ fn menu(language: Language) -> Vec<(&'static str, &'static str)> {
 
 fn menu_hash() -> String {
     let digest = Sha256::digest(format!("{:?}", LANGUAGES.map(|(language, code)| (menu(language), code))));
-    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(&digest[..8])
 }
 
 async fn carry_out(api: Api, chore: Chore) -> Ended {

@@ -19,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 use super::api::WebhookInfo;
 use crate::clock::{MonoNanos, UnixMillis};
 use crate::config::{Secret, WebhookConfig};
+use crate::hex;
 use crate::platform::link::{Kept, NamedFd};
 use crate::report::Chain;
 use crate::store::Store;
@@ -172,7 +173,7 @@ impl Webhook {
     fn fingerprint(&self, kinds: &[&str]) -> Option<String> {
         let (url, secret) = self.address()?;
         let digest = Sha256::digest(format!("{}\n{}\n{kinds:?}", url.expose(), secret.expose()));
-        Some(digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+        Some(hex::encode(&digest[..16]))
     }
 
     /// Why Telegram cannot post, in its words: updates wait, and the last try failed a short time ago, after whatever
@@ -229,7 +230,7 @@ async fn made(store: &Store) -> Option<Secret> {
             return None;
         }
     };
-    let secret: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let secret = hex::encode(&bytes);
     if let Err(error) = store.set_meta(SECRET_KEY, secret.clone()).await {
         tracing::warn!(error = %Chain(&error), "the secret of the webhook is not recorded: the next process makes another");
     }

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 
 use super::api::{Api, below, body, within};
 use super::error::WeixinError;
+use crate::hex;
 use crate::sys::random;
 
 /// The largest file, in bytes of plaintext.
@@ -74,7 +75,7 @@ impl Key {
 
     /// In hex.
     pub fn hex(&self) -> String {
-        hex(&self.0)
+        hex::encode(&self.0)
     }
 
     /// Encrypts; the result is 1 to 16 bytes longer and of whole blocks.
@@ -164,13 +165,13 @@ pub async fn upload(api: &Api, to: &str, kind: MediaKind, name: &str, plaintext:
     }
     let key = Key::random();
     let ciphertext = key.encrypt(plaintext);
-    let filekey = hex(&random::some::<BLOCK>());
+    let filekey = hex::encode(&random::some::<BLOCK>());
     let params = json!({
         "filekey": filekey,
         "media_type": kind.number(),
         "to_user_id": to,
         "rawsize": plaintext.len(),
-        "rawfilemd5": hex(&Md5::digest(plaintext)),
+        "rawfilemd5": hex::encode(&Md5::digest(plaintext)),
         "filesize": ciphertext.len(),
         "no_need_thumb": true,
         "aeskey": key.hex(),
@@ -274,10 +275,6 @@ fn is_ours(api: &Api, url: &Url) -> bool {
     url.username().is_empty() && url.password().is_none() && [api.base(), api.cdn()].into_iter().any(same)
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::LazyLock;
@@ -304,11 +301,11 @@ mod tests {
     fn a_known_block_is_encrypted_as_the_standard_says() {
         let plaintext: Vec<u8> = (0..16).map(|n| n * 0x11).collect();
         let ciphertext = key().encrypt(&plaintext);
-        assert_eq!(hex(&ciphertext[..16]), "69c4e0d86a7b0430d8cdb78070b4c55a");
+        assert_eq!(hex::encode(&ciphertext[..16]), "69c4e0d86a7b0430d8cdb78070b4c55a");
         // AES-128-ECB of sixteen bytes 0x10, by OpenSSL.
-        assert_eq!(hex(&ciphertext[16..]), "954f64f2e4e86e9eee82d20216684899");
+        assert_eq!(hex::encode(&ciphertext[16..]), "954f64f2e4e86e9eee82d20216684899");
         // RFC 1321, A.5.
-        assert_eq!(hex(&Md5::digest(b"message digest")), "f96b697d7cb7938d525a2f31aaf161d0");
+        assert_eq!(hex::encode(&Md5::digest(b"message digest")), "f96b697d7cb7938d525a2f31aaf161d0");
     }
 
     #[test]

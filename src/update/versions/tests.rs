@@ -47,7 +47,7 @@ fn the_same_version_again_replaces_the_file_and_leaves_the_open_one_alone() {
     let mut before = versions.open(&v("1.1.0")).unwrap();
     put(&versions, "1.1.0", b"second");
     let after = versions.open(&v("1.1.0")).unwrap();
-    assert_eq!(after.sha256, hex(&Sha256::digest(b"second")));
+    assert_eq!(after.sha256, hex::encode(&Sha256::digest(b"second")));
     let mut content = String::new();
     before.file.read_to_string(&mut content).unwrap();
     assert_eq!(content, "first");
