@@ -1,7 +1,8 @@
-//! Files of messages that nobody needs any more are cleared away: those of messages that are not kept, and of messages that
-//! are over the oldest where there is too much.
+//! Files that nobody needs any more are cleared away: those of messages and of answers that the store has forgotten, and
+//! of messages that are dealt with the oldest where there is too much.
 //!
-//! **Invariant:** nothing but directories of messages in `attachments` of the home is touched, and no link is followed.
+//! **Invariant:** nothing but directories of turns in `attachments` and `attachments/out` of the home is touched, and no
+//! link is followed.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,8 +10,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::run::Daemon;
-use crate::clock::MonoNanos;
 use crate::id::TurnId;
 use crate::platform::turn_of;
 use crate::report::Chain;
@@ -19,48 +18,61 @@ use crate::store::Store;
 /// Before the first look: not while an image is busy with its start.
 const FIRST: Duration = Duration::from_secs(60);
 /// Between two looks.
-const EVERY: Duration = Duration::from_secs(24 * 3600);
+const EVERY: Duration = Duration::from_secs(3600);
 /// What the files of all messages may take after a look, in bytes.
 const BYTES_MAX: u64 = 4 << 30;
 
-impl Daemon {
-    /// Looks a while after a start and then once a day, aside.
-    pub(super) fn clear_attachments(&mut self) {
-        let now = MonoNanos::now();
-        match self.clear_at {
-            None => return self.clear_at = Some(later(now, FIRST)),
-            Some(at) if now < at => return,
-            Some(_) => self.clear_at = Some(later(now, EVERY)),
-        }
-        // Nobody waits for it: what it leaves is found by the next look.
-        drop(tokio::spawn(clear(self.home.attachments(), self.store.clone())));
+/// Looks a while after a start and then every hour. It is never over.
+pub(super) async fn keep_cleared(store: Store, messages: PathBuf, answers: PathBuf) {
+    let mut wait = FIRST;
+    loop {
+        tokio::time::sleep(wait).await;
+        clear(&store, Shelf::messages(messages.clone())).await;
+        clear(&store, Shelf::answers(answers.clone())).await;
+        wait = EVERY;
     }
 }
 
-fn later(now: MonoNanos, wait: Duration) -> MonoNanos {
-    MonoNanos(now.0.saturating_add(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX)))
+/// A directory with one for each turn.
+#[derive(Clone)]
+struct Shelf {
+    root: PathBuf,
+    /// The turn of a directory there, by its name; `None` if it is none of ours.
+    turn_of: fn(&str) -> Option<TurnId>,
+    /// What all may take together, but for what is still needed.
+    bytes_max: u64,
 }
 
-async fn clear(root: PathBuf, store: Store) {
-    let listed = {
-        let root = root.clone();
-        tokio::task::spawn_blocking(move || list(&root)).await
-    };
-    let found = match listed {
+impl Shelf {
+    /// What people sent.
+    fn messages(root: PathBuf) -> Self {
+        Self { root, turn_of, bytes_max: BYTES_MAX }
+    }
+
+    /// What agents sent. It may wait to be shown when its turn is long over, and is bounded when it is kept.
+    fn answers(root: PathBuf) -> Self {
+        Self { root, turn_of: |name| name.parse().ok().map(TurnId), bytes_max: u64::MAX }
+    }
+}
+
+async fn clear(store: &Store, shelf: Shelf) {
+    let bytes_max = shelf.bytes_max;
+    let found = match tokio::task::spawn_blocking(move || list(&shelf)).await {
         Ok(Ok(found)) if !found.is_empty() => found,
+        // A panic in it was told by the hook, and nothing else depends on it.
         Ok(Ok(_)) | Err(_) => return,
-        Ok(Err(error)) => return tracing::warn!(%error, "the files of messages cannot be looked at"),
+        Ok(Err(error)) => return tracing::warn!(%error, "files that are kept cannot be looked at"),
     };
-    match store.kept_turns(found.iter().map(|directory| directory.turn).collect()).await {
-        Ok(kept) => {
-            let unneeded = unneeded(found, &kept, BYTES_MAX);
+    match store.known_turns(found.iter().map(|directory| directory.turn).collect()).await {
+        Ok(known) => {
+            let unneeded = unneeded(found, &known, bytes_max);
             let _done = tokio::task::spawn_blocking(move || remove(&unneeded)).await;
         }
-        Err(error) => tracing::warn!(error = %Chain(&error), "which files of messages are needed cannot be looked up"),
+        Err(error) => tracing::warn!(error = %Chain(&error), "which files are needed cannot be looked up"),
     }
 }
 
-/// The files of one message.
+/// The files of one turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Directory {
     turn: TurnId,
@@ -68,18 +80,18 @@ struct Directory {
     bytes: u64,
 }
 
-/// The directories of messages; none if there is no directory of attachments.
-fn list(root: &Path) -> io::Result<Vec<Directory>> {
-    match fs::symlink_metadata(root) {
+/// The directories of turns; none if there is nothing that is kept.
+fn list(shelf: &Shelf) -> io::Result<Vec<Directory>> {
+    match fs::symlink_metadata(&shelf.root) {
         Ok(there) if there.is_dir() => {}
         Ok(_) => return Ok(Vec::new()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     }
     let mut found = Vec::new();
-    for entry in fs::read_dir(root)? {
+    for entry in fs::read_dir(&shelf.root)? {
         let entry = entry?;
-        let turn = entry.file_name().to_str().and_then(turn_of);
+        let turn = entry.file_name().to_str().and_then(shelf.turn_of);
         // This does not follow a link.
         if let Some(turn) = turn.filter(|_| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
             let path = entry.path();
@@ -94,14 +106,14 @@ fn size(directory: &Path) -> u64 {
     entries.filter_map(|entry| entry.metadata().ok()).map(|file| file.len()).sum()
 }
 
-/// Those that nobody needs, by the messages that are kept and whether they are over.
-fn unneeded(mut found: Vec<Directory>, kept: &BTreeMap<TurnId, bool>, bytes_max: u64) -> Vec<PathBuf> {
+/// Those that nobody needs, by the turns that are known and whether they are over.
+fn unneeded(mut found: Vec<Directory>, known: &BTreeMap<TurnId, bool>, bytes_max: u64) -> Vec<PathBuf> {
     found.sort_by_key(|directory| directory.turn);
     let (mut kept_dirs, gone): (Vec<_>, Vec<_>) =
-        found.into_iter().partition(|directory| kept.contains_key(&directory.turn));
+        found.into_iter().partition(|directory| known.contains_key(&directory.turn));
     let mut bytes: u64 = kept_dirs.iter().map(|directory| directory.bytes).sum();
     kept_dirs.retain(|directory| {
-        let goes = bytes > bytes_max && kept.get(&directory.turn) == Some(&true);
+        let goes = bytes > bytes_max && known.get(&directory.turn) == Some(&true);
         bytes -= if goes { directory.bytes } else { 0 };
         goes
     });
@@ -112,11 +124,11 @@ fn remove(directories: &[PathBuf]) {
     for path in directories {
         // This does not follow links either.
         if let Err(error) = fs::remove_dir_all(path) {
-            tracing::warn!(path = %path.display(), %error, "files of a message cannot be cleared away");
+            tracing::warn!(path = %path.display(), %error, "files of a turn cannot be cleared away");
         }
     }
     if !directories.is_empty() {
-        tracing::info!(messages = directories.len(), "files of messages that nobody needs are cleared away");
+        tracing::info!(turns = directories.len(), "files that nobody needs are cleared away");
     }
 }
 
@@ -125,6 +137,9 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+    use crate::chat::{Conversation, Inbound, Sender};
+    use crate::clock::UnixMillis;
+    use crate::store::{Accepted, Change};
 
     fn directory(turn: i64, bytes: u64) -> Directory {
         Directory { turn: TurnId(turn), path: format!("/{turn}").into(), bytes }
@@ -147,8 +162,9 @@ mod tests {
     async fn nothing_else_is_touched_and_no_link_followed() {
         let home = tempfile::tempdir().expect("a directory");
         let store = Store::open(&home.path().join("state.db")).expect("opens");
-        let (root, outside) = (home.path().join("attachments"), home.path().join("outside"));
-        clear(root.clone(), store.clone()).await;
+        let shelf = Shelf::messages(home.path().join("attachments"));
+        let (root, outside) = (shelf.root.clone(), home.path().join("outside"));
+        clear(&store, shelf.clone()).await;
         for path in [outside.clone(), root.join("7-01234567"), root.join("8-nothex00"), root.join("mine")] {
             fs::create_dir_all(&path).expect("makes");
             fs::write(path.join("1-a"), "a").expect("writes");
@@ -156,7 +172,7 @@ mod tests {
         symlink(&outside, root.join("7-01234567/inner")).expect("links");
         symlink(&outside, root.join("9-01234567")).expect("links");
         fs::write(root.join("10-01234567"), "a file").expect("writes");
-        clear(root.clone(), store.clone()).await;
+        clear(&store, shelf.clone()).await;
         let mut left: Vec<String> = fs::read_dir(&root)
             .expect("is there")
             .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
@@ -168,7 +184,41 @@ mod tests {
         fs::create_dir(outside.join("7-01234567")).expect("makes");
         fs::remove_dir_all(&root).expect("removes");
         symlink(&outside, &root).expect("links");
-        clear(root, store).await;
+        clear(&store, shelf).await;
         assert!(outside.join("7-01234567").exists());
+    }
+
+    #[tokio::test]
+    async fn files_are_kept_as_long_as_their_turn_is_known_and_no_longer() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let store = Store::open(&dir.path().join("state.db")).expect("opens");
+        let inbound = Inbound {
+            conversation: Conversation::new("telegram", "1"),
+            account: "bot".into(),
+            message_id: "1".into(),
+            sender: Sender { id: "1".into(), name: "Ann".into() },
+            sent_at: UnixMillis(5),
+            text: "hello".into(),
+            is_direct: true,
+            attachments: Vec::new(),
+            context: None,
+        };
+        let Accepted::New(known) = store.accept(&inbound).await.expect("accepts") else { panic!("a new message") };
+        let outgoing = dir.path().join("out");
+        let shelf = Shelf::answers(outgoing.clone());
+        clear(&store, shelf.clone()).await;
+        for name in [known.0.to_string().as_str(), "77", "notes"] {
+            fs::create_dir_all(outgoing.join(name)).expect("creates");
+            fs::write(outgoing.join(name).join("0-a"), "a").expect("writes");
+        }
+        let left = || {
+            let mut names: Vec<_> =
+                fs::read_dir(&outgoing).expect("lists").map(|e| e.expect("lists").file_name()).collect();
+            names.sort();
+            names
+        };
+        store.change(vec![Change::Close(known)]).await.expect("records");
+        clear(&store, shelf).await;
+        assert_eq!(left(), [known.0.to_string().as_str(), "notes"]);
     }
 }

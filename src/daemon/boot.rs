@@ -14,7 +14,6 @@ use tokio::sync::mpsc;
 use super::advice::advice;
 use super::keeper::Keeper;
 use super::kept::Kept;
-use super::outgoing::Specs;
 use super::outlet::Outlet;
 use super::platforms::platforms;
 use super::pulse::Pulse;
@@ -22,6 +21,7 @@ use super::recovery::{self, Recovered};
 use super::releases::{mark_abandoned, raise_floor, sha256_hex};
 use super::rollback::note;
 use super::run::{Daemon, Event, Events, ticks};
+use super::specs::Specs;
 use super::state::{
     AGENTS, AgentEntry, CONTROL, ControlEntry, GATEWAY, LOCAL, PASSPORT, Passport, SECTIONS, STASH, Stash, agent_fds,
     agent_log_fd, client_fd, listener_fd, lock_fd, proven_fd,
@@ -250,7 +250,6 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     let links = platforms.keys().map(|name| (name.clone(), (LinkState::Connecting, now))).collect();
     let mut daemon = Daemon {
         ticks: ticks(&ground.notifier),
-        clear_at: None,
         options: ground.options,
         home: ground.home,
         config: ground.config,

@@ -29,7 +29,6 @@ mod effects;
 mod keeper;
 mod kept;
 mod notices;
-mod outgoing;
 mod outlet;
 mod pairing;
 mod pause;
@@ -44,6 +43,7 @@ mod requests;
 mod rollback;
 mod run;
 mod slots;
+mod specs;
 mod state;
 mod swap;
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 use semver::Version;
 use tokio::time::Instant;
 
-use super::outgoing::Specs;
 use super::releases::{clear_failed, raise_floor, running_version};
 use super::rollback::put_note;
 use super::run::Daemon;
+use super::specs::Specs;
 use super::state::{CarriedProbation, Note, Origin, Passport};
 use super::swap::{ROLLBACK, Step, Swap};
 use crate::agent;

@@ -9,9 +9,9 @@ use rustix::process::{Signal, pidfd_send_signal};
 use tokio::sync::mpsc;
 
 use super::keeper::Keeper;
-use super::outgoing::Specs;
 use super::outlet::Outlet;
 use super::run::Daemon;
+use super::specs::Specs;
 use super::state::{agent_fds, agent_log_fd};
 use crate::agent::{self, AgentCommand, AgentEvent, AgentFds, AgentHandle, RecoveredTurn};
 use crate::chat::Conversation;

@@ -20,10 +20,10 @@ use super::probation::Probation;
 use super::pulse::Pulse;
 use super::state::{CheckFor, ControlRequest, Stash, platform_fd};
 use super::swap::{RunningImage, Step, Swap};
-use super::{DaemonError, RunOptions, boot, outgoing, report};
+use super::{DaemonError, RunOptions, attachments, boot, report};
 use crate::agent::{AgentCommand, AgentEvent, AgentHandle};
 use crate::chat::LinkState;
-use crate::clock::{MonoNanos, UnixMillis};
+use crate::clock::UnixMillis;
 use crate::config::{Config, Home};
 use crate::control::server::ControlHandle;
 use crate::control::{ControlCommand, ControlEvent, proto};
@@ -97,8 +97,6 @@ pub(super) struct Daemon {
     /// What arrived while everything was held and was not handled yet.
     pub(super) stash: Stash,
     pub(super) ticks: Interval,
-    /// When the files of messages are looked at next.
-    pub(super) clear_at: Option<MonoNanos>,
     /// Whether the database goes on, too.
     pub(super) pulse: Pulse,
     /// Looks for releases that are under way.
@@ -184,9 +182,13 @@ fn start_and_serve(claimed: Claimed) -> Result<(), DaemonError> {
         .map_err(|source| DaemonError::System { what: "start the event loop", source })?;
     let outcome = runtime.block_on(async {
         let mut daemon = boot::boot(ground).await?;
-        let sweeping = tokio::spawn(outgoing::keep_swept(daemon.store.clone(), daemon.home.outgoing()));
+        let clearing = tokio::spawn(attachments::keep_cleared(
+            daemon.store.clone(),
+            daemon.home.attachments(),
+            daemon.home.outgoing(),
+        ));
         daemon.serve().await;
-        sweeping.abort();
+        clearing.abort();
         if let Some(part) = &daemon.died {
             // Before anything is closed.
             drop(way_back::go(&format!("{part} has died")));
@@ -378,7 +380,6 @@ impl Daemon {
 
     async fn tick(&mut self) {
         self.show_life();
-        self.clear_attachments();
         self.watch_parts();
         if self.shown.get() != Some(self.in_short()) {
             self.write_state_file();

@@ -1,7 +1,5 @@
 //! Messages as they were accepted, and how far their turns have come.
 
-use std::collections::BTreeMap;
-
 use rusqlite::{OptionalExtension, params};
 
 use super::{EntryId, Store, StoreError, retention};
@@ -136,25 +134,6 @@ impl Store {
         body.map(|body| serde_json::from_str(&body))
             .transpose()
             .map_err(|source| StoreError::Corrupt { what: "a stored message", source })
-    }
-
-    /// Which of these messages are still kept, and whether their turns are over.
-    ///
-    /// # Errors
-    /// Any [`StoreError`].
-    pub async fn kept_turns(&self, turns: Vec<TurnId>) -> Result<BTreeMap<TurnId, bool>, StoreError> {
-        self.writer
-            .run("look up which messages are kept", move |db| {
-                let mut look = db.prepare_cached("SELECT state = 'done' FROM inbox WHERE id = ?1")?;
-                let mut kept = BTreeMap::new();
-                for turn in turns {
-                    if let Some(is_over) = look.query_row([turn.0], |row| row.get(0)).optional()? {
-                        kept.insert(turn, is_over);
-                    }
-                }
-                Ok(kept)
-            })
-            .await
     }
 
     /// Where a platform's intake stands, for example a Telegram offset.

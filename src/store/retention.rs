@@ -13,6 +13,8 @@
 //! **Invariant:** what is not over is kept. It is bounded by what makes it: platforms are not asked for more while
 //! too much waits.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{Connection, params};
 
 use super::{Store, StoreError};
@@ -56,23 +58,25 @@ pub(super) fn prune(db: &Connection, now: UnixMillis) -> rusqlite::Result<()> {
 }
 
 impl Store {
-    /// Which of these turns nothing is known of any more: what was kept for them is of no use.
+    /// Which of these turns something is known of, and whether the messages that they answer are dealt with. What was kept
+    /// for the others is of no use.
     ///
     /// # Errors
     /// Any [`StoreError`].
-    pub async fn forgotten(&self, turns: Vec<TurnId>) -> Result<Vec<TurnId>, StoreError> {
+    pub async fn known_turns(&self, turns: Vec<TurnId>) -> Result<BTreeMap<TurnId, bool>, StoreError> {
+        let asked = serde_json::json!(turns).to_string();
         self.writer
             .run("look for turns", move |db| {
-                let mut is_known = db.prepare_cached(
-                    "SELECT EXISTS (SELECT 1 FROM inbox WHERE id = ?1) OR EXISTS (SELECT 1 FROM outbox WHERE turn = ?1)",
+                // One pass over the outbox, which has no index for this.
+                let mut look = db.prepare_cached(
+                    "WITH asked (turn) AS (SELECT value FROM json_each(?1)),
+                     known (turn) AS (SELECT inbox.id FROM inbox WHERE inbox.id IN (SELECT asked.turn FROM asked)
+                                      UNION SELECT outbox.turn FROM outbox
+                                      WHERE outbox.turn IN (SELECT asked.turn FROM asked))
+                     SELECT turn, coalesce((SELECT state = 'done' FROM inbox WHERE id = turn), TRUE) FROM known",
                 )?;
-                let mut forgotten = Vec::new();
-                for turn in turns {
-                    if !is_known.query_row([turn.0], |row| row.get::<_, bool>(0))? {
-                        forgotten.push(turn);
-                    }
-                }
-                Ok(forgotten)
+                let rows = look.query_map([&asked], |row| Ok((TurnId(row.get(0)?), row.get(1)?)))?;
+                rows.collect()
             })
             .await
     }

@@ -1,0 +1,29 @@
+//! How agents are started, by the configuration.
+
+use crate::agent::AgentSpec;
+use crate::config::{Config, Home};
+use crate::id::AgentName;
+
+/// What the specification of an agent is made of.
+#[derive(Clone, Copy)]
+pub(super) struct Specs<'a> {
+    pub(super) config: &'a Config,
+    pub(super) home: &'a Home,
+}
+
+impl Specs<'_> {
+    /// That of an agent; one that is not configured (any more) is not started again.
+    pub(super) fn of(self, name: &AgentName) -> AgentSpec {
+        let spec = match self.config.agents.get(name) {
+            Some(agent) => AgentSpec {
+                name: name.clone(),
+                command: agent.command.clone(),
+                cwd: agent.cwd.clone(),
+                env: agent.env.clone(),
+                ..AgentSpec::gone(name)
+            },
+            None => AgentSpec::gone(name),
+        };
+        AgentSpec { outgoing: self.home.outgoing(), ..spec }
+    }
+}
