@@ -19,7 +19,8 @@ use serde_json::Value;
 
 use super::PermissionOption;
 use super::files::Offer;
-use super::given::{Given, Link, Medium, Takes};
+use super::given::{Given, Link, Takes};
+use super::magic::Medium;
 use crate::id::SessionId;
 use crate::jsonrpc::ErrorObject;
 

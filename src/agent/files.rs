@@ -25,6 +25,8 @@ use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, fstatfs, openat2};
 use serde_json::Value;
 use tempfile::NamedTempFile;
 
+use super::magic::{self, Medium};
+use crate::chat::file_name::shortened;
 use crate::chat::{Content, NotSent, OutFile};
 use crate::id::TurnId;
 
@@ -36,8 +38,6 @@ const LINKED_BYTES_MAX: u64 = 50 << 20;
 const TURN_BYTES_MAX: u64 = 256 << 20;
 /// Files of a turn. People are told that there are more, once.
 const TURN_FILES_MAX: usize = 64;
-/// The longest name that is kept, in bytes; file systems take 255.
-const NAME_BYTES_MAX: usize = 120;
 /// The longest media type; RFC 6838 has two names of 127 characters.
 const MIME_BYTES_MAX: usize = 255;
 /// The longest link that people are told of, in bytes.
@@ -112,13 +112,7 @@ impl Offer {
         if plain.is_empty() {
             return default_name(mime).to_owned();
         }
-        if plain.len() <= NAME_BYTES_MAX {
-            return plain.to_owned();
-        }
-        // Its end says what it is.
-        let (stem, end) = plain.rsplit_once('.').filter(|(_, end)| end.len() <= 16).unwrap_or((plain, ""));
-        let dot = if end.is_empty() { "" } else { "." };
-        format!("{}{dot}{end}", &stem[..stem.floor_char_boundary(NAME_BYTES_MAX - end.len() - dot.len())])
+        shortened(plain)
     }
 
     fn missing(&self, why: NotSent) -> Content {
@@ -225,7 +219,7 @@ fn copy(offer: &Offer, directory: &Path, cwd: &Path, room: u64) -> Result<Copy, 
         return Err(NotSent::Unreadable);
     }
     file.as_file().sync_data().map_err(|error| unwritable(&error))?;
-    let mime = sniff(file.as_file_mut());
+    let mime = picture(file.as_file_mut());
     Ok(Copy { file, bytes, mime })
 }
 
@@ -271,23 +265,11 @@ fn open(path: &Path, roots: &[&Path]) -> Result<File, NotSent> {
 }
 
 /// The kind of picture that a file is, by its first bytes.
-fn sniff(file: &mut File) -> Option<&'static str> {
-    let mut start = [0; 12];
+fn picture(file: &mut File) -> Option<&'static str> {
     file.rewind().ok()?;
-    let mut read = 0;
-    while read < start.len() {
-        match file.read(&mut start[read..]).ok()? {
-            0 => break,
-            count => read += count,
-        }
-    }
-    match &start[..read] {
-        [0x89, b'P', b'N', b'G', 0x0d, 0x0a, 0x1a, 0x0a, ..] => Some("image/png"),
-        [0xff, 0xd8, 0xff, ..] => Some("image/jpeg"),
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P'] => Some("image/webp"),
-        [b'G', b'I', b'F', b'8', ..] => Some("image/gif"),
-        _ => None,
-    }
+    let mut start = Vec::new();
+    file.take(magic::BYTES).read_to_end(&mut start).ok()?;
+    magic::kind(&start).filter(|(medium, _)| *medium == Medium::Image).map(|(_, mime)| mime)
 }
 
 /// Whether what follows may be shown in another direction (UAX #9), so that a name looks like another.

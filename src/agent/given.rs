@@ -14,13 +14,12 @@ use reqwest::Url;
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
+use super::magic::{self, Medium};
 use crate::chat::LocalFile;
 
 /// The most of the files of one prompt that stands in it. As base64 it takes a third more, and an agent's line has 8 MiB;
 /// models take no larger pictures either.
 pub(super) const INLINE_BYTES_MAX: u64 = 5 << 20;
-/// As much of a file is looked at to tell what it is.
-const MAGIC_BYTES: u64 = 16;
 
 /// What an agent takes besides text and links: ACP's `promptCapabilities`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,13 +28,6 @@ pub(super) struct Takes {
     pub(super) image: bool,
     #[serde(default)]
     pub(super) audio: bool,
-}
-
-/// How a file stands in a prompt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Medium {
-    Image,
-    Audio,
 }
 
 /// A file, read for a prompt.
@@ -103,8 +95,8 @@ fn read_one(file: &LocalFile, takes: Takes, room: u64) -> io::Result<Given> {
         return Err(io::Error::other("it is no file"));
     }
     let mut bytes = Vec::new();
-    (&open).take(MAGIC_BYTES).read_to_end(&mut bytes)?;
-    let found = kind(&bytes);
+    (&open).take(magic::BYTES).read_to_end(&mut bytes)?;
+    let found = magic::kind(&bytes);
     let url = Url::from_file_path(&file.path).map_err(|()| io::Error::other("its path is not absolute"))?;
     let mime = found.map(|(_, mime)| mime.to_owned()).or_else(|| file.mime.clone());
     let mut link = Link { name: file.name.clone(), uri: url.into(), mime, size_bytes: there.len() };
@@ -119,38 +111,9 @@ fn read_one(file: &LocalFile, takes: Takes, room: u64) -> io::Result<Given> {
     Ok(Given::Inline { medium, data: STANDARD.encode(&bytes), link })
 }
 
-/// What models take, by the first bytes of a file: pictures as PNG, JPEG, GIF and WebP, sound as Ogg, MP3, WAV, FLAC and
-/// MPEG-4.
-fn kind(start: &[u8]) -> Option<(Medium, &'static str)> {
-    let at = |offset: usize, magic: &[u8]| start.get(offset..).is_some_and(|rest| rest.starts_with(magic));
-    Some(if at(0, b"\x89PNG\r\n\x1a\n") {
-        (Medium::Image, "image/png")
-    } else if at(0, b"\xff\xd8\xff") {
-        (Medium::Image, "image/jpeg")
-    } else if at(0, b"GIF87a") || at(0, b"GIF89a") {
-        (Medium::Image, "image/gif")
-    } else if at(0, b"RIFF") && at(8, b"WEBP") {
-        (Medium::Image, "image/webp")
-    } else if at(0, b"RIFF") && at(8, b"WAVE") {
-        (Medium::Audio, "audio/wav")
-    } else if at(0, b"OggS") {
-        (Medium::Audio, "audio/ogg")
-    } else if at(0, b"ID3") || at(0, b"\xff\xfb") || at(0, b"\xff\xf3") || at(0, b"\xff\xf2") {
-        (Medium::Audio, "audio/mpeg")
-    } else if at(0, b"fLaC") {
-        (Medium::Audio, "audio/flac")
-    } else if at(4, b"ftypM4A") {
-        (Medium::Audio, "audio/mp4")
-    } else {
-        return None;
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-
-    use proptest::prelude::*;
 
     use super::*;
     use crate::chat::AttachmentKind;
@@ -218,12 +181,5 @@ mod tests {
         std::os::unix::fs::symlink("/etc/passwd", &link).expect("links");
         gone.path = link;
         assert!(matches!(&read(&[gone], ALL)[..], [Given::Unread(_)]));
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_some_kind_or_none(bytes in prop::collection::vec(any::<u8>(), 0..20)) {
-            let _ = kind(&bytes);
-        }
     }
 }

@@ -27,6 +27,7 @@ mod given;
 mod handle;
 mod journal;
 mod limits;
+mod magic;
 mod probe;
 mod process;
 mod running;

@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** nothing here knows a platform's wire format or an agent's.
 
+pub mod file_name;
 mod outgoing;
 
 use std::fmt;

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::chat::file_name::BYTES_MAX;
 
 const TURN: TurnId = TurnId(7);
 
@@ -220,7 +221,7 @@ proptest! {
         let name = format!("{name}{}", "ß".repeat(long));
         let block = json!({"type": "resource_link", "uri": "file:///x", "name": name});
         let name = Offer::read(&block).expect("a file").name(None);
-        prop_assert!(!name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.starts_with('.'), "{name:?}");
+        prop_assert!(!name.is_empty() && name.len() <= BYTES_MAX && !name.starts_with('.'), "{name:?}");
         prop_assert!(!name.contains('/') && !name.contains(char::is_control), "{name:?}");
     }
 

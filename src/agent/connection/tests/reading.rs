@@ -1,7 +1,7 @@
 //! Prompts with files.
 
 use super::*;
-use crate::agent::given::Medium;
+use crate::agent::magic::Medium;
 
 #[test]
 fn a_prompt_with_files_is_given_once_they_are_read_wherever_the_process_dies() {
