@@ -4,7 +4,6 @@
 //! - No redirect is followed: it would hand a token, or what is said, to wherever it points.
 //! - No answer is read beyond a bound, and no error carries an address.
 
-use std::path::Path;
 use std::time::Duration;
 
 use reqwest::redirect::Policy;
@@ -26,14 +25,6 @@ pub(super) enum Unread {
     Network(reqwest::Error),
     /// It is larger than asked for.
     TooLarge,
-}
-
-/// Writes a file that was held in memory.
-///
-/// # Errors
-/// The kernel's reason.
-pub(super) async fn write(path: &Path, bytes: Vec<u8>) -> std::io::Result<()> {
-    tokio::fs::write(path, bytes).await
 }
 
 /// Reads a body of at most `bytes_max`.

@@ -34,6 +34,7 @@ mod pending;
 mod saved;
 mod task;
 pub mod telegram;
+mod uploads;
 pub mod weixin;
 
 use std::os::fd::OwnedFd;

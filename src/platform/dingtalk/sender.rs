@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::OnceCell;
 
 use super::PLATFORM;
 use super::api::{Api, DingTalkError, Space, TOKEN_CALL, Unasked, Words, is_limit};
@@ -22,8 +22,8 @@ use crate::chat::{Attachment, NotSent};
 use crate::clock::UnixMillis;
 use crate::config::DingTalkConfig;
 use crate::platform::delivery::{Action, Attached, Format, MessageId, Post, Request};
-use crate::platform::http;
 use crate::platform::link::{Failure, Sender, Unfetched, Unsent};
+use crate::platform::uploads::Uploads;
 use crate::report::Chain;
 use crate::store::{Store, StoreError};
 use crate::sys::random;
@@ -33,9 +33,6 @@ const TITLE_CHARS_MAX: usize = 40;
 /// The wait that is honoured where a limit is met without one being told: a group that has had its 20 messages in a
 /// minute takes none for 10 minutes, and asking meanwhile makes it longer.
 const LIMIT_WAIT: Duration = Duration::from_secs(60);
-
-/// Pictures that are uploaded at a time: each is in memory.
-const UPLOADS_MAX: usize = 2;
 
 /// Where the store keeps the name that is in the ids of its cards.
 const CARDS_NAME: &str = "dingtalk.cards";
@@ -50,7 +47,7 @@ pub(super) struct DingTalkSender {
     /// The name in the ids of cards, once it is read.
     cards: Arc<OnceCell<String>>,
     /// Files that are held in memory at a time.
-    uploads: Arc<Semaphore>,
+    uploads: Uploads,
 }
 
 impl DingTalkSender {
@@ -63,7 +60,7 @@ impl DingTalkSender {
             account,
             template,
             cards: Arc::default(),
-            uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
+            uploads: Uploads::default(),
         }
     }
 
@@ -97,11 +94,21 @@ impl DingTalkSender {
                 outcome => return outcome,
             }
         }
-        let robot = if context.robot_code.is_empty() { &self.account } else { &context.robot_code };
+        self.send_unasked(chat, words.into(), context).await
+    }
+
+    /// Without a webhook.
+    async fn send_unasked(&self, chat: &str, message: Unasked, context: &Context) -> Result<(), DingTalkError> {
+        let robot = self.robot(context);
         match (&context.staff_id, context.is_group) {
-            (Some(staff_id), false) => self.api.send_single(robot, staff_id, words.into()).await,
-            _ => self.api.send_group(robot, chat, words.into()).await,
+            (Some(staff_id), false) => self.api.send_single(robot, staff_id, message).await,
+            _ => self.api.send_group(robot, chat, message).await,
         }
+    }
+
+    /// Which robot speaks in a chat.
+    fn robot<'a>(&'a self, context: &'a Context) -> &'a str {
+        if context.robot_code.is_empty() { &self.account } else { &context.robot_code }
     }
 
     /// A picture is shown without being asked, since a webhook takes none; a word that goes with it is a message before.
@@ -110,28 +117,16 @@ impl DingTalkSender {
         if !matches!(file.mime.as_deref(), Some("image/png" | "image/jpeg")) {
             return Err(Unsent::no_file(NotSent::Unsupported));
         }
-        let bytes = file.bytes().await.ok_or_else(|| Unsent::no_file(NotSent::Unreadable))?;
-        if bytes > PICTURE_BYTES_MAX {
-            return Err(Unsent::no_file(NotSent::TooLarge { bytes_max: PICTURE_BYTES_MAX }));
-        }
-        // Whoever holds a permit has a deadline.
-        let permit = self.uploads.acquire().await;
-        let bytes = tokio::fs::read(&file.path).await.map_err(|_| Unsent::no_file(NotSent::Unreadable))?;
+        let held = self.uploads.hold(file, PICTURE_BYTES_MAX).await?;
         let context = self.context(chat, store).await?;
         // Nothing is shown by an upload.
-        let uploaded = self.api.upload_picture(file, bytes).await;
-        drop(permit);
+        let uploaded = self.api.upload_picture(file, held).await;
         let media_id = uploaded.map_err(|error| Unsent { is_ambiguous: false, ..unsent(&error) })?;
         if let Some(word) = &file.word {
             let post = Post { text: word.clone(), format: Format::Plain, choices: Vec::new(), is_final: true };
             self.send(chat, &post, &context).await.map_err(|error| unsent(&error))?;
         }
-        let robot = if context.robot_code.is_empty() { &self.account } else { &context.robot_code };
-        let picture = Unasked::picture(&media_id);
-        let sent = match (&context.staff_id, context.is_group) {
-            (Some(staff_id), false) => self.api.send_single(robot, staff_id, picture).await,
-            _ => self.api.send_group(robot, chat, picture).await,
-        };
+        let sent = self.send_unasked(chat, Unasked::picture(&media_id), &context).await;
         sent.map(|()| Some(MessageId(String::new()))).map_err(|error| unsent(&error))
     }
 
@@ -143,7 +138,7 @@ impl DingTalkSender {
         post: &Post,
         context: &Context,
     ) -> Result<(), DingTalkError> {
-        let robot = if context.robot_code.is_empty() { &self.account } else { &context.robot_code };
+        let robot = self.robot(context);
         let space = match (&context.staff_id, context.is_group) {
             (Some(staff_id), false) => Space::Direct { staff_id },
             _ => Space::Group { conversation: &request.chat },
@@ -164,13 +159,12 @@ impl Sender for DingTalkSender {
     async fn fetch(&self, chat: &str, file: &Attachment, path: &Path, store: &Store) -> Result<(), Unfetched> {
         let context =
             self.context(chat, store).await.map_err(|error| Unfetched { why: error.why, again: Some(None) })?;
-        let robot = if context.robot_code.is_empty() { &self.account } else { &context.robot_code };
-        let bytes = self.files.fetch(robot, &file.source).await.map_err(|error| match &error {
+        let bytes = self.files.fetch(self.robot(&context), &file.source).await.map_err(|error| match &error {
             FileError::NoAddress { again: Some(asked), .. } => Unfetched::for_now(&error, *asked),
             FileError::Network(_) | FileError::Refused(429 | 500..) => Unfetched::for_now(&error, None),
             _ => Unfetched::for_good(&error),
         })?;
-        http::write(path, bytes).await.map_err(|error| Unfetched::for_good(&error))
+        tokio::fs::write(path, bytes).await.map_err(|error| Unfetched::for_good(&error))
     }
 
     async fn perform(&self, request: &Request, store: &Store) -> Result<Option<MessageId>, Unsent> {

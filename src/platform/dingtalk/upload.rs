@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::api::{Api, DingTalkError, accepted, call};
 use crate::platform::delivery::Attached;
+use crate::platform::uploads::Held;
 
 /// The largest picture.
 pub(super) const PICTURE_BYTES_MAX: u64 = 20 << 20;
@@ -19,12 +20,13 @@ impl Api {
     ///
     /// # Errors
     /// Any [`DingTalkError`]. Nothing is shown by it in any case.
-    pub(super) async fn upload_picture(&self, file: &Attached, bytes: Vec<u8>) -> Result<String, DingTalkError> {
+    pub(super) async fn upload_picture(&self, file: &Attached, held: Held) -> Result<String, DingTalkError> {
         let token = self.token().await?;
         let malformed = |problem| DingTalkError::Malformed { call: CALL, status: 200, problem };
         let mut url = Url::parse(&format!("{}/media/upload", self.oapi())).map_err(|_| malformed("no address"))?;
         url.query_pairs_mut().append_pair("access_token", token.expose());
-        let form = Form::new().text("type", "image").part("media", Part::bytes(bytes).file_name(file.name.clone()));
+        let form =
+            Form::new().text("type", "image").part("media", Part::bytes(held.bytes).file_name(file.name.clone()));
         let (status, answer) = call(CALL, self.http().await?.post(url).multipart(form)).await?;
         accepted(CALL, status, &answer)?;
         let media_id = answer.get("media_id").and_then(Value::as_str).filter(|id| !id.is_empty());

@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 
 use super::PLATFORM;
 use super::api::Api;
@@ -24,8 +23,8 @@ use crate::clock::MonoNanos;
 use crate::config::Secret;
 use crate::platform::delivery::pace::after;
 use crate::platform::delivery::{Action, Attached, MessageId, Request};
-use crate::platform::http;
 use crate::platform::link::{Failure, Sender, Unfetched, Unsent};
+use crate::platform::uploads::Uploads;
 use crate::report::Chain;
 use crate::store::{Attempt, EntryId, Store};
 use crate::sys::random;
@@ -36,8 +35,6 @@ const TICKET_AGE_MAX: Duration = Duration::from_secs(10 * 60);
 pub(super) const TYPING_LAPSE: Duration = Duration::from_secs(12);
 /// How often a message is tried whose refusal has a code that is not known.
 const REFUSALS_MAX: u32 = 3;
-/// Files that are sent at a time: each is in memory, as it is and encrypted.
-const UPLOADS_MAX: usize = 2;
 /// Tickets, and messages that were refused, that are remembered.
 const REMEMBERED_MAX: usize = 1024;
 
@@ -62,18 +59,12 @@ pub(super) struct WeixinSender {
     names: Arc<str>,
     shared: Arc<Mutex<Shared>>,
     /// Files that are held in memory at a time.
-    uploads: Arc<Semaphore>,
+    uploads: Uploads,
 }
 
 impl WeixinSender {
     pub(super) fn new(api: Api, account: &str, names: &str) -> Self {
-        Self {
-            api,
-            account: account.into(),
-            names: names.into(),
-            shared: Arc::default(),
-            uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
-        }
+        Self { api, account: account.into(), names: names.into(), shared: Arc::default(), uploads: Uploads::default() }
     }
 
     fn shared(&self) -> MutexGuard<'_, Shared> {
@@ -160,23 +151,17 @@ impl WeixinSender {
     /// A file is uploaded, and a message shows it. A word that goes with it is a message before it, since a message is one
     /// thing.
     async fn send_file(&self, request: &Request, file: &Attached, store: &Store) -> Result<MessageId, Unsent> {
-        let too_large = || Unsent::no_file(NotSent::TooLarge { bytes_max: FILE_BYTES_MAX as u64 });
-        let bytes = file.bytes().await.ok_or_else(|| Unsent::no_file(NotSent::Unreadable))?;
-        if bytes > FILE_BYTES_MAX as u64 {
-            return Err(too_large());
-        }
         self.spare()?;
-        // Whoever holds a permit has a deadline.
-        let _permit = self.uploads.acquire().await;
-        let plaintext = tokio::fs::read(&file.path).await.map_err(|_| Unsent::no_file(NotSent::Unreadable))?;
+        let bytes_max = FILE_BYTES_MAX as u64;
+        let held = self.uploads.hold(file, bytes_max).await?;
         let kind = match file.mime.as_deref() {
             _ if file.is_picture() => MediaKind::Image,
             Some("video/mp4") => MediaKind::Video,
             _ => MediaKind::File,
         };
-        let item = match upload(&self.api, &request.chat, kind, &file.name, &plaintext).await {
+        let item = match upload(&self.api, &request.chat, kind, &file.name, &held.bytes).await {
             Ok(item) => item,
-            Err(WeixinError::FileTooLarge { .. }) => return Err(too_large()),
+            Err(WeixinError::FileTooLarge { .. }) => return Err(Unsent::no_file(NotSent::TooLarge { bytes_max })),
             // The CDN does not want this file.
             Err(error @ WeixinError::Status { method: "upload", status: 400..=499, .. }) if !error.is_about_time() => {
                 return Err(Unsent::no_file(NotSent::Refused(Chain(&error).to_string())));
@@ -265,7 +250,7 @@ impl Sender for WeixinSender {
             Disposition::Retry { after } => Unfetched::for_now(&error, after),
             Disposition::GiveUp | Disposition::Stale => Unfetched::for_good(&error),
         })?;
-        http::write(path, bytes).await.map_err(|error| Unfetched::for_good(&error))
+        tokio::fs::write(path, bytes).await.map_err(|error| Unfetched::for_good(&error))
     }
 
     async fn perform(&self, request: &Request, store: &Store) -> Result<Option<MessageId>, Unsent> {
