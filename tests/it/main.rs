@@ -25,6 +25,7 @@
 //! - `soak`: what the soak judges by, and its schedule.
 //! - `telegram`: the Telegram platform against the test server.
 //! - `tidy`: rules for the source tree that the compiler does not know.
+//! - `traces`: spans of handoffs and turns at a collector.
 //! - `update`: which releases are staged and which are refused, and what is left on disk either way.
 //! - `weixin`: the Weixin platform against the test server, its faults and its files.
 //! - `support`: harnesses and test servers; no tests of its own beyond those that keep them honest.
@@ -56,5 +57,6 @@ mod soak;
 mod support;
 mod telegram;
 mod tidy;
+mod traces;
 mod update;
 mod weixin;
