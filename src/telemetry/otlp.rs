@@ -93,7 +93,7 @@ impl Span {
             dropped_attributes_count: 0,
             events: Default::default(),
             links: Default::default(),
-            status: self.error.map_or(Status::Unset, |error| Status::error(error)),
+            status: self.error.map_or(Status::Unset, Status::error),
             instrumentation_scope: scope.clone(),
         }
     }

@@ -7,6 +7,7 @@
 //! - `control`: the control socket, its limits, and clients over freezes and adoptions.
 //! - `dingtalk`: its messages, which come once, over handoffs, kills and updates.
 //! - `dingtalk_api`: how DingTalk's chats are answered, against the test server, and what comes of faults.
+//! - `dist`: man pages and completions are those of the command line.
 //! - `fault`: the fault points are where they should be, and in no release.
 //! - `fdstore`: the fd store of a real systemd.
 //! - `golden`: states that earlier images handed over.
@@ -38,6 +39,7 @@ mod control;
 mod core;
 mod dingtalk;
 mod dingtalk_api;
+mod dist;
 mod fault;
 mod fdstore;
 mod golden;
