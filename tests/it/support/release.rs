@@ -180,7 +180,11 @@ impl Publisher {
 
     /// `[update]` for this publisher and that manifest.
     pub fn config(&self, manifest_url: &str) -> UpdateConfig {
-        UpdateConfig { manifest_url: Some(manifest_url.to_owned()), verifying_keys: vec![self.public_key()] }
+        UpdateConfig {
+            manifest_url: Some(manifest_url.to_owned()),
+            verifying_keys: vec![self.public_key()],
+            ..UpdateConfig::default()
+        }
     }
 
     /// Publishes a version for this target and returns the archive's name. If `binary` is a hermes, the copy in the
