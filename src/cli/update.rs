@@ -45,10 +45,7 @@ pub(super) async fn self_update(home: &Home, args: SelfUpdateArgs) -> Result<(),
             let mut client = ctl::connect(home).await?;
             let status = handoff::status(&mut client).await.map_err(|error| CliError::client(error, &home.path))?;
             let running = status.image.version;
-            tell(
-                &UpdateCheck { running, available: None, date: None, notes_url: None, failed_before: None },
-                args.json.json,
-            )
+            tell(&UpdateCheck { running, ..UpdateCheck::default() }, args.json.json)
         }
         other => other,
     }

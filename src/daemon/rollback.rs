@@ -231,6 +231,7 @@ impl Daemon {
                 let told = told(self.gateway.words(&by.conversation));
                 self.tell_chat(by, kind, told).await;
             }
+            Origin::Automatic => self.tell_admins(|words| words.by_itself(&told(words))).await,
             Origin::Control { .. } | Origin::Signal { .. } => {}
         }
     }
@@ -255,6 +256,7 @@ impl Daemon {
             to: Some(file.id.clone()),
             staged: None,
             waiting: None,
+            may_pass: false,
         };
         self.swap = Swap::Preparing(Box::new(pending));
         self.preflight(file).await;

@@ -67,14 +67,14 @@ fn a_version_that_failed_is_taken_only_when_it_is_named_and_no_older_one_in_its_
     let failed = |version: &str| BTreeMap::from([(v(version), "it crashed".to_owned())]);
     let (running, floor) = (v("1.0.0"), v("1.0.0"));
     let newest = |failed: &BTreeMap<Version, String>| {
-        let have = Have { running: &running, floor: &floor, failed };
+        let have = Have { failed, ..Have::new(&running, &floor) };
         listed.select(&Want::Newest, have, TARGET).map(|candidate| candidate.version)
     };
     let refused = newest(&failed("1.2.0")).expect_err("it failed");
     assert_eq!(refused.to_string(), "1.2.0 failed here before (it crashed); /update 1.2.0 tries it again");
     assert_eq!(newest(&failed("1.1.0")).expect("the newest has not failed"), v("1.2.0"));
     let failed = failed("1.2.0");
-    let have = Have { running: &running, floor: &floor, failed: &failed };
+    let have = Have { failed: &failed, ..Have::new(&running, &floor) };
     assert_eq!(listed.select(&Want::Exact(v("1.2.0")), have, TARGET).expect("named").version, v("1.2.0"));
     // Also where it served for a moment, so that it counts as accepted.
     let have = Have { floor: &v("1.2.0"), ..have };
@@ -128,6 +128,7 @@ fn members_beside_the_schema_are_read() {
             url: "https://example.org/hermes/sub/a.tar.gz".to_owned(),
             digest: Some([0x0a; 32]),
             size_bytes: Some(42),
+            rollout: None,
         }
     );
 }
