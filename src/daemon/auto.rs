@@ -47,7 +47,14 @@ impl Auto {
 
     fn moment(&self, now: UnixMillis, is_busy: bool) -> Moment<'_> {
         let is_busy = is_busy || self.is_looking;
-        Moment { now, mono: MonoNanos::now(), since: self.since, looked: self.looked, is_busy, hold: self.hold.as_ref() }
+        Moment {
+            now,
+            mono: MonoNanos::now(),
+            since: self.since,
+            looked: self.looked,
+            is_busy,
+            hold: self.hold.as_ref(),
+        }
     }
 
     /// For the store.
@@ -202,7 +209,8 @@ impl Daemon {
         let until = until.map(|text| parse_until(text, now, self.auto.plan.zone())).transpose();
         let until = until.map_err(|error| error.to_string())?;
         let hold = hold.then_some(Hold { since: now, until, by });
-        let text = hold.as_ref().map_or_else(String::new, |hold| serde_json::to_string(hold).expect("plain data serialises"));
+        let text =
+            hold.as_ref().map_or_else(String::new, |hold| serde_json::to_string(hold).expect("plain data serialises"));
         self.store.set_meta(HOLD, text).await.map_err(|error| Chain(&error).to_string())?;
         tracing::info!(hold = ?hold, "updates by itself are held, or no longer");
         self.auto.hold = hold;
@@ -232,7 +240,9 @@ impl Daemon {
             last_error: agenda.last_error.clone(),
             next_check_at: plan.next_check(agenda, since.0),
             available,
-            deferred: deferred.and_then(|offer| offer.rollout).map(|percent| RolloutStatus { percent, included: Some(false) }),
+            deferred: deferred
+                .and_then(|offer| offer.rollout)
+                .map(|percent| RolloutStatus { percent, included: Some(false) }),
             apply_at: plan.next_apply(agenda, held, now),
             held: self.hold_status(),
             failed,

@@ -21,7 +21,7 @@ const FAILED_VERSIONS_MAX: usize = 32;
 /// Handoffs that are looked at for one that was not committed; only the latest can be such a one.
 const LATEST: u32 = 10;
 /// The outcome of a handoff whose image serves and has not proven itself yet.
-const SERVING: &str = "serving";
+pub(super) const SERVING: &str = "serving";
 /// What is kept of a reason, in characters: it is told in one line.
 const REASON_CHARS_MAX: usize = 300;
 

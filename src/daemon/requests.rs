@@ -148,7 +148,7 @@ impl Daemon {
 }
 
 /// What came of a look, for `self-update --check`.
-pub fn found(running: String, check: Check, config: &UpdateConfig, held: Option<HoldStatus>) -> UpdateCheck {
+pub(super) fn found(running: String, check: Check, config: &UpdateConfig, held: Option<HoldStatus>) -> UpdateCheck {
     let nothing = UpdateCheck {
         running,
         channel: config.channel.as_str().to_owned(),

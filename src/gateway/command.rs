@@ -81,7 +81,11 @@ impl ChatCommand {
         let argument = words.next().map(str::to_owned);
         if name == "update" && argument.as_deref() == Some("hold") {
             let until = words.next().map(str::to_owned);
-            return Some(if words.next().is_some() { Self::Misused("/update hold [TIME | DATE]") } else { Self::Hold(until) });
+            return Some(if words.next().is_some() {
+                Self::Misused("/update hold [TIME | DATE]")
+            } else {
+                Self::Hold(until)
+            });
         }
         let surplus = words.next().is_some();
         let command = match (name.as_str(), argument.as_deref()) {

@@ -32,10 +32,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Open`], [`StoreError::TooNew`], [`StoreError::Sql`].
-    pub fn peek(
-        path: &Path,
-        keys: &'static [&'static str],
-    ) -> Result<BTreeMap<&'static str, String>, StoreError> {
+    pub fn peek(path: &Path, keys: &'static [&'static str]) -> Result<BTreeMap<&'static str, String>, StoreError> {
         let Some(db) = schema::open_to_read(path)? else { return Ok(BTreeMap::new()) };
         read(&db, keys).map_err(|source| StoreError::Sql { what: "read values", source })
     }

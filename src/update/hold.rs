@@ -1,8 +1,8 @@
 //! A hold: nothing is updated by itself until it is lifted, or until its time is over. What a person asks for is done.
 
+use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -74,7 +74,8 @@ mod tests {
         let zone = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").expect("a rule");
         // 2026-11-27T00:00:00Z
         let now = UnixMillis(1_795_737_600_000);
-        let until = |text: &str| parse_until(text, now, &zone).map(|at| at.0 - now.0).map_err(|error| error.to_string());
+        let until =
+            |text: &str| parse_until(text, now, &zone).map(|at| at.0 - now.0).map_err(|error| error.to_string());
         assert_eq!(until("12h"), Ok(12 * 3_600_000));
         assert_eq!(until(" 7d "), Ok(7 * 86_400_000));
         assert_eq!(until("2026-11-28"), Ok(23 * 3_600_000), "midnight in Berlin");

@@ -126,11 +126,7 @@ impl Releases {
     ///
     /// # Errors
     /// As [`stage()`].
-    pub async fn stage(
-        &self,
-        want: &Want,
-        progress: impl FnMut(StageProgress),
-    ) -> Result<StagedImage, UpdateError> {
+    pub async fn stage(&self, want: &Want, progress: impl FnMut(StageProgress)) -> Result<StagedImage, UpdateError> {
         stage(&self.source, &self.versions, want, self.have(), progress).await
     }
 

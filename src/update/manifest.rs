@@ -273,7 +273,8 @@ impl EnvelopeRelease {
             None => Some(Channel::Stable),
         };
         // What is not understood is for nobody.
-        let percent = |value: &Value| value.as_u64().and_then(|value| u8::try_from(value).ok()).filter(|value| *value <= 100);
+        let percent =
+            |value: &Value| value.as_u64().and_then(|value| u8::try_from(value).ok()).filter(|value| *value <= 100);
         Terms { channel, rollout: self.rollout.as_ref().map(|value| percent(value).unwrap_or(0)) }
     }
 }

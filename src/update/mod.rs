@@ -209,7 +209,8 @@ pub async fn look(source: &Source, have: Have<'_>, installation: Option<&str>) -
     };
     let newest = manifest.select(&Want::Newest, have, target());
     let open = manifest.offer(have, target(), installation);
-    let deferred = newest.as_ref().ok().filter(|newest| open.as_ref().is_none_or(|open| open.version != newest.version));
+    let deferred =
+        newest.as_ref().ok().filter(|newest| open.as_ref().is_none_or(|open| open.version != newest.version));
     let (deferred, open) = (deferred.map(offer), open.as_ref().map(offer));
     let check = check(&manifest, newest, have, installation)?;
     Ok(Look { check, offer: open, deferred })

@@ -241,14 +241,15 @@ impl Agenda {
 
     /// A version has failed.
     pub fn failed(&mut self, version: &Version, reason: &str) {
-        let tries = self.attempt.as_ref().filter(|attempt| attempt.version == *version).map_or(0, |attempt| attempt.tries);
+        let tries =
+            self.attempt.as_ref().filter(|attempt| attempt.version == *version).map_or(0, |attempt| attempt.tries);
         self.attempt = Some(Attempt { version: version.clone(), tries, failed: Some(reason.to_owned()) });
     }
 
     fn may_begin(&self, version: &Version) -> bool {
-        self.attempt
-            .as_ref()
-            .is_none_or(|attempt| attempt.version != *version || (attempt.failed.is_none() && attempt.tries < TRIES_MAX))
+        self.attempt.as_ref().is_none_or(|attempt| {
+            attempt.version != *version || (attempt.failed.is_none() && attempt.tries < TRIES_MAX)
+        })
     }
 
     fn is_fresh(&self, now: UnixMillis) -> bool {
@@ -265,7 +266,8 @@ pub fn decide(plan: &Plan, agenda: &Agenda, moment: Moment<'_>) -> Decision {
     }
     let is_held = hold.is_some_and(|hold| hold.holds(now));
     if plan.auto == AutoUpdate::Notify
-        && let Some(offer) = agenda.offer.as_ref().filter(|offer| !is_held && agenda.notified.as_ref() != Some(&offer.version))
+        && let Some(offer) =
+            agenda.offer.as_ref().filter(|offer| !is_held && agenda.notified.as_ref() != Some(&offer.version))
     {
         return Decision::Notify(offer.clone());
     }

@@ -196,8 +196,9 @@ fn nothing_in_chinese_is_left_in_english() {
     let names = [
         "hermes", "gateway", "telegram", "dingtalk", "weixin", "irc", "pairing", "approve", "platform", "pause",
         "resume", "NAME", "AGENT", "VERSION", "here", "check", "force", "revert", "PID", "default", "coder", "Echo",
-        "Ann", "TIME", "DATE", "hold", "unhold", "https", "Allow", "Reject", "build", "SIGTERM", "exit", "code", "bad", "the", "database", "could", "not",
-        "commit", "space", "left", "device", "crashed", "answer", "bored", "state", "damaged", "ABCD2345", "help",
+        "Ann", "TIME", "DATE", "hold", "unhold", "https", "Allow", "Reject", "build", "SIGTERM", "exit", "code", "bad",
+        "the", "database", "could", "not", "commit", "space", "left", "device", "crashed", "answer", "bored", "state",
+        "damaged", "ABCD2345", "help",
     ];
     let is_command = |word: &str| chinese.contains(&format!("/{word}"));
     let left: Vec<&str> = chinese

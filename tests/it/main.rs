@@ -2,6 +2,7 @@
 //!
 //! - `agent`: agent processes, real ones and hostile ones.
 //! - `attachments`: files that people send, from each platform to the agent, over faults, handoffs and kills.
+//! - `auto`: updates that nobody asks for, who is told of them, and updates while no gateway runs.
 //! - `cli`: every command against a scripted gateway.
 //! - `config`: gateway.toml, accepted and refused.
 //! - `control`: the control socket, its limits, and clients over freezes and adoptions.
@@ -31,6 +32,7 @@
 
 mod agent;
 mod attachments;
+mod auto;
 mod cli;
 mod config;
 mod control;

@@ -31,8 +31,8 @@ use super::{Left, PlatformEvent, PlatformHandle, saved, task};
 use crate::config::DingTalkConfig;
 use crate::store::Store;
 pub use conduit::run as run_conduit;
-pub use sender::direct_chat;
 use link::DingTalkLink;
+pub use sender::direct_chat;
 
 /// The key in `[platforms.<name>]`, and the platform of every conversation here.
 pub const PLATFORM: &str = "dingtalk";

@@ -190,12 +190,16 @@ impl Publisher {
     /// Publishes a version for this target and returns the archive's name. If `binary` is a hermes, the copy in the
     /// archive says that version; any other bytes stay as they are.
     pub fn release(&self, version: &str, binary: &[u8]) -> String {
-        let release = release(version);
+        self.publish(&release(version), binary)
+    }
+
+    /// As [`Publisher::release`], with everything that is said of it.
+    pub fn publish(&self, release: &pack::Release, binary: &[u8]) -> String {
         let mut binary = binary.to_vec();
         if !pack::stamps(&binary).is_empty() {
             pack::restamp(&mut binary, &release.version).expect("a hermes has one version block");
         }
-        pack::publish(self.dir.path(), &release, &binary, &self.key).expect("a temporary directory takes it")
+        pack::publish(self.dir.path(), release, &binary, &self.key).expect("a temporary directory takes it")
     }
 
     /// The path of a published file.
@@ -220,5 +224,8 @@ pub fn release(version: &str) -> pack::Release {
         date: "2026-11-25T00:00:00Z".to_owned(),
         notes_url: Some(format!("https://example.org/notes/{version}")),
         expires: None,
+        channel: None,
+        rollout: None,
+        url_base: None,
     }
 }
