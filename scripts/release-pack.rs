@@ -135,7 +135,8 @@ pub fn set_rollout(dir: &Path, version: &Version, rollout: u8) -> Result<()> {
     let path = dir.join(MANIFEST);
     let mut manifest = read(&path)?.with_context(|| format!("{} is not there", path.display()))?;
     let text = version.to_string();
-    let entry = manifest["releases"].as_array_mut().into_iter().flatten().find(|entry| entry["version"] == text.as_str());
+    let entry =
+        manifest["releases"].as_array_mut().into_iter().flatten().find(|entry| entry["version"] == text.as_str());
     stage(entry.with_context(|| format!("{} does not list {version}", path.display()))?, rollout);
     write(&path, &manifest)
 }

@@ -126,8 +126,7 @@ fn window(begins_in: i64, hours: i64) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn admins_of_every_platform_are_told_once_of_each_release() {
     let (dingtalk, weixin) = (DingTalkServer::start().await, WeixinServer::start().await);
-    let (client_id, client_secret) =
-        dingtalk.look(|state| (state.client_id.clone(), state.client_secret.clone()));
+    let (client_id, client_secret) = dingtalk.look(|state| (state.client_id.clone(), state.client_secret.clone()));
     let sections = format!(
         "[platforms.dingtalk]\nclient_id = \"{client_id}\"\nclient_secret = \"{client_secret}\"\napi_url = \"{0}\"\n\
          oapi_url = \"{0}\"\nallow_admin_from = [\"{STAFF}\"]\n[platforms.weixin]\naccount_id = \"testbot@im.bot\"\n\
@@ -146,7 +145,9 @@ async fn admins_of_every_platform_are_told_once_of_each_release() {
         told,
         "🆕 hermes 1.1.0 is available; 1.0.0 runs. /update installs it.\nNotes: https://example.org/notes/1.1.0"
     );
-    dingtalk.until("the admin on DingTalk is told", |state| told_to(&state.texts(&DingTalkState::direct_chat(STAFF)))).await;
+    dingtalk
+        .until("the admin on DingTalk is told", |state| told_to(&state.texts(&DingTalkState::direct_chat(STAFF))))
+        .await;
     weixin.until("the admin on Weixin is told", |state| told_to(&state.texts(CONTACT))).await;
 
     scene.gateway.kill_and_start().await;
@@ -202,7 +203,10 @@ async fn outside_of_the_window_a_release_waits_and_a_person_need_not() {
     assert_eq!((status.generation, status.handoffs.len()), (0, 0));
     let shown = scene.gateway.cli(&["gateway", "status"]).await;
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
-    assert!(shown.contains("  updates apply, channel stable, window ") && shown.contains("1.0.1 is available"), "{shown}");
+    assert!(
+        shown.contains("  updates apply, channel stable, window ") && shown.contains("1.0.1 is available"),
+        "{shown}"
+    );
     let output = scene.gateway.cli(&["self-update", "--yes"]).await;
     assert!(output.status.success(), "{output:?}");
     scene.serves("1.0.1").await;

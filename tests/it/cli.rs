@@ -4,6 +4,7 @@ mod chat;
 mod weixin;
 
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
@@ -344,4 +345,45 @@ fn a_check_only_tells() {
     hermes 1.5.0 of 2026-11-01 is available (1.4.0 is running)
       notes: https://x/n
     ");
+}
+
+#[test]
+fn a_configuration_is_checked_with_every_problem_and_its_place() {
+    let home = tempfile::tempdir().expect("a directory");
+    let output = run(home.path(), &["config", "check"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(stdout(&output).ends_with("gateway.toml is not there; the defaults hold\n"), "{output:?}");
+
+    let file = home.path().join("gateway.toml");
+    std::fs::write(&file, "[gateway]\nprobatoin = 1\n[platforms.telegram]\ntoken_file = 't'\n[update]\nauto = 'on'\n")
+        .expect("writes");
+    std::fs::write(home.path().join("t"), "x").expect("writes");
+    std::fs::set_permissions(home.path().join("t"), std::fs::Permissions::from_mode(0o644)).expect("changes");
+    let output = run(home.path(), &["config", "check"]);
+    assert_eq!(output.status.code(), Some(78), "{output:?}");
+    let told = stdout(&output).replace(&home.path().display().to_string(), "HOME");
+    insta::assert_snapshot!(told, @r#"
+    HOME/gateway.toml:2:1: unknown key 'probatoin' in [gateway]; did you mean 'probation'?
+    HOME/gateway.toml:4:14: warning: everybody on this machine may read HOME/t (mode 0644), which holds a secret: chmod 600 HOME/t
+    HOME/gateway.toml:6:8: 'auto' must be one of "off", "notify", "apply"
+    "#);
+    assert_eq!(stderr(&output), "error: the gateway would refuse this configuration\n");
+
+    let output = run(Path::new("/nonexistent"), &["config", "check", file.to_str().expect("text"), "--json"]);
+    assert_eq!(output.status.code(), Some(78), "{output:?}");
+    let document = json_of(&output);
+    assert_eq!(json!([document["ok"], document["exists"], document["file"]]), json!([false, true, file]));
+    assert_eq!(
+        document["problems"][0],
+        json!({
+            "severity": "error", "line": 2, "column": 1, "key": "gateway.probatoin", "nearest": "probation",
+            "message": "unknown key 'probatoin' in [gateway]; did you mean 'probation'?",
+        })
+    );
+    assert_eq!(document["problems"][1]["severity"], "warning");
+
+    std::fs::write(&file, "[gateway]\nprobation = '1s'\n").expect("writes");
+    assert_eq!(run(home.path(), &["config", "check", "--json"]).status.code(), Some(0));
+    let output = run(home.path(), &["config", "check", "/no/such.toml", "--json"]);
+    assert_eq!((output.status.code(), &json_of(&output)["error"]["code"]), (Some(78), &json!("config")));
 }

@@ -22,6 +22,7 @@
 //! - `rollback`: new images that fail after the execve (needs the feature `fault-points`).
 //! - `revert`: the way back to the version before, and versions that failed.
 //! - `scene`: the scene of the bug report under a real systemd, with all platforms connected at once.
+//! - `secrets`: no secret is where somebody else could read it, with every platform and over handoffs.
 //! - `service`: the unit files, and notifications, logs and sockets under a real systemd.
 //! - `soak`: what the soak judges by, and its schedule.
 //! - `telegram`: the Telegram platform against the test server.
@@ -53,6 +54,7 @@ mod revert;
 #[cfg(feature = "fault-points")]
 mod rollback;
 mod scene;
+mod secrets;
 mod service;
 mod soak;
 mod support;

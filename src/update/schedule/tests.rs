@@ -146,7 +146,8 @@ fn what_has_become_untrue_is_forgotten() {
     let mut set_back = agenda.clone();
     assert!(set_back.amend(&plan, &v("1.0.0"), UnixMillis(5)));
     assert_eq!(set_back.last_check_at, Some(UnixMillis(5)));
-    let elsewhere = UpdateConfig { manifest_url: Some("https://example.org/other.json".into()), ..UpdateConfig::default() };
+    let elsewhere =
+        UpdateConfig { manifest_url: Some("https://example.org/other.json".into()), ..UpdateConfig::default() };
     let elsewhere = Plan::new(&elsewhere, TimeZone::UTC, String::new());
     assert!(agenda.amend(&elsewhere, &v("1.0.0"), MIDNIGHT));
     assert_eq!((agenda.offer, agenda.last_check_at), (None, None));
