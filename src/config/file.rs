@@ -11,7 +11,7 @@ use super::error::{Problem, Severity};
 use super::platforms;
 use super::secret::SecretContext;
 use super::table::{Entry, Problems, Section, as_section};
-use super::{AgentConfig, Config, GatewayConfig, update};
+use super::{AgentConfig, Config, GatewayConfig, TelemetryConfig, update};
 use crate::id::AgentName;
 
 const DRAIN_MAX: (Duration, &str) = (Duration::from_secs(10 * 60), "10m");
@@ -60,6 +60,9 @@ fn read(config: &mut Config, file: &mut Section<'_, '_>, context: &SecretContext
     }
     if let Some(section) = file.section("update", "[update]", p) {
         config.update = update::read(section, p);
+    }
+    if let Some(section) = file.section("telemetry", "[telemetry]", p) {
+        config.telemetry = read_telemetry(section, p);
     }
 }
 
@@ -147,6 +150,14 @@ fn read_env(section: &mut Section<'_, '_>, p: &mut Problems<'_>) -> BTreeMap<Str
         }
     }
     env
+}
+
+fn read_telemetry(mut section: Section<'_, '_>, p: &mut Problems<'_>) -> TelemetryConfig {
+    const EXAMPLE: &str = "http://127.0.0.1:4318";
+    let is_given = section.entry("otlp_endpoint").is_some();
+    let otlp_endpoint = is_given.then(|| platforms::base_url(&mut section, "otlp_endpoint", EXAMPLE, p));
+    section.finish("key", p);
+    TelemetryConfig { otlp_endpoint }
 }
 
 pub(super) fn text(value: &DeValue<'_>) -> Option<String> {

@@ -65,6 +65,8 @@ pub struct Config {
     pub weixin: Option<WeixinConfig>,
     /// `[update]`.
     pub update: UpdateConfig,
+    /// `[telemetry]`.
+    pub telemetry: TelemetryConfig,
     /// Variables of the environment that hold secrets: agents do not get them.
     pub secret_variables: BTreeSet<String>,
 }
@@ -216,6 +218,14 @@ impl TelegramConfig {
     }
 }
 
+/// `[telemetry]`.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct TelemetryConfig {
+    /// The collector to which spans of handoffs and turns are sent, over OTLP/HTTP; without `/v1/traces` and without a slash
+    /// at the end.
+    pub otlp_endpoint: Option<String>,
+}
+
 impl Config {
     /// What all configured platforms have in common, by their names.
     pub fn platforms(&self) -> impl Iterator<Item = (&'static str, &PlatformAccess)> {
@@ -283,6 +293,7 @@ impl Config {
             dingtalk: None,
             weixin: None,
             update: UpdateConfig::default(),
+            telemetry: TelemetryConfig::default(),
             secret_variables: BTreeSet::new(),
         }
     }

@@ -48,6 +48,7 @@ mod slots;
 mod specs;
 mod state;
 mod swap;
+mod traces;
 
 use std::path::PathBuf;
 

@@ -31,6 +31,7 @@ use crate::control::{ClientId, ControlSnapshot};
 use crate::gateway::GatewayState;
 use crate::handoff::preflight::{self, PreflightError};
 use crate::handoff::{Phase, Registry, SealError, Sealed, Timeline};
+use crate::id::TraceId;
 use crate::jsonrpc::RequestId;
 use crate::report::Chain;
 use crate::service::lock::{Lock, LockError};
@@ -202,6 +203,7 @@ impl Offline {
             from: image(&before),
             to: image(staged),
             started_at: UnixMillis::now(),
+            trace: Some(TraceId::random()),
             told: false,
             // That it is not what is started next is no failure of it.
             stopped: true,
