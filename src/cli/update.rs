@@ -26,7 +26,8 @@ const HOLD_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) async fn self_update(home: &Home, args: SelfUpdateArgs) -> Result<(), CliError> {
     let client = match home.connect().await {
         Ok(client) => Some(client),
-        Err(ClientError::NotRunning { .. }) => None,
+        // Where there is no home there is nothing to prepare either.
+        Err(ClientError::NotRunning { .. }) if home.path.is_dir() => None,
         Err(error) => return Err(CliError::client(error, &home.path)),
     };
     if args.hold.is_some() || args.unhold {

@@ -1,11 +1,11 @@
 //! A hold: nothing is updated by itself until it is lifted, or until its time is over. What a person asks for is done.
 
-use jiff::Timestamp;
-use jiff::civil::Date;
+use jiff::civil::{Date, Time};
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::date::parse_rfc3339;
 use crate::clock::UnixMillis;
 use crate::config::parse_duration;
 
@@ -46,23 +46,23 @@ impl Hold {
 /// [`HoldError`].
 pub fn parse_until(text: &str, now: UnixMillis, zone: &TimeZone) -> Result<UnixMillis, HoldError> {
     let text = text.trim();
-    let until = parse_duration(text)
-        .ok()
-        .and_then(|time| Some(UnixMillis(now.0.checked_add(i64::try_from(time.as_millis()).ok()?)?)))
-        .or_else(|| Some(UnixMillis(moment(text, zone)?.as_millisecond())))
-        .ok_or_else(|| HoldError::Unreadable(text.to_owned()))?;
-    if until > now { Ok(until) } else { Err(HoldError::Past(text.to_owned())) }
+    let after = |time: std::time::Duration| now.0.checked_add(i64::try_from(time.as_millis()).ok()?).map(UnixMillis);
+    let until = parse_duration(text).ok().and_then(after);
+    let until = until.or_else(|| parse_rfc3339(text)).or_else(|| midnight(text, zone));
+    match until {
+        Some(until) if until > now => Ok(until),
+        Some(_) => Err(HoldError::Past(text.to_owned())),
+        None => Err(HoldError::Unreadable(text.to_owned())),
+    }
 }
 
-fn moment(text: &str, zone: &TimeZone) -> Option<Timestamp> {
-    if let Ok(at) = text.parse::<Timestamp>() {
-        return Some(at);
-    }
+/// When a day begins.
+fn midnight(text: &str, zone: &TimeZone) -> Option<UnixMillis> {
     // A date is also the beginning of longer texts, which are not to be cut.
     let is_day = text.len() == "2026-12-24".len();
     let day = text.parse::<Date>().ok().filter(|_| is_day)?;
-    let begins = day.to_datetime(jiff::civil::Time::midnight()).to_zoned_datetime(zone.clone()).ok()?;
-    Some(begins.timestamp())
+    let begins = day.to_datetime(Time::midnight()).to_zoned_datetime(zone.clone()).ok()?;
+    Some(UnixMillis(begins.timestamp().as_millisecond()))
 }
 
 #[cfg(test)]
