@@ -78,9 +78,10 @@ fn disk(home: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     while let Some(directory) = open.pop() {
         for entry in fs::read_dir(directory).expect("readable") {
             let entry = entry.expect("readable");
-            if entry.file_type().expect("known").is_dir() {
+            let kind = entry.file_type().expect("known");
+            if kind.is_dir() {
                 open.push(entry.path());
-            } else {
+            } else if kind.is_file() {
                 files.insert(entry.path(), fs::read(entry.path()).expect("readable"));
             }
         }
