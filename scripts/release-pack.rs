@@ -9,12 +9,15 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use flate2::{Compression, GzBuilder};
+use hermes_gateway::config::Channel;
 use hermes_gateway::update::archive_name;
 use hermes_gateway::version::{STAMP_MARK, STAMP_SIZE, VERSION_LEN_MAX, stamp};
 use semver::Version;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use zipsign_api::SigningKey;
+
+const MANIFEST: &str = "manifest.json";
 
 /// What makes a release beside its bytes.
 #[derive(Clone, Debug)]
@@ -29,6 +32,12 @@ pub struct Release {
     pub notes_url: Option<String>,
     /// RFC 3339: after this it is refused. Goes into the archive, where it is signed, and into the manifest.
     pub expires: Option<String>,
+    /// For whom it is; by default stable, or beta if it is a pre-release.
+    pub channel: Option<Channel>,
+    /// To how many of 100 installations it goes by itself; by default to all.
+    pub rollout: Option<u8>,
+    /// Where the archive is served, if not beside the manifest.
+    pub url_base: Option<String>,
 }
 
 /// Gives a binary another version, and says which it had.
@@ -107,19 +116,52 @@ pub fn publish(dir: &Path, release: &Release, binary: &[u8], key: &SigningKey) -
     let archive = sign(&pack(binary, release.expires.as_deref())?, &name, key)?;
     fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     replace(&dir.join(&name), &archive)?;
-    let path = dir.join("manifest.json");
-    let mut manifest = match fs::read(&path) {
-        Ok(body) => serde_json::from_slice(&body).with_context(|| format!("{} is not JSON", path.display()))?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => json!({ "schema": 1, "releases": [] }),
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
-    };
+    let path = dir.join(MANIFEST);
+    let mut manifest = read(&path)?.unwrap_or_else(|| json!({ "schema": 1, "releases": [] }));
     let digest: String = Sha256::digest(&archive).iter().map(|byte| format!("{byte:02x}")).collect();
-    let asset = json!({ "name": name, "url": name, "digest": format!("sha256:{digest}"), "size": archive.len() });
+    let url = release.url_base.as_ref().map(|base| format!("{}/{name}", base.trim_end_matches('/')));
+    let url = url.as_deref().unwrap_or(&name);
+    let asset = json!({ "name": name, "url": url, "digest": format!("sha256:{digest}"), "size": archive.len() });
     add(&mut manifest, release, asset).with_context(|| format!("{} is not a manifest", path.display()))?;
-    let mut body = serde_json::to_vec_pretty(&manifest)?;
-    body.push(b'\n');
-    replace(&path, &body)?;
+    write(&path, &manifest)?;
     Ok(name)
+}
+
+/// Changes to how many of 100 installations a listed version goes by itself.
+///
+/// # Errors
+/// If the manifest cannot be read or written, or does not list the version.
+pub fn set_rollout(dir: &Path, version: &Version, rollout: u8) -> Result<()> {
+    let path = dir.join(MANIFEST);
+    let mut manifest = read(&path)?.with_context(|| format!("{} is not there", path.display()))?;
+    let text = version.to_string();
+    let entry =
+        manifest["releases"].as_array_mut().into_iter().flatten().find(|entry| entry["version"] == text.as_str());
+    stage(entry.with_context(|| format!("{} does not list {version}", path.display()))?, rollout);
+    write(&path, &manifest)
+}
+
+/// A release that goes to all says nothing of it.
+fn stage(entry: &mut Value, rollout: u8) {
+    if rollout < 100 {
+        entry["rollout"] = json!(rollout);
+    } else if let Some(members) = entry.as_object_mut() {
+        members.remove("rollout");
+    }
+}
+
+fn read(path: &Path) -> Result<Option<Value>> {
+    match fs::read(path) {
+        Ok(body) => serde_json::from_slice(&body).with_context(|| format!("{} is not JSON", path.display())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+fn write(path: &Path, manifest: &Value) -> Result<()> {
+    let mut body = serde_json::to_vec_pretty(manifest)?;
+    body.push(b'\n');
+    replace(path, &body)
 }
 
 /// Adds a release to a manifest: archives of the same version for other targets stay, newest first.
@@ -140,6 +182,13 @@ fn add(manifest: &mut Value, release: &Release, asset: Value) -> Result<()> {
     entry["date"] = json!(release.date);
     if let Some(notes_url) = &release.notes_url {
         entry["notes_url"] = json!(notes_url);
+    }
+    if let Some(channel) = release.channel {
+        entry["channel"] = json!(channel);
+    }
+    // Or the archive for another target would end the stage.
+    if let Some(rollout) = release.rollout {
+        stage(entry, rollout);
     }
     let assets = entry["assets"].as_array_mut().context("a release has no list `assets`")?;
     assets.retain(|other| other["name"] != asset["name"]);

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use clap::Parser;
+use hermes_gateway::config::Channel;
 use semver::Version;
 use zipsign_api::{KEYPAIR_LENGTH, SigningKey};
 
@@ -20,6 +21,18 @@ mod pack;
 enum Command {
     /// Packs and signs a binary and adds it to OUT/manifest.json.
     Pack(PackArgs),
+    /// Changes to how many of 100 installations a listed version goes by itself.
+    SetRollout {
+        /// The directory that is served.
+        #[arg(long)]
+        out: PathBuf,
+        /// The version.
+        #[arg(long)]
+        version: Version,
+        /// To how many.
+        #[arg(long, value_parser = clap::value_parser!(u8).range(0..=100))]
+        rollout: u8,
+    },
     /// Makes a key pair in DIR and prints the public key as [update] verifying_keys wants it.
     GenKey {
         /// Where release.key and release.pub go.
@@ -58,11 +71,29 @@ struct PackArgs {
     /// When it has to be refused, RFC 3339.
     #[arg(long)]
     expires: Option<String>,
+    /// For whom it is.
+    #[arg(long, value_parser = channel)]
+    channel: Option<Channel>,
+    /// To how many of 100 installations it goes by itself.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(0..=100))]
+    rollout: Option<u8>,
+    /// Where the archive is served, if not beside the manifest.
+    #[arg(long)]
+    url_base: Option<String>,
+}
+
+fn channel(name: &str) -> Result<Channel, String> {
+    Channel::parse(name).ok_or_else(|| format!("one of {}", Channel::ALL.map(Channel::as_str).join(", ")))
 }
 
 fn main() -> Result<()> {
     match Command::parse() {
         Command::Pack(args) => pack(args),
+        Command::SetRollout { out, version, rollout } => {
+            pack::set_rollout(&out, &version, rollout)?;
+            println!("{version} goes to {rollout} of 100 installations by itself");
+            Ok(())
+        }
         Command::GenKey { dir } => {
             let key = pack::generate_key()?;
             write_key(&dir, &key)?;
@@ -92,6 +123,9 @@ fn pack(args: PackArgs) -> Result<()> {
         date: args.date,
         notes_url: args.notes_url,
         expires: args.expires,
+        channel: args.channel,
+        rollout: args.rollout,
+        url_base: args.url_base,
     };
     let name = pack::publish(&args.out, &release, &binary, &key)?;
     println!("{}", args.out.join(name).display());

@@ -35,7 +35,7 @@ mod snapshot;
 mod stream;
 mod task;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -61,6 +61,9 @@ pub struct AgentSpec {
     pub cwd: PathBuf,
     /// Added to the daemon's environment.
     pub env: BTreeMap<String, String>,
+    /// Taken out of the daemon's environment: they hold its secrets.
+    #[serde(default)]
+    pub withheld: BTreeSet<String>,
     /// Where copies of the files in its answers are kept, a directory for each turn; absolute.
     #[serde(default)]
     pub outgoing: PathBuf,
@@ -75,6 +78,7 @@ impl AgentSpec {
             command: Vec::new(),
             cwd: "/".into(),
             env: BTreeMap::new(),
+            withheld: BTreeSet::new(),
             outgoing: PathBuf::new(),
         }
     }

@@ -77,6 +77,9 @@ impl Process {
         // A pair each: one that carried both ways would lose output when the agent leaves input unread.
         let (stdin, its_stdin) = UnixStream::pair().map_err(SpawnError::Sockets)?;
         let (stdout, its_stdout) = UnixStream::pair().map_err(SpawnError::Sockets)?;
+        for name in &spec.withheld {
+            command.env_remove(name);
+        }
         command.envs(&spec.env).stdin(OwnedFd::from(its_stdin)).stdout(OwnedFd::from(its_stdout));
         command.stderr(Stdio::inherit());
         let start = |source| SpawnError::Start { program: program.clone(), agent: agent.clone(), source };
@@ -177,6 +180,7 @@ mod tests {
                 command: vec![name.to_owned()],
                 cwd: "/".into(),
                 env: std::collections::BTreeMap::new(),
+                withheld: std::collections::BTreeSet::new(),
                 outgoing: "/nonexistent".into(),
             };
             spec.program()

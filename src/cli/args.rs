@@ -46,9 +46,12 @@ pub enum Command {
     /// Run, watch and steer the gateway.
     #[command(subcommand)]
     Gateway(GatewayCommand),
-    /// Update the running gateway to a newer release, in place.
+    /// Update the gateway to a newer release, in place; one that does not run starts with it.
     #[command(visible_alias = "update")]
     SelfUpdate(SelfUpdateArgs),
+    /// Look at the configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Let people in by the codes that they were given in a chat.
     #[command(subcommand)]
     Pairing(PairingCommand),
@@ -103,6 +106,7 @@ impl Command {
                 | PairingCommand::Approve(ApproveArgs { json: JsonArgs { json }, .. })
                 | PairingCommand::Revoke(RevokeArgs { json: JsonArgs { json }, .. }),
             )
+            | Self::Config(ConfigCommand::Check(ConfigCheckArgs { json: JsonArgs { json }, .. }))
             | Self::Weixin(WeixinCommand::Login(WeixinLoginArgs { json: JsonArgs { json }, .. }))
             | Self::SelfUpdate(SelfUpdateArgs { json: JsonArgs { json }, .. }) => *json,
         }
@@ -250,7 +254,7 @@ pub struct RestartArgs {
 #[derive(Debug, Args)]
 pub struct SelfUpdateArgs {
     /// Only say whether there is a newer release.
-    #[arg(long, conflicts_with_all = ["version", "yes", "dry_run", "revert"])]
+    #[arg(long, conflicts_with_all = ["version", "yes", "dry_run", "revert", "hold", "unhold"])]
     pub check: bool,
     /// Update to this version instead of the newest.
     #[arg(long, value_name = "V")]
@@ -264,6 +268,33 @@ pub struct SelfUpdateArgs {
     /// Get, verify and try the version, but do not switch to it or keep it.
     #[arg(long)]
     pub dry_run: bool,
+    /// Let nothing be updated by itself, for a time (7d), until a date (2026-12-24), or until --unhold.
+    #[arg(long, value_name = "TIME|DATE", num_args = 0..=1, conflicts_with_all = ["version", "yes", "dry_run", "revert", "unhold"])]
+    pub hold: Option<Option<String>>,
+    /// Let it be updated by itself again.
+    #[arg(long, conflicts_with_all = ["version", "yes", "dry_run", "revert"])]
+    pub unhold: bool,
+    /// The configuration of a gateway that does not run [default: gateway.toml in the home directory].
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// See [`JsonArgs`].
+    #[command(flatten)]
+    pub json: JsonArgs,
+}
+
+/// `hermes config …`.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Say everything that is wrong with a configuration, as the gateway would; 78 if it would be refused.
+    Check(ConfigCheckArgs),
+}
+
+/// `hermes config check`.
+#[derive(Debug, Args)]
+pub struct ConfigCheckArgs {
+    /// The configuration [default: gateway.toml in the home directory].
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
     /// See [`JsonArgs`].
     #[command(flatten)]
     pub json: JsonArgs,

@@ -9,9 +9,10 @@ use serde_json::json;
 use thiserror::Error;
 
 use super::screen;
+use crate::config::{ConfigError, HomeError};
 use crate::control::client::ClientError;
 use crate::control::proto;
-use crate::daemon::{CheckError, DaemonError};
+use crate::daemon::{CheckError, DaemonError, OfflineError};
 use crate::gateway::pairing::Refused;
 use crate::jsonrpc::ErrorObject;
 use crate::platform::weixin::error::WeixinError;
@@ -50,6 +51,18 @@ pub enum CliError {
     /// The gateway cannot be talked to.
     #[error("cannot talk to the gateway")]
     Client(#[source] ClientError),
+    /// A gateway that does not run is not updated.
+    #[error("cannot update the gateway that does not run")]
+    Offline(#[source] OfflineError),
+    /// The configuration cannot be read.
+    #[error("cannot use the configuration")]
+    Config(#[source] ConfigError),
+    /// The configuration cannot be found.
+    #[error("cannot use the configuration")]
+    ConfigHome(#[source] HomeError),
+    /// The gateway would refuse the configuration; what is wrong with it was printed.
+    #[error("the gateway would refuse this configuration")]
+    ConfigRefused,
     /// A gateway is being started, or another command writes.
     #[error("the gateway neither answers nor is it down")]
     Lock(#[source] LockError),
@@ -125,8 +138,12 @@ impl CliError {
         match self {
             Self::NoHome
             | Self::Daemon(DaemonError::Config(_) | DaemonError::Home(_))
-            | Self::Check(CheckError::Config(_) | CheckError::Home(_)) => CONFIG,
-            Self::Usage(_) => USAGE,
+            | Self::Check(CheckError::Config(_) | CheckError::Home(_))
+            | Self::Offline(OfflineError::Config(_) | OfflineError::Home(_))
+            | Self::Config(_)
+            | Self::ConfigHome(_)
+            | Self::ConfigRefused => CONFIG,
+            Self::Usage(_) | Self::Offline(OfflineError::Usage(_)) => USAGE,
             _ => FAILURE,
         }
     }
@@ -138,7 +155,9 @@ impl CliError {
             Self::Daemon(_) => "startup_failed",
             Self::Check(_) => "cannot_take_over",
             Self::NotRunning { .. } => "not_running",
-            Self::Lock(_) => "busy",
+            Self::Lock(_) | Self::Offline(OfflineError::Lock(_)) => "busy",
+            Self::Offline(_) => "update_failed",
+            Self::Config(_) | Self::ConfigHome(_) | Self::ConfigRefused => "config",
             Self::Store(_) => "internal",
             Self::Pairing(Refused::Wrong { .. }) => "invalid",
             Self::Pairing(Refused::Locked { .. }) => "forbidden",
@@ -181,6 +200,10 @@ impl CliError {
             Self::Client(ClientError::PermissionDenied { .. }) => Some("run this as the gateway's user or as root"),
             Self::Client(ClientError::Timeout { .. }) => Some("`hermes gateway status` shows what it is busy with"),
             Self::Client(ClientError::Protocol(_)) => Some("this command and the gateway may be of different versions"),
+            Self::Offline(OfflineError::OtherUser { .. }) => Some("run this as that user, or start the gateway first"),
+            Self::Offline(OfflineError::NotInstalled { .. }) => Some(
+                "start the gateway and run this again, or install the binary as versions/VERSION/hermes of its home",
+            ),
             Self::StillStopping { .. } => Some("its journal shows what it waits for"),
             Self::Login { code: "timeout" | "expired", .. } => {
                 Some("run it again, and scan the code while it is shown")
@@ -197,11 +220,12 @@ pub(super) fn tell(error: &CliError, json: bool) -> ExitCode {
     if error.is_broken_pipe() {
         return ExitCode::SUCCESS;
     }
-    if json {
+    // Its document was printed: it is what was asked for.
+    if json && !matches!(error, CliError::ConfigRefused) {
         let message = Chain(error).to_string();
         // If standard output is what is broken, there is nobody left to tell.
         let _ = screen::print_json(&json!({ "error": { "code": error.code(), "message": message } }));
-    } else {
+    } else if !json {
         screen::complain(&format!("error: {}", Chain(error)));
         if let Some(hint) = error.hint() {
             screen::complain(&format!("hint: {hint}"));

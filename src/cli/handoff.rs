@@ -145,6 +145,7 @@ mod tests {
             agents: Vec::new(),
             queued_turns: 0,
             handoffs: Vec::new(),
+            update: proto::UpdateStatus::default(),
         }
     }
 

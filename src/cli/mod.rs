@@ -7,6 +7,7 @@
 
 mod args;
 mod chat;
+mod config;
 mod ctl;
 mod error;
 mod handoff;
@@ -25,7 +26,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser};
 
-use self::args::{AgentCommand, Cli, Command, GatewayCommand};
+use self::args::{AgentCommand, Cli, Command, ConfigCommand, GatewayCommand};
 use self::error::CliError;
 use self::home::Home;
 use crate::agent::builtin;
@@ -68,6 +69,7 @@ fn run(cli: Cli, main_at: MonoNanos) -> Result<ExitCode, CliError> {
             Ok(ExitCode::SUCCESS)
         }
         Command::HandoffCheck(args) => handoff_check(cli.home, args.config),
+        Command::Config(ConfigCommand::Check(args)) => config::check(cli.home, args).map(|()| ExitCode::SUCCESS),
         Command::Conduit => conduit(),
         Command::ExecProbe(args) => probe::run(&args, main_at),
         Command::Agent(AgentCommand::Echo(args)) => Ok(builtin::echo::run(args)),
@@ -93,6 +95,7 @@ async fn client_command(command: Command, home: Home) -> Result<(), CliError> {
         Command::Chat(args) => chat::run(&home, args).await,
         Command::Gateway(GatewayCommand::Run(_))
         | Command::HandoffCheck(_)
+        | Command::Config(_)
         | Command::Conduit
         | Command::ExecProbe(_)
         | Command::Completion { .. }

@@ -3,10 +3,13 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use super::config::Checked;
 use crate::chat::LinkState;
 use crate::clock::UnixMillis;
+use crate::config::{Problem, Severity};
 use crate::control::proto::{
-    AgentStatus, FailedBefore, HandoffReport, PairingEntry, PlatformChange, PlatformStatus, Status, UpdateCheck,
+    AgentStatus, FailedBefore, HandoffReport, HoldStatus, Image, PairingEntry, PlatformChange, PlatformStatus, Status,
+    UpdateCheck, UpdateStatus,
 };
 use crate::store::HandoffRecord;
 
@@ -73,6 +76,9 @@ pub(super) fn status(status: &Status, now: UnixMillis) -> String {
         ),
     );
     line(&mut text, format_args!("  home {}", status.home));
+    if let Some(updates) = updates(&status.update, now) {
+        line(&mut text, format_args!("  updates {updates}"));
+    }
     table(&mut text, "platforms", status.platforms.iter().map(|platform| platform_row(platform, now)).collect());
     table(&mut text, "agents", status.agents.iter().flat_map(|agent| agent_rows(agent, now)).collect());
     if status.queued_turns > 0 {
@@ -119,9 +125,78 @@ pub(super) fn update_check(found: &UpdateCheck) -> String {
     let Some(available) = &found.available else {
         return format!("hermes {} is up to date\n", found.running);
     };
+    let runs = if found.offline { "is started next" } else { "is running" };
     let date = found.date.as_ref().map(|date| format!(" of {date}")).unwrap_or_default();
     let notes = found.notes_url.as_ref().map(|url| format!("  notes: {url}\n")).unwrap_or_default();
-    format!("hermes {available}{date} is available ({} is running)\n{notes}", found.running)
+    let rollout = found.rollout.map_or(String::new(), |rollout| {
+        let whom = match rollout.included {
+            Some(true) => ", this one among them",
+            Some(false) => ", this one not yet",
+            None => "",
+        };
+        format!("  rolled out to {} % of installations{whom}\n", rollout.percent)
+    });
+    format!("hermes {available}{date} is available ({} {runs})\n{notes}{rollout}", found.running)
+}
+
+/// `hermes self-update` where no gateway runs.
+pub(super) fn prepared(from: &Image, to: &Image, dry_run: bool) -> String {
+    if dry_run {
+        return format!("{} → {} would work: verified and tried; nothing was changed\n", from.version, to.version);
+    }
+    format!(
+        "no gateway runs; hermes-launch starts {} next instead of {}, on probation, and goes back if it does not stay\n",
+        to.version, from.version
+    )
+}
+
+/// `hermes self-update --hold|--unhold`.
+pub(super) fn held(held: Option<&HoldStatus>, now: UnixMillis) -> String {
+    match held.map(|hold| hold.until) {
+        Some(Some(until)) => {
+            format!("nothing is updated by itself for {}, or until --unhold\n", span(until.since(now)))
+        }
+        Some(None) => "nothing is updated by itself until --unhold\n".to_owned(),
+        None => "updates are not held\n".to_owned(),
+    }
+}
+
+/// `hermes config check`.
+pub(super) fn config_check(checked: &Checked) -> String {
+    let (file, mut text) = (checked.file.display(), String::new());
+    for Problem { severity, line: at, column, message, .. } in &checked.problems {
+        let warning = if *severity == Severity::Warning { "warning: " } else { "" };
+        line(&mut text, format_args!("{file}:{at}:{column}: {warning}{message}"));
+    }
+    if !checked.exists {
+        line(&mut text, format_args!("{file} is not there; the defaults hold"));
+    } else if checked.ok {
+        line(&mut text, format_args!("{file} is good"));
+    }
+    text
+}
+
+/// What happens with updates by itself, in one line; none if nothing does and nothing is known.
+fn updates(update: &UpdateStatus, now: UnixMillis) -> Option<String> {
+    let is_quiet = matches!(update.auto.as_str(), "" | "off");
+    if is_quiet && update.held.is_none() && update.available.is_none() {
+        return None;
+    }
+    let mut parts = vec![update.auto.clone(), format!("channel {}", update.channel)];
+    parts.extend(update.window.as_ref().map(|window| format!("window {window}")));
+    if let Some(hold) = &update.held {
+        let until = hold.until.map_or(String::new(), |until| format!(" for {}", span(until.since(now))));
+        parts.push(format!("held{until} by {}", clean(&hold.by)));
+    }
+    parts.extend(update.available.as_ref().map(|version| format!("{version} is available")));
+    parts.extend(
+        update.deferred.map(|rollout| format!("rolled out to {} % so far and not to this one", rollout.percent)),
+    );
+    parts.extend(update.apply_at.map(|at| format!("installs in {}", span(at.since(now)))));
+    parts.extend(update.failed.as_ref().map(|failed| format!("{} failed ({})", failed.version, clean(&failed.reason))));
+    parts.extend(update.last_error.as_ref().map(|error| format!("the last look failed ({})", clean(error))));
+    parts.extend(update.next_check_at.map(|at| format!("next look in {}", span(at.since(now)))));
+    Some(parts.join(", "))
 }
 
 /// The longest unit that gives a whole number: `3 min`, `2 h`, `5 d`.
@@ -295,6 +370,7 @@ mod tests {
             agents: vec![agent],
             queued_turns: 2,
             handoffs: vec![record(), restart],
+            update: UpdateStatus::default(),
         };
         insta::assert_snapshot!(super::status(&status, NOW), @r"
         hermes 1.4.0 (sha256 0123456789ab…) is degraded (probation)

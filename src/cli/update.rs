@@ -1,62 +1,133 @@
-//! `hermes self-update`.
+//! `hermes self-update`: asks the gateway that runs, or prepares the next start of one that does not.
 
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::args::SelfUpdateArgs;
 use super::error::CliError;
 use super::home::Home;
+use super::progress::ProgressView;
 use super::{ctl, handoff, render, screen};
-use crate::control::client::Client;
-use crate::control::proto::{self, HandoffKind, HandoffParams, UpdateCheck};
+use crate::clock::UnixMillis;
+use crate::control::client::{Client, ClientError};
+use crate::control::proto::{self, HandoffKind, HandoffParams, HoldParams, HoldStatus, UpdateCheck, UpdateStatus};
+use crate::daemon::{Offline, OfflineError, Prepared};
 use crate::jsonrpc::ErrorObject;
+use crate::update::UpdateError;
 
 /// How long the gateway may take to fetch the list of releases.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long it may take to write down a hold.
+const HOLD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Checks for a newer release, or updates the running gateway to it. Nothing newer is no failure.
+/// Checks for a newer release, holds updates, or updates the gateway. Nothing newer is no failure.
 pub(super) async fn self_update(home: &Home, args: SelfUpdateArgs) -> Result<(), CliError> {
+    let client = match home.connect().await {
+        Ok(client) => Some(client),
+        // Where there is no home there is nothing to prepare either.
+        Err(ClientError::NotRunning { .. }) if home.path.is_dir() => None,
+        Err(error) => return Err(CliError::client(error, &home.path)),
+    };
+    if args.hold.is_some() || args.unhold {
+        return hold(home, client, args).await;
+    }
     if args.check {
-        let found = check(home, &mut ctl::connect(home).await?).await?;
+        let found = check(home, client, &args).await?;
         return tell(&found, args.json.json);
     }
+    let kind = match args.revert {
+        true => HandoffKind::Revert { dry_run: args.dry_run },
+        false => HandoffKind::Update { version: args.version.clone(), dry_run: args.dry_run },
+    };
     let asks = !args.yes && !args.dry_run && !args.json.json;
-    let asks = asks && io::stdin().is_terminal() && io::stderr().is_terminal();
-    if args.revert {
-        if asks {
-            confirm("Go back to the version before? Running turns go on. [Y/n] ")?;
+    if asks && io::stdin().is_terminal() && io::stderr().is_terminal() {
+        let turns = if client.is_some() { "Running turns go on." } else { "It is what is started next." };
+        if args.revert {
+            confirm(&format!("Go back to the version before? {turns} [Y/n] "))?;
+        } else {
+            let again = if client.is_some() { Some(ctl::connect(home).await?) } else { None };
+            let found = check(home, again, &args).await?;
+            let Some(to) = args.version.clone().or_else(|| found.available.clone()) else {
+                return tell(&found, false);
+            };
+            confirm(&format!("Update hermes {} → {to}? {turns} [Y/n] ", found.running))?;
         }
-        let kind = HandoffKind::Revert { dry_run: args.dry_run };
-        return ctl::replace(home, &HandoffParams { kind, force: false, reason: None }, args.json).await;
     }
-    if asks {
-        let found = check(home, &mut ctl::connect(home).await?).await?;
-        let Some(to) = args.version.clone().or_else(|| found.available.clone()) else {
-            return tell(&found, false);
-        };
-        confirm(&format!("Update hermes {} → {to}? Running turns go on. [Y/n] ", found.running))?;
+    match client {
+        Some(_) => replace(home, kind, &args).await,
+        None => prepare(home, kind, &args).await,
     }
-    let kind = HandoffKind::Update { version: args.version, dry_run: args.dry_run };
+}
+
+/// Updates the gateway that runs.
+async fn replace(home: &Home, kind: HandoffKind, args: &SelfUpdateArgs) -> Result<(), CliError> {
     let params = HandoffParams { kind, force: false, reason: None };
     match ctl::replace(home, &params, args.json).await {
         Err(CliError::Gateway(ErrorObject { code: proto::UP_TO_DATE, .. })) => {
             let mut client = ctl::connect(home).await?;
             let status = handoff::status(&mut client).await.map_err(|error| CliError::client(error, &home.path))?;
             let running = status.image.version;
-            tell(
-                &UpdateCheck { running, available: None, date: None, notes_url: None, failed_before: None },
-                args.json.json,
-            )
+            tell(&UpdateCheck { running, ..UpdateCheck::default() }, args.json.json)
         }
         other => other,
     }
 }
 
-async fn check(home: &Home, client: &mut Client) -> Result<UpdateCheck, CliError> {
+/// Prepares the next start of a gateway that does not run.
+async fn prepare(home: &Home, kind: HandoffKind, args: &SelfUpdateArgs) -> Result<(), CliError> {
+    let mut offline = Offline::open(&home.path, args.config.as_deref()).map_err(CliError::Offline)?;
+    let mut view = ProgressView::new(args.json.json);
+    let outcome = offline.prepare(&kind, |progress| view.show(progress)).await;
+    view.finish();
+    let wants_newest = matches!(kind, HandoffKind::Update { version: None, .. });
+    let Prepared { from, to } = match outcome {
+        Err(OfflineError::Update(UpdateError::SameVersion { version })) if wants_newest => {
+            let found = UpdateCheck { running: version.to_string(), offline: true, ..UpdateCheck::default() };
+            return tell(&found, args.json.json);
+        }
+        other => other.map_err(CliError::Offline)?,
+    };
+    let dry_run = kind.is_dry_run();
+    if args.json.json {
+        let (kind, starts_next) = (kind.name(), !dry_run);
+        screen::print_json(
+            &json!({ "kind": kind, "from": from, "to": to, "dry_run": dry_run, "starts_next": starts_next }),
+        )
+    } else {
+        screen::print(&render::prepared(&from, &to, dry_run))
+    }
+}
+
+async fn check(home: &Home, client: Option<Client>, args: &SelfUpdateArgs) -> Result<UpdateCheck, CliError> {
+    let Some(mut client) = client else {
+        let offline = Offline::open(&home.path, args.config.as_deref()).map_err(CliError::Offline)?;
+        return offline.check().await.map_err(CliError::Offline);
+    };
     let found = client.request(proto::UPDATE_CHECK, &Value::Null, CHECK_TIMEOUT, |_, _| {}).await;
     found.map_err(|error| CliError::client(error, &home.path))
+}
+
+/// Lets nothing be updated by itself, or lets it again.
+async fn hold(home: &Home, client: Option<Client>, args: SelfUpdateArgs) -> Result<(), CliError> {
+    let (holds, until) = (args.hold.is_some(), args.hold.flatten());
+    let held: Option<HoldStatus> = match client {
+        Some(mut client) => {
+            let method = if holds { proto::UPDATE_HOLD } else { proto::UPDATE_UNHOLD };
+            let answer = client.request::<UpdateStatus>(method, &HoldParams { until }, HOLD_TIMEOUT, |_, _| {}).await;
+            answer.map_err(|error| CliError::client(error, &home.path))?.held
+        }
+        None => {
+            let mut offline = Offline::open(&home.path, args.config.as_deref()).map_err(CliError::Offline)?;
+            offline.hold(holds, until.as_deref()).await.map_err(CliError::Offline)?
+        }
+    };
+    if args.json.json {
+        screen::print_json(&json!({ "held": held }))
+    } else {
+        screen::print(&render::held(held.as_ref(), UnixMillis::now()))
+    }
 }
 
 fn tell(found: &UpdateCheck, json: bool) -> Result<(), CliError> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 /// The units from longest to shortest, in milliseconds.
-const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 /// Why a text is not a duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -17,7 +17,7 @@ pub enum DurationError {
     #[error("a number is missing")]
     NumberMissing,
     /// A number has no unit, or one that is not known.
-    #[error("a number needs one of the units ms, s, m, h")]
+    #[error("a number needs one of the units ms, s, m, h, d")]
     UnitUnknown,
     /// `"5s1h"`, `"1s1s"`.
     #[error("units must go from long to short, each once")]
@@ -27,7 +27,7 @@ pub enum DurationError {
     TooLong,
 }
 
-/// Reads a duration: whole numbers with the units `h`, `m`, `s`, `ms`, from long to short, each at most once, without
+/// Reads a duration: whole numbers with the units `d`, `h`, `m`, `s`, `ms`, from long to short, each at most once, without
 /// spaces. `"0s"` is allowed, a number without a unit is not, because nobody can tell what it means.
 ///
 /// # Errors
@@ -76,6 +76,7 @@ mod tests {
             ("5m", Ok(300_000)),
             ("1h30m", Ok(5_400_000)),
             ("1h2m3s4ms", Ok(3_723_004)),
+            ("2d12h", Ok(216_000_000)),
             ("0s", Ok(0)),
             ("", Err(DurationError::Empty)),
             ("s", Err(DurationError::NumberMissing)),

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use thiserror::Error;
 
 /// Why there is no configuration. The process exits with 78 (EX_CONFIG, sysexits.h).
@@ -37,20 +38,36 @@ pub enum ConfigError {
     Invalid {
         /// The file.
         path: PathBuf,
-        /// At least one, in the order of the file.
+        /// At least one error, with warnings, in the order of the file.
         problems: Vec<Problem>,
     },
 }
 
 /// One problem in a `gateway.toml`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
+    /// Whether it keeps the gateway from using the file.
+    pub severity: Severity,
     /// Line, counted from 1.
     pub line: usize,
     /// Column in characters, counted from 1.
     pub column: usize,
+    /// The key that it is about, with its section: `platforms.telegram.token`. None where the text is no TOML.
+    pub key: Option<String>,
+    /// The known key that was most likely meant, if this one is not known.
+    pub nearest: Option<String>,
     /// What is wrong and how to mend it. Contains no secret.
     pub message: String,
+}
+
+/// What a [`Problem`] means for the gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// The file is refused.
+    Error,
+    /// The file is used.
+    Warning,
 }
 
 /// Shows all problems of one file.
@@ -61,11 +78,12 @@ struct Listing<'a> {
 
 impl fmt::Display for Listing<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, problem) in self.problems.iter().enumerate() {
+        let errors = self.problems.iter().filter(|problem| problem.severity == Severity::Error);
+        for (index, problem) in errors.enumerate() {
             if index > 0 {
                 f.write_str("\n")?;
             }
-            let Problem { line, column, message } = problem;
+            let Problem { line, column, message, .. } = problem;
             write!(f, "{}:{line}:{column}: {message}", self.path.display())?;
         }
         Ok(())

@@ -4,17 +4,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use reqwest::Url;
 use toml::de::{DeTable, DeValue};
 
 use super::environment::Environment;
-use super::error::Problem;
+use super::error::{Problem, Severity};
 use super::platforms;
 use super::secret::SecretContext;
 use super::table::{Entry, Problems, Section, as_section};
-use super::{AgentConfig, Config, GatewayConfig, TelemetryConfig, UpdateConfig};
+use super::{AgentConfig, Config, GatewayConfig, TelemetryConfig, update};
 use crate::id::AgentName;
 
 const DRAIN_MAX: (Duration, &str) = (Duration::from_secs(10 * 60), "10m");
@@ -25,8 +22,8 @@ const PROBATION_MAX: (Duration, &str) = (Duration::from_secs(24 * 60 * 60), "24h
 /// The longest agent name: it becomes part of the names of fds, which systemd limits to 255 characters.
 const AGENT_NAME_CHARS_MAX: usize = 64;
 
-/// Reads the whole text, or tells every problem in it.
-pub(super) fn parse(text: &str, path: &Path, env: &Environment) -> Result<Config, Vec<Problem>> {
+/// Reads the whole text, with what is no mistake and should be mended all the same; or tells every problem in it.
+pub(super) fn parse(text: &str, path: &Path, env: &Environment) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
     let mut problems = Problems::new(text);
     // Only the message of a syntax error is used: its `Display` quotes the line, and that may hold a token.
     let (root, syntax) = DeTable::parse_recoverable(text);
@@ -36,13 +33,15 @@ pub(super) fn parse(text: &str, path: &Path, env: &Environment) -> Result<Config
     let mut config = Config::defaults(env);
     // What a broken text seems to say is not judged, it would only hide the real mistake.
     if syntax.is_empty() {
-        let base = path.parent().unwrap_or(Path::new(""));
         let mut file = Section::new("the file", 0..0, root.get_ref());
-        read(&mut config, &mut file, &SecretContext { base, env }, &mut problems);
+        let context = SecretContext::new(path, env);
+        read(&mut config, &mut file, &context, &mut problems);
         file.finish("section", &mut problems);
+        config.secret_variables = context.into_variables();
     }
-    let list = problems.into_list();
-    if list.is_empty() { Ok(config) } else { Err(list) }
+    let list = problems.into_list(root.get_ref());
+    let is_fine = list.iter().all(|problem| problem.severity == Severity::Warning);
+    if is_fine { Ok((config, list)) } else { Err(list) }
 }
 
 fn read(config: &mut Config, file: &mut Section<'_, '_>, context: &SecretContext<'_>, p: &mut Problems<'_>) {
@@ -60,7 +59,7 @@ fn read(config: &mut Config, file: &mut Section<'_, '_>, context: &SecretContext
         platforms::read(config, section, context, p);
     }
     if let Some(section) = file.section("update", "[update]", p) {
-        config.update = read_update(section, p);
+        config.update = update::read(section, p);
     }
     if let Some(section) = file.section("telemetry", "[telemetry]", p) {
         config.telemetry = read_telemetry(section, p);
@@ -159,58 +158,6 @@ fn read_telemetry(mut section: Section<'_, '_>, p: &mut Problems<'_>) -> Telemet
     let otlp_endpoint = is_given.then(|| platforms::base_url(&mut section, "otlp_endpoint", EXAMPLE, p));
     section.finish("key", p);
     TelemetryConfig { otlp_endpoint }
-}
-
-fn read_update(mut section: Section<'_, '_>, p: &mut Problems<'_>) -> UpdateConfig {
-    let manifest_url = read_manifest_url(&mut section, p);
-    let verifying_keys = read_verifying_keys(&mut section, p);
-    if let Some((auto, span)) = section.string("auto", "off", p)
-        && auto != "off"
-    {
-        p.add(&span, "'auto' can only be \"off\" in this version".to_owned());
-    }
-    if let Some(entry) = section.entry("github") {
-        p.add(&entry.key_span, "'github' is not in this version; use manifest_url".to_owned());
-    }
-    section.finish("key", p);
-    UpdateConfig { manifest_url, verifying_keys }
-}
-
-fn read_manifest_url(section: &mut Section<'_, '_>, p: &mut Problems<'_>) -> Option<String> {
-    let (text, span) = section.string("manifest_url", "https://example.org/hermes/manifest.json", p)?;
-    let allowed = |url: &Url| match url.scheme() {
-        "https" => true,
-        "http" => url.host_str().is_some_and(is_loopback),
-        "file" => url.to_file_path().is_ok(),
-        _ => false,
-    };
-    if !Url::parse(text).is_ok_and(|url| allowed(&url)) {
-        let message = "'manifest_url' must be an https or file address (http only on this machine); \
-                       for example manifest_url = \"https://example.org/hermes/manifest.json\"";
-        p.add(&span, message.to_owned());
-        return None;
-    }
-    Some(text.to_owned())
-}
-
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
-}
-
-fn read_verifying_keys(section: &mut Section<'_, '_>, p: &mut Problems<'_>) -> Vec<String> {
-    let example = ("base64 ed25519 public keys", r#"["<44 characters>"]"#);
-    let keys = section.list("verifying_keys", example, text, p).unwrap_or_default();
-    for (key, span) in &keys {
-        if BASE64.decode(key).is_ok_and(|bytes| bytes.len() == 32) {
-            continue;
-        }
-        p.add(
-            span,
-            "this is not an ed25519 public key: 32 bytes as base64, 44 characters with the '=' at the end".to_owned(),
-        );
-    }
-    keys.into_iter().map(|(key, _)| key).collect()
 }
 
 pub(super) fn text(value: &DeValue<'_>) -> Option<String> {

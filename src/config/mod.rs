@@ -4,8 +4,8 @@
 //! - [`Home`]: the directory of one gateway and the paths in it.
 //! - [`Config`]: the file with its defaults filled in and its secrets read.
 //!
-//! Durations are strings (`"30s"`). Every secret `x` may instead be `x_file = "path"` or `x_credential = "name"`
-//! (systemd.exec(5), `LoadCredential=`).
+//! Durations are strings (`"30s"`). Every secret `x` may instead be `x_file = "path"`, `x_credential = "name"`
+//! (systemd.exec(5), `LoadCredential=`) or `x_env = "NAME"`.
 //!
 //! **Invariants**
 //! - A [`Config`] is whole and checked: nobody checks it again.
@@ -23,8 +23,10 @@ mod home;
 mod platforms;
 mod secret;
 mod table;
+mod update;
+mod window;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -36,9 +38,11 @@ use crate::words::Language;
 
 pub use duration::{DurationError, parse_duration};
 pub use environment::Environment;
-pub use error::{ConfigError, Problem};
+pub use error::{ConfigError, Problem, Severity};
 pub use home::{Home, HomeError, SOCKET_PATH_MAX};
 pub use secret::Secret;
+pub use update::{AutoUpdate, Channel, UpdateConfig};
+pub use window::{Opening, Window, WindowError};
 
 /// The name of the agent that new conversations get.
 pub const DEFAULT_AGENT: &str = "default";
@@ -63,6 +67,8 @@ pub struct Config {
     pub update: UpdateConfig,
     /// `[telemetry]`.
     pub telemetry: TelemetryConfig,
+    /// Variables of the environment that hold secrets: agents do not get them.
+    pub secret_variables: BTreeSet<String>,
 }
 
 /// `[gateway]`.
@@ -212,15 +218,6 @@ impl TelegramConfig {
     }
 }
 
-/// `[update]`.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct UpdateConfig {
-    /// Where releases are listed: https, http on loopback, or file.
-    pub manifest_url: Option<String>,
-    /// Base64 ed25519 public keys, added to the one built in.
-    pub verifying_keys: Vec<String>,
-}
-
 /// `[telemetry]`.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct TelemetryConfig {
@@ -238,18 +235,31 @@ impl Config {
         telegram.into_iter().chain(dingtalk).chain(weixin)
     }
 
-    /// Reads `gateway.toml` and the secrets it names. A missing file means all defaults, and says so once in the log.
+    /// Reads `gateway.toml` and the secrets it names, and logs its warnings. A missing file means all defaults, and says
+    /// so once in the log.
     ///
     /// # Errors
     /// [`ConfigError::Read`] if the file is there but cannot be read, [`ConfigError::Invalid`] with every problem in
     /// it.
     pub fn load(path: &Path, env: &Environment) -> Result<Self, ConfigError> {
+        let (config, warnings) = Self::check(path, env)?;
+        for Problem { line, column, message, .. } in warnings {
+            tracing::warn!("{}:{line}:{column}: {message}", path.display());
+        }
+        Ok(config)
+    }
+
+    /// As [`Config::load`], but returns the warnings.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn check(path: &Path, env: &Environment) -> Result<(Self, Vec<Problem>), ConfigError> {
         let read = |source| ConfigError::Read { path: path.to_owned(), source };
         let file = match File::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 tracing::info!(path = %path.display(), "no configuration file, using the defaults");
-                return Ok(Self::defaults(env));
+                return Ok((Self::defaults(env), Vec::new()));
             }
             Err(error) => return Err(read(error)),
         };
@@ -259,7 +269,7 @@ impl Config {
             return Err(ConfigError::TooLong { path: path.to_owned(), bytes_max: FILE_BYTES_MAX });
         }
         let text = String::from_utf8(bytes).map_err(|_| ConfigError::NotText { path: path.to_owned() })?;
-        Self::from_text(&text, path, env)
+        Self::check_text(&text, path, env)
     }
 
     /// Checks the text of a `gateway.toml` that lies at `path`: relative secret files are looked for beside it.
@@ -267,6 +277,10 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Invalid`].
     pub fn from_text(text: &str, path: &Path, env: &Environment) -> Result<Self, ConfigError> {
+        Self::check_text(text, path, env).map(|(config, _)| config)
+    }
+
+    fn check_text(text: &str, path: &Path, env: &Environment) -> Result<(Self, Vec<Problem>), ConfigError> {
         file::parse(text, path, env).map_err(|problems| ConfigError::Invalid { path: path.to_owned(), problems })
     }
 
@@ -280,6 +294,7 @@ impl Config {
             weixin: None,
             update: UpdateConfig::default(),
             telemetry: TelemetryConfig::default(),
+            secret_variables: BTreeSet::new(),
         }
     }
 }

@@ -12,14 +12,23 @@ use super::{Config, DingTalkConfig, PlatformAccess, Secret, TelegramConfig, Webh
 use crate::words::Language;
 
 const TELEGRAM_API_URL: &str = "https://api.telegram.org";
-const TELEGRAM_TOKEN: SecretKeys = SecretKeys { inline: "token", file: "token_file", credential: "token_credential" };
-const TELEGRAM_WEBHOOK: SecretKeys =
-    SecretKeys { inline: "webhook_secret", file: "webhook_secret_file", credential: "webhook_secret_credential" };
+const TELEGRAM_TOKEN: SecretKeys =
+    SecretKeys { inline: "token", file: "token_file", credential: "token_credential", variable: "token_env" };
+const TELEGRAM_WEBHOOK: SecretKeys = SecretKeys {
+    inline: "webhook_secret",
+    file: "webhook_secret_file",
+    credential: "webhook_secret_credential",
+    variable: "webhook_secret_env",
+};
 
 const DINGTALK_API_URL: &str = "https://api.dingtalk.com";
 const DINGTALK_OAPI_URL: &str = "https://oapi.dingtalk.com";
-const DINGTALK_SECRET: SecretKeys =
-    SecretKeys { inline: "client_secret", file: "client_secret_file", credential: "client_secret_credential" };
+const DINGTALK_SECRET: SecretKeys = SecretKeys {
+    inline: "client_secret",
+    file: "client_secret_file",
+    credential: "client_secret_credential",
+    variable: "client_secret_env",
+};
 
 /// A platform that is planned: naming it is a different mistake than a typing error.
 const TO_COME: &str = "web";
@@ -79,8 +88,7 @@ fn telegram(mut section: Section<'_, '_>, context: &SecretContext<'_>, p: &mut P
 
 fn webhook(section: &mut Section<'_, '_>, context: &SecretContext<'_>, p: &mut Problems<'_>) -> Option<WebhookConfig> {
     let url = section.string("webhook_url", "https://example.org/telegram", p);
-    let keys = [TELEGRAM_WEBHOOK.inline, TELEGRAM_WEBHOOK.file, TELEGRAM_WEBHOOK.credential];
-    let key_span = keys.iter().find_map(|&key| section.entry(key).map(|entry| entry.key_span));
+    let key_span = TELEGRAM_WEBHOOK.all().iter().find_map(|&key| section.entry(key).map(|entry| entry.key_span));
     let secret = key_span.as_ref().and_then(|_| read_secret(section, &TELEGRAM_WEBHOOK, context, p));
     let listen = section.string("webhook_listen", "127.0.0.1:8443", p);
     let listen_span = listen.as_ref().map(|(_, span)| span.clone());

@@ -1,5 +1,7 @@
-//! Values that are never shown, and the three ways to configure one.
+//! Values that are never shown, and the four ways to configure one.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
@@ -46,14 +48,29 @@ pub(super) struct SecretKeys {
     pub(super) file: &'static str,
     /// A systemd credential that holds it.
     pub(super) credential: &'static str,
+    /// A variable of the environment that holds it.
+    pub(super) variable: &'static str,
 }
 
 /// Where the text that names secrets lies and what surrounds it.
 pub(super) struct SecretContext<'a> {
-    /// The directory that relative paths are relative to.
-    pub(super) base: &'a Path,
-    /// For `CREDENTIALS_DIRECTORY`.
+    /// Where the text lies; relative paths are relative to its directory.
+    file: &'a Path,
+    /// For `CREDENTIALS_DIRECTORY`, and for variables that hold secrets.
     pub(super) env: &'a Environment,
+    /// Those that do.
+    variables: RefCell<BTreeSet<String>>,
+}
+
+impl<'a> SecretContext<'a> {
+    pub(super) fn new(file: &'a Path, env: &'a Environment) -> Self {
+        Self { file, env, variables: RefCell::default() }
+    }
+
+    /// The variables that secrets were read from.
+    pub(super) fn into_variables(self) -> BTreeSet<String> {
+        self.variables.into_inner()
+    }
 }
 
 /// Why a secret cannot be used. No variant holds the value.
@@ -77,9 +94,11 @@ enum SecretError {
     CredentialName,
     #[error("there are no credentials: CREDENTIALS_DIRECTORY is not set; add LoadCredential= to the unit")]
     NoCredentials,
+    #[error("the variable {name} is not set")]
+    NotSet { name: String },
 }
 
-/// Reads a secret from the one of its three keys that is there. Exactly one must be.
+/// Reads a secret from the one of its four keys that is there. Exactly one must be.
 pub(super) fn read_secret(
     section: &mut Section<'_, '_>,
     keys: &SecretKeys,
@@ -89,14 +108,18 @@ pub(super) fn read_secret(
     let inline = section.string(keys.inline, "…", p);
     let file = section.string(keys.file, "/run/secrets/name", p);
     let credential = section.string(keys.credential, "name", p);
-    let written: Vec<_> = [(keys.inline, inline), (keys.file, file), (keys.credential, credential)]
+    let variable = section.string(keys.variable, "NAME", p);
+    let values = [inline, file, credential, variable];
+    let written: Vec<_> = keys
+        .all()
         .into_iter()
+        .zip(values)
         .filter_map(|(key, value)| value.map(|(text, span)| (key, text, span)))
         .collect();
     let (key, text, span) = match written.as_slice() {
         [one] => one,
         [] => {
-            let has_key = [keys.inline, keys.file, keys.credential].iter().any(|&key| section.entry(key).is_some());
+            let has_key = keys.all().iter().any(|&key| section.entry(key).is_some());
             if !has_key {
                 p.add(&section.span, format!("{} needs one of {}", section.name, keys.listed()));
             }
@@ -109,18 +132,29 @@ pub(super) fn read_secret(
         }
     };
     let value = if *key == keys.inline {
+        warn_of_readers(context.file, span, p);
         check((*text).to_owned())
     } else if *key == keys.file {
-        read_file(&context.base.join(text))
-    } else {
+        let path = context.file.parent().unwrap_or(Path::new("")).join(text);
+        warn_of_readers(&path, span, p);
+        read_file(&path)
+    } else if *key == keys.credential {
         read_credential(text, context.env)
+    } else {
+        context.variables.borrow_mut().insert((*text).to_owned());
+        read_variable(text, context.env)
     };
     told(value, key, span, p)
 }
 
 impl SecretKeys {
+    /// All four, in the order in which messages name them.
+    pub(super) fn all(&self) -> [&'static str; 4] {
+        [self.inline, self.file, self.credential, self.variable]
+    }
+
     fn listed(&self) -> String {
-        format!("'{}', '{}', '{}'", self.inline, self.file, self.credential)
+        self.all().map(|key| format!("'{key}'")).join(", ")
     }
 }
 
@@ -138,7 +172,28 @@ fn read_credential(name: &str, env: &Environment) -> Result<Secret, SecretError>
     read_file(&directory.join(name))
 }
 
-/// Reads a secret file, without the line break at its end. One that everybody may read is used, with a warning.
+fn read_variable(name: &str, env: &Environment) -> Result<Secret, SecretError> {
+    match env.get(name) {
+        Some(value) => check(value.to_str().ok_or(SecretError::Characters)?.to_owned()),
+        None => Err(SecretError::NotSet { name: name.to_owned() }),
+    }
+}
+
+/// A file that everybody may read is used, with a warning.
+fn warn_of_readers(path: &Path, span: &Range<usize>, p: &mut Problems<'_>) {
+    let mode = path.metadata().map_or(0, |meta| meta.permissions().mode());
+    if mode & 0o004 != 0 {
+        let (path, mode) = (path.display(), mode & 0o7777);
+        p.warn(
+            span,
+            format!(
+                "everybody on this machine may read {path} (mode {mode:04o}), which holds a secret: chmod 600 {path}"
+            ),
+        );
+    }
+}
+
+/// Reads a secret file, without the line break at its end.
 fn read_file(path: &Path) -> Result<Secret, SecretError> {
     let read = |source| SecretError::Read { path: path.to_owned(), source };
     // The type is asked before the open: opening a pipe would wait for a writer.
@@ -146,14 +201,6 @@ fn read_file(path: &Path) -> Result<Secret, SecretError> {
         return Err(SecretError::NotAFile { path: path.to_owned() });
     }
     let file = File::open(path).map_err(read)?;
-    let mode = file.metadata().map_err(read)?.permissions().mode();
-    if mode & 0o004 != 0 {
-        tracing::warn!(
-            path = %path.display(),
-            mode = format_args!("{:04o}", mode & 0o7777),
-            "everybody on this machine may read a secret file; chmod it to 0600"
-        );
-    }
     let mut bytes = Vec::new();
     file.take(SECRET_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(read)?;
     if bytes.len() as u64 > SECRET_BYTES_MAX {

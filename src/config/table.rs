@@ -10,7 +10,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::duration::parse_duration;
-use super::error::Problem;
+use super::error::{Problem, Severity};
 
 /// How alike two keys must be (0 to 1, Jaro-Winkler) before one is offered for the other.
 const SIMILARITY_MIN: f64 = 0.75;
@@ -18,7 +18,15 @@ const SIMILARITY_MIN: f64 = 0.75;
 /// The problems found so far.
 pub(super) struct Problems<'a> {
     text: &'a str,
-    found: Vec<(usize, String)>,
+    found: Vec<Found>,
+}
+
+struct Found {
+    /// Where, in bytes.
+    offset: usize,
+    severity: Severity,
+    message: String,
+    nearest: Option<&'static str>,
 }
 
 impl<'a> Problems<'a> {
@@ -26,24 +34,46 @@ impl<'a> Problems<'a> {
         Self { text, found: Vec::new() }
     }
 
-    /// Notes a problem at a byte offset of the text.
+    /// Notes a problem at a place of the text.
     pub(super) fn add(&mut self, span: &Range<usize>, message: String) {
-        self.found.push((span.start, message));
+        self.found.push(Found { offset: span.start, severity: Severity::Error, message, nearest: None });
     }
 
-    /// All problems in the order of the text; empty if there are none.
-    pub(super) fn into_list(mut self) -> Vec<Problem> {
-        self.found.sort_by_key(|&(offset, _)| offset);
+    /// Notes something that the gateway can live with.
+    pub(super) fn warn(&mut self, span: &Range<usize>, message: String) {
+        self.found.push(Found { offset: span.start, severity: Severity::Warning, message, nearest: None });
+    }
+
+    /// All problems in the order of the text, which `root` is; empty if there are none.
+    pub(super) fn into_list(mut self, root: &DeTable<'_>) -> Vec<Problem> {
+        self.found.sort_by_key(|found| found.offset);
         let text = self.text;
-        let place = |(offset, message)| {
+        let place = |Found { offset, severity, message, nearest }| {
             let before = text.get(..offset).unwrap_or(text);
             let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
             let line = before.matches('\n').count() + 1;
             let column = before[line_start..].chars().count() + 1;
-            Problem { line, column, message }
+            let mut path = Vec::new();
+            find(root, offset, &mut path);
+            let key = (!path.is_empty()).then(|| path.join("."));
+            Problem { severity, line, column, key, nearest: nearest.map(str::to_owned), message }
         };
         self.found.into_iter().map(place).collect()
     }
+}
+
+/// The keys that lead to what stands at `offset`.
+fn find(table: &DeTable<'_>, offset: usize, path: &mut Vec<String>) -> bool {
+    for (key, value) in table {
+        path.push(key.get_ref().to_string());
+        // The place of a section's value is its heading alone, so what is below is looked at in any case.
+        let is_below = value.get_ref().as_table().is_some_and(|below| find(below, offset, path));
+        if is_below || key.span().contains(&offset) || value.span().contains(&offset) {
+            return true;
+        }
+        path.pop();
+    }
+    false
 }
 
 /// A value with the place of its key and a name for messages.
@@ -85,7 +115,9 @@ impl<'t, 'i> Section<'t, 'i> {
 
     /// The value of a key, if it is there. From now on the key is known.
     pub(super) fn entry(&mut self, key: &'static str) -> Option<Entry<'t, 'i>> {
-        self.known.push(key);
+        if !self.known.contains(&key) {
+            self.known.push(key);
+        }
         let (written, value) = self.table.get_key_value(key)?;
         Some(Entry { key_span: written.span(), key: written.get_ref(), value })
     }
@@ -203,11 +235,17 @@ impl<'t, 'i> Section<'t, 'i> {
     pub(super) fn finish(self, noun: &str, p: &mut Problems<'_>) {
         for entry in self.entries() {
             if !self.known.contains(&entry.key) {
-                let hint = match nearest(entry.key, &self.known) {
+                let nearest = nearest(entry.key, &self.known);
+                let hint = match nearest {
                     Some(known) => format!("did you mean '{known}'?"),
                     None => format!("known are {}", self.known.join(", ")),
                 };
-                p.add(&entry.key_span, format!("unknown {noun} '{}' in {}; {hint}", entry.key, self.name));
+                p.found.push(Found {
+                    offset: entry.key_span.start,
+                    severity: Severity::Error,
+                    message: format!("unknown {noun} '{}' in {}; {hint}", entry.key, self.name),
+                    nearest,
+                });
             }
         }
     }

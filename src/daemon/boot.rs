@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::advice::advice;
+use super::auto::Auto;
 use super::keeper::Keeper;
 use super::kept::Kept;
 use super::outlet::Outlet;
@@ -241,6 +242,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     let (ports, events) = queues();
     let mut keeper = Keeper::new(ground.fd_store, passport.as_ref(), inherited.as_ref());
     let control = control(&ground.home, ground.activated, inherited.as_mut(), ports.control, &mut keeper)?;
+    let auto = Auto::new(&ground.config.update, std::mem::take(&mut kept.versions));
     let specs = Specs { config: &ground.config, home: &ground.home };
     let TakenAgents { agents, removed, recovered, recovered_names } =
         agents(specs, inherited.as_mut(), &ports.agents, &mut keeper, passport.is_none())?;
@@ -292,6 +294,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
         stash,
         shown: Cell::new(None),
         pulse: Pulse::default(),
+        auto,
         checks: Vec::new(),
         held_steps: Vec::new(),
         stopping: None,

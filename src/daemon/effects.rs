@@ -126,6 +126,7 @@ impl Daemon {
             | Effect::Agent(..)
             | Effect::Handoff { .. }
             | Effect::Pause { .. }
+            | Effect::Hold { .. }
             | Effect::CheckUpdate(_)
             | Effect::Describe(..) => return None,
         })
@@ -185,6 +186,7 @@ impl Daemon {
             Effect::Pause { platform, pause, here, by } => {
                 self.pause_for_chat(platform, pause, here, &by, brought_about).await;
             }
+            Effect::Hold { hold, until, by } => self.hold_for_chat(hold, until.as_deref(), &by, brought_about).await,
             Effect::CheckUpdate(conversation) => Box::pin(self.check_for_chat(conversation)).await,
             Effect::Describe(conversation, what) => {
                 brought_about.push(notice(&conversation, self.describe(what, &conversation)))

@@ -12,12 +12,18 @@ use super::platforms::{access, languages};
 use crate::config::Config;
 use crate::gateway::pairing::{Pairings, WRONG_KEY};
 use crate::gateway::{ASKS_KEY, Gateway, GatewayState};
+use crate::hex;
 use crate::id::{AgentName, PlatformName};
 use crate::report::Chain;
 use crate::store::{Store, StoreError};
+use crate::sys::random;
+use crate::update::known::{INSTALLATION, KEYS, Known};
 
 /// The key in the store of the paused platforms: a JSON list of names.
 pub(super) const PAUSED: &str = "paused_platforms";
+
+/// Random bytes in the name of an installation.
+const INSTALLATION_BYTES: usize = 16;
 
 /// How often it is tried to read it.
 const ATTEMPTS: usize = 3;
@@ -31,6 +37,8 @@ pub(super) struct Kept {
     pairings: Pairings,
     /// Who is to be told of a restart.
     pub(super) untold: Vec<Untold>,
+    /// What it knows of versions.
+    pub(super) versions: Known,
     /// The number that was given last to a permission request; the gateway has it.
     last_ask: u64,
     /// The gateway was stopped in order.
@@ -53,18 +61,25 @@ impl Kept {
 
     /// Together, so that it is one look at the database.
     async fn attempt(store: &Store) -> Result<Self, StoreError> {
-        let (paused, pairings, wrong, untold, asks, stopped) = tokio::try_join!(
+        let (paused, pairings, wrong, untold, asks, stopped, mut versions) = tokio::try_join!(
             store.meta(PAUSED),
             store.pairings(),
             store.meta(WRONG_KEY),
             store.meta(UNTOLD),
             store.meta(ASKS_KEY),
             store.meta(STOPPED),
+            store.metas(&KEYS),
         )?;
+        let mut versions = Known::read(|key| versions.remove(key));
+        if versions.installation.is_none() {
+            let name = hex::encode(&random::some::<INSTALLATION_BYTES>());
+            versions.installation = Some(store.meta_or(INSTALLATION, name).await?);
+        }
         Ok(Self {
             paused: read_json(PAUSED, paused),
             pairings: Pairings::new(pairings, wrong.as_deref()),
             untold: read_json(UNTOLD, untold),
+            versions,
             last_ask: read_json(ASKS_KEY, asks),
             was_stopped: stopped.is_some_and(|value| !value.is_empty()),
             notes: None,

@@ -14,7 +14,7 @@
 //! - `pause` holds platforms back, `pairing` lets people in; `notices` tells chats of a
 //!   restart; `kept` is what the store has of all three.
 //! - `pulse` says whether the gateway is alive, for the watchdog; `advice` what an operator should know at the start.
-//! - `releases` looks for releases; `check` is the preflight child, `report` what is told about it all.
+//! - `releases` looks for releases, `auto` does so by itself; `offline` updates a gateway that does not run; `check` is the preflight child, `report` what is told about it all.
 //!
 //! **Invariants**
 //! - Only this module binds listeners, reads the environment and chooses paths.
@@ -23,12 +23,14 @@
 
 mod advice;
 mod attachments;
+mod auto;
 mod boot;
 mod check;
 mod effects;
 mod keeper;
 mod kept;
 mod notices;
+mod offline;
 mod outlet;
 mod pairing;
 mod pause;
@@ -54,6 +56,7 @@ use thiserror::Error;
 
 pub use boot::init_logging;
 pub use check::{CheckError, handoff_check};
+pub use offline::{Offline, OfflineError, Prepared};
 pub use run::run;
 
 use crate::clock::MonoNanos;

@@ -139,6 +139,6 @@ impl Daemon {
 fn asker(note: &Note) -> Option<&Conversation> {
     match &note.origin {
         Origin::Chat(by) => Some(&by.conversation),
-        Origin::Control { .. } | Origin::Signal { .. } => None,
+        Origin::Control { .. } | Origin::Signal { .. } | Origin::Automatic => None,
     }
 }

@@ -167,15 +167,20 @@ impl Daemon {
         self.probe();
     }
 
-    /// The chat that asked for the update; a control client was told long ago that it serves.
+    /// The chat that asked for the update, or the admins if nobody did; a control client was told long ago that it serves.
     async fn tell_rolled_back(&mut self, passport: &Passport) {
-        let Origin::Chat(by) = &passport.note.origin else { return };
         let reason = passport.note.reason.as_deref().unwrap_or_default();
         let (failed, running) = (&passport.note.from.version, &passport.note.to.version);
         let (pid, turns) = (std::process::id(), passport.turns_carried);
         let back = Back { kind: "update", failed, reason, running, pid, turns };
-        let told = self.gateway.words(&by.conversation).came_back(&back);
-        self.tell_chat(by, "update", told).await;
+        match &passport.note.origin {
+            Origin::Chat(by) => {
+                let told = self.gateway.words(&by.conversation).came_back(&back);
+                self.tell_chat(by, "update", told).await;
+            }
+            Origin::Automatic => self.tell_admins(|words| words.by_itself(&words.came_back(&back))).await,
+            Origin::Control { .. } | Origin::Signal { .. } => {}
+        }
     }
 
     /// Back from an update that did not prove itself.

@@ -5,7 +5,6 @@ use std::fs::File;
 use std::io::Read;
 
 use semver::Version;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::run::Daemon;
@@ -13,98 +12,39 @@ use crate::clock::UnixMillis;
 use crate::hex;
 use crate::report::Chain;
 use crate::store::Store;
-use crate::update::{self, Check, Have, Source, StageProgress, StagedImage, UpdateError, Versions, Want};
+use crate::update::known::{FAILED_VERSIONS, Failure, Failures, HIGHEST_VERSION, KEYS, Known, Releases, Revertible};
+use crate::update::{Source, StageProgress, UpdateError, Versions};
 use crate::words::Step;
 
-/// Where the store keeps the highest version that ever ran here: nothing older is accepted as an update.
-const HIGHEST_VERSION: &str = "highest_version";
-/// Where the store keeps which versions failed here: a JSON object of [`Failure`]s by version.
-const FAILED_VERSIONS: &str = "failed_versions";
 /// Failed versions that are remembered; the oldest failure is forgotten first.
 const FAILED_VERSIONS_MAX: usize = 32;
 /// Handoffs that are looked at for one that was not committed; only the latest can be such a one.
 const LATEST: u32 = 10;
 /// The outcome of a handoff whose image serves and has not proven itself yet.
-const SERVING: &str = "serving";
+pub(super) const SERVING: &str = "serving";
 /// What is kept of a reason, in characters: it is told in one line.
 const REASON_CHARS_MAX: usize = 300;
 
-/// Everything that a look for releases or an update needs to know.
-pub(super) struct Releases {
-    source: Source,
-    versions: Versions,
-    running: Version,
-    floor: Version,
-    failed: BTreeMap<Version, String>,
-}
-
-/// Everything that is needed to go back to the version before, which asks no server.
-pub(super) struct Revertible {
-    versions: Versions,
-    running: Version,
-    failed: BTreeMap<Version, String>,
-}
-
-impl Revertible {
-    /// Opens and hashes the version to go back to: the highest below the running one that has not failed. The floor
-    /// of [`raise_floor`] does not count: an operator goes back knowingly, and these bytes were verified when they came.
-    /// Reads the disk, so it is to be called beside the loop.
-    pub(super) fn revert_target(&self) -> Result<StagedImage, UpdateError> {
-        let below = |version: &Version| version.cmp_precedence(&self.running).is_lt();
-        let listed = self.versions.list().map_err(UpdateError::Versions)?;
-        let target = listed.iter().rev().find(|version| below(version) && !self.failed.contains_key(version));
-        match target {
-            Some(version) => self.versions.open(version).map_err(UpdateError::Versions),
-            None => {
-                Err(UpdateError::NothingBefore { running: self.running.clone(), dir: self.versions.dir().to_owned() })
-            }
-        }
-    }
-}
-
-impl Releases {
-    pub(super) async fn check(&self) -> Result<Check, UpdateError> {
-        update::check(&self.source, self.have()).await
-    }
-
-    pub(super) async fn stage(
-        &self,
-        want: &Want,
-        progress: impl FnMut(StageProgress),
-    ) -> Result<StagedImage, UpdateError> {
-        update::stage(&self.source, &self.versions, want, self.have(), progress).await
-    }
-
-    fn have(&self) -> Have<'_> {
-        Have { running: &self.running, floor: &self.floor, failed: &self.failed }
-    }
-}
-
 impl Daemon {
     pub(super) async fn releases(&self) -> Result<Releases, UpdateError> {
-        let running = running_version();
-        let floor = highest_version(&self.store).await.unwrap_or_else(|| running.clone());
         let source = Source::new(&self.config.update)?;
-        let failed = failed_versions(&self.store).await;
-        Ok(Releases { source, versions: Versions::new(self.home.path()), running, floor, failed })
+        let versions = Versions::new(self.home.path());
+        Ok(known(&self.store).await.releases(source, versions, running_version(), self.config.update.channel))
     }
 
     pub(super) async fn revertible(&self) -> Revertible {
-        let failed = failed_versions(&self.store).await;
-        Revertible { versions: Versions::new(self.home.path()), running: running_version(), failed }
+        known(&self.store).await.revertible(Versions::new(self.home.path()), running_version())
     }
 }
 
-/// One entry of [`FAILED_VERSIONS`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Failure {
-    #[serde(default)]
-    reason: String,
-    #[serde(default)]
-    at: UnixMillis,
+/// What the store has of versions.
+async fn known(store: &Store) -> Known {
+    let mut values = store.metas(&KEYS).await.unwrap_or_else(|error| {
+        tracing::error!(error = %Chain(&error), "cannot read what the store has of versions");
+        BTreeMap::new()
+    });
+    Known::read(|key| values.remove(key))
 }
-
-type Failures = BTreeMap<Version, Failure>;
 
 /// Remembers that a version failed here, so that it is not tried again unless it is named. `reason` is one line for
 /// people. Must be called when the version was taken back, whoever did it.
@@ -143,7 +83,7 @@ pub(super) async fn mark_abandoned(store: &Store) {
 
 /// How a version failed here, if it did.
 pub(super) async fn failed(store: &Store, version: &Version) -> Option<String> {
-    failed_versions(store).await.remove(version)
+    known(store).await.failures.remove(version).map(|failure| failure.reason)
 }
 
 /// Forgets that a version failed: it was tried again and has proven itself.
@@ -155,7 +95,7 @@ pub(super) async fn clear_failed(store: &Store, version: &Version) {
 /// `change` says whether there is something to write. The daemon is the only one that writes this value, one change
 /// after the other.
 async fn change_failures(store: &Store, change: impl FnOnce(&mut Failures) -> bool) {
-    let mut failures = failures(store).await;
+    let mut failures = known(store).await.failures;
     if !change(&mut failures) {
         return;
     }
@@ -165,31 +105,10 @@ async fn change_failures(store: &Store, change: impl FnOnce(&mut Failures) -> bo
     }
 }
 
-async fn failed_versions(store: &Store) -> BTreeMap<Version, String> {
-    failures(store).await.into_iter().map(|(version, failure)| (version, failure.reason)).collect()
-}
-
-/// What cannot be read counts as nothing: then a version may fail a second time, which is better than no update.
-async fn failures(store: &Store) -> Failures {
-    let text = match store.meta(FAILED_VERSIONS).await {
-        Ok(text) => text,
-        Err(error) => {
-            tracing::error!(error = %Chain(&error), "cannot read which versions failed");
-            None
-        }
-    };
-    text.and_then(|text| {
-        serde_json::from_str(&text)
-            .inspect_err(|error| tracing::error!(%error, "the record of failed versions is not readable"))
-            .ok()
-    })
-    .unwrap_or_default()
-}
-
 /// Remembers the highest version that ever ran, so that no older release is accepted again.
 pub(super) async fn raise_floor(store: &Store) {
     let running = running_version();
-    if highest_version(store).await.is_some_and(|known| known >= running) {
+    if known(store).await.floor.is_some_and(|known| known >= running) {
         return;
     }
     if let Err(error) = store.set_meta(HIGHEST_VERSION, running.to_string()).await {
@@ -204,28 +123,8 @@ pub(super) async fn mark_named_failed(store: &Store, version: &str, reason: &str
     }
 }
 
-async fn highest_version(store: &Store) -> Option<Version> {
-    match store.meta(HIGHEST_VERSION).await {
-        Ok(known) => known.and_then(|version| Version::parse(&version).ok()),
-        Err(error) => {
-            tracing::error!(error = %Chain(&error), "cannot read the highest version that ran");
-            None
-        }
-    }
-}
-
 pub(super) fn running_version() -> Version {
     Version::parse(crate::version::version()).expect("the version stamp holds a semantic version")
-}
-
-/// Which release is asked for.
-///
-/// # Errors
-/// A sentence for the user.
-pub(super) fn want(version: Option<&str>) -> Result<Want, String> {
-    let Some(text) = version else { return Ok(Want::Newest) };
-    let version = Version::parse(text.strip_prefix('v').unwrap_or(text));
-    version.map(Want::Exact).map_err(|_| format!("'{text}' is not a version; one looks like 1.5.0"))
 }
 
 /// A step of staging, as clients and chats are told it, and how many bytes are done.
@@ -285,36 +184,12 @@ mod tests {
         for patch in 0..40 {
             mark_failed(&store, &Version::new(1, 0, patch), &"x".repeat(1000)).await;
         }
-        let failures = failed_versions(&store).await;
+        let failures = known(&store).await.failures;
         assert_eq!(failures.len(), FAILED_VERSIONS_MAX);
-        assert!(failures.contains_key(&v("1.0.39")) && failures[&v("1.0.39")].len() == REASON_CHARS_MAX);
+        assert!(failures[&v("1.0.39")].reason.len() == REASON_CHARS_MAX);
         for damaged in ["", "[]", "{\"x\":1}"] {
             store.set_meta(FAILED_VERSIONS, damaged.to_owned()).await.expect("writes");
             assert_eq!(failed(&store, &v("1.0.39")).await, None, "{damaged:?}");
         }
-        store.set_meta(FAILED_VERSIONS, r#"{"1.0.1":{"reason":"r","later":1}}"#.to_owned()).await.expect("writes");
-        assert_eq!(failed(&store, &v("1.0.1")).await.as_deref(), Some("r"), "a later version may say more");
-    }
-
-    #[test]
-    fn the_way_back_leads_to_the_highest_version_below_that_has_not_failed() {
-        let home = tempfile::tempdir().expect("a temporary directory");
-        let versions = Versions::new(home.path());
-        let way = |running: &str, failed: &[&str]| {
-            let failed = failed.iter().map(|version| (v(version), "it crashed".to_owned())).collect();
-            let way = Revertible { versions: versions.clone(), running: v(running), failed };
-            way.revert_target().map(|image| (image.version.to_string(), image.is_new))
-        };
-        let told = way("1.4.0", &[]).expect_err("there is nothing yet").to_string();
-        assert!(told.contains("no version below 1.4.0") && told.contains("<version>/hermes"), "{told}");
-        for version in ["1.2.0", "1.3.0", "1.4.0-rc.1", "1.4.0", "1.5.0"] {
-            let path = versions.path(&v(version));
-            std::fs::create_dir_all(path.parent().expect("a parent")).expect("creates");
-            std::fs::write(&path, version).expect("writes");
-        }
-        assert_eq!(way("1.5.0", &[]).expect("found"), ("1.4.0".to_owned(), false));
-        assert_eq!(way("1.4.0", &["1.4.0-rc.1"]).expect("found").0, "1.3.0");
-        assert_eq!(way("1.4.0", &["1.4.0-rc.1", "1.3.0"]).expect("found").0, "1.2.0");
-        assert!(matches!(way("1.2.0", &[]), Err(UpdateError::NothingBefore { .. })));
     }
 }

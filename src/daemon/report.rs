@@ -18,10 +18,10 @@ use crate::control::proto::{self, AgentStatus, HandoffReport, PlatformStatus, Pr
 use crate::gateway::{AgentView, Describe, Effect, Requester, notice};
 use crate::handoff::Phase;
 use crate::jsonrpc::ErrorObject;
-use crate::platform::local;
+use crate::platform::{dingtalk, local};
 use crate::report::Chain;
 use crate::service::state_file::{self, GatewayState, HandoffState, LinkPhase, PlatformState, ProcessRecord};
-use crate::words::{AgentState, Busy, Done, Language, State, Step, Wait};
+use crate::words::{AgentState, Busy, Done, Language, State, Step, Wait, Words};
 
 /// The kind of handoff that takes time before it begins.
 const UPDATE: &str = "update";
@@ -59,7 +59,7 @@ impl Daemon {
                 };
                 self.carry_out(vec![told]).await;
             }
-            Origin::Chat(_) | Origin::Signal { .. } => {}
+            Origin::Chat(_) | Origin::Signal { .. } | Origin::Automatic => {}
         }
     }
 
@@ -72,18 +72,25 @@ impl Daemon {
         self.carry_out(effects).await;
     }
 
-    /// Tells the admins that a damaged database was set aside, where a direct chat has the id of its user.
+    /// Tells the admins that a damaged database was set aside.
     pub(super) async fn tell_damage(&mut self, aside: &Path) {
         let aside = aside.display().to_string();
+        self.tell_admins(|words| words.database_damaged(&aside)).await;
+    }
+
+    /// Tells the admins of every platform something, each in their direct chat.
+    pub(super) async fn tell_admins(&mut self, told: impl Fn(&dyn Words) -> String) {
+        let notices = self.notices_to_admins(told);
+        self.carry_out(notices).await;
+    }
+
+    pub(super) fn notices_to_admins(&self, told: impl Fn(&dyn Words) -> String) -> Vec<Effect> {
         let of = |(platform, access): (&'static str, &PlatformAccess)| {
-            let told = access.language.words().database_damaged(&aside);
-            let tell = |admin: &String| notice(&Conversation::new(platform, admin.clone()), told.clone());
+            let told = told(access.language.words());
+            let tell = |admin: &String| notice(&direct_chat(platform, admin), told.clone());
             access.allow_admin_from.iter().map(tell).collect::<Vec<_>>()
         };
-        // A direct chat on DingTalk has an id of its own.
-        let platforms = self.config.platforms().filter(|(platform, _)| *platform != "dingtalk");
-        let notices = platforms.flat_map(of).collect();
-        self.carry_out(notices).await;
+        self.config.platforms().flat_map(of).collect()
     }
 
     pub(super) async fn tell_done(&mut self, origin: &Origin, report: &HandoffReport) {
@@ -93,17 +100,13 @@ impl Daemon {
                 self.respond(*client, id.clone(), Ok(report));
             }
             Origin::Chat(by) => {
-                let done = Done {
-                    kind: &report.kind,
-                    from: &report.from.version,
-                    to: &report.to.version,
-                    pid: report.pid,
-                    turns: report.turns_carried,
-                    blackout_us: report.blackout_us,
-                    is_dry_run: report.dry_run,
-                };
+                let done = done_of(report);
                 let told = self.gateway.words(&by.conversation).handoff_done(&done);
                 self.tell_chat(by, &report.kind, told).await;
+            }
+            Origin::Automatic => {
+                let done = done_of(report);
+                self.tell_admins(|words| words.by_itself(&words.handoff_done(&done))).await;
             }
             Origin::Signal { .. } => {}
         }
@@ -125,6 +128,7 @@ impl Daemon {
                 };
                 self.tell_chat(by, pending.kind_name(), told).await;
             }
+            Origin::Automatic => self.automatic_update_failed(pending, reason).await,
             Origin::Signal { .. } => {}
         }
     }
@@ -139,7 +143,7 @@ impl Daemon {
                 let told = self.gateway.words(&by.conversation).handoff_stopped(pending.kind_name(), why);
                 self.tell_chat(by, pending.kind_name(), told).await;
             }
-            Origin::Signal { .. } => {}
+            Origin::Signal { .. } | Origin::Automatic => {}
         }
     }
 
@@ -154,7 +158,7 @@ impl Daemon {
                 let told = self.gateway.words(&by.conversation).not_now(why);
                 self.carry_out(vec![notice(&by.conversation, told)]).await;
             }
-            Origin::Signal { .. } => {}
+            Origin::Signal { .. } | Origin::Automatic => {}
         }
     }
 
@@ -185,6 +189,7 @@ impl Daemon {
             agents: self.agent_statuses(),
             queued_turns: self.gateway.turns_queued(),
             handoffs,
+            update: self.update_status(),
         };
         Ok(serde_json::to_value(status).expect("plain data serialises"))
     }
@@ -251,7 +256,9 @@ impl Daemon {
                     phase: &self.phase(),
                     waiting: self.waiting_for(),
                 };
-                [words.state(&state), platforms(), agents(), words.queued(self.gateway.turns_queued())].join("\n")
+                let queued = words.queued(self.gateway.turns_queued());
+                let lines = [words.state(&state), platforms(), agents(), queued];
+                lines.into_iter().chain(self.updates_line(words)).collect::<Vec<_>>().join("\n")
             }
         }
     }
@@ -344,6 +351,25 @@ impl Daemon {
         if let Err(error) = written {
             tracing::warn!(error = %Chain(&error), "cannot write the state file");
         }
+    }
+}
+
+/// The chat with one person alone.
+fn direct_chat(platform: &'static str, user: &str) -> Conversation {
+    let chat = if platform == dingtalk::PLATFORM { dingtalk::direct_chat(user) } else { user.to_owned() };
+    Conversation::new(platform, chat)
+}
+
+/// What chats are told of a handoff that went well.
+fn done_of(report: &HandoffReport) -> Done<'_> {
+    Done {
+        kind: &report.kind,
+        from: &report.from.version,
+        to: &report.to.version,
+        pid: report.pid,
+        turns: report.turns_carried,
+        blackout_us: report.blackout_us,
+        is_dry_run: report.dry_run,
     }
 }
 

@@ -8,13 +8,17 @@ use super::run::Daemon;
 use super::state::{CheckFor, ControlRequest, Origin};
 use super::swap::Step;
 use crate::chat::Conversation;
-use crate::control::proto::{self, ChatOpenParams, ChatSendParams, ChatSent, FailedBefore, HandoffParams, UpdateCheck};
+use crate::config::UpdateConfig;
+use crate::control::proto::{
+    self, ChatOpenParams, ChatSendParams, ChatSent, FailedBefore, HandoffParams, HoldParams, HoldStatus, RolloutStatus,
+    UpdateCheck,
+};
 use crate::control::{ClientId, ControlCommand};
 use crate::gateway::notice;
 use crate::jsonrpc::{ErrorObject, RequestId};
 use crate::report::Chain;
 use crate::store::Accepted;
-use crate::update::{Check, UpdateError};
+use crate::update::{Check, Look, Rollout, UpdateError};
 use crate::words::Found;
 
 /// Handoffs that `status` tells.
@@ -42,6 +46,10 @@ impl Daemon {
                 Ok(Value::Null)
             }
             proto::UPDATE_CHECK => return self.check(CheckFor::Client(client, id)).await,
+            proto::UPDATE_HOLD | proto::UPDATE_UNHOLD => match read::<HoldParams>(params) {
+                Ok(params) => to_value(self.hold_for_client(method == proto::UPDATE_HOLD, params, peer.uid).await),
+                Err(error) => Err(error),
+            },
             proto::PLATFORM_PAUSE | proto::PLATFORM_RESUME => match read(params) {
                 Ok(params) => to_value(self.pause_for_client(params, method == proto::PLATFORM_PAUSE).await),
                 Err(error) => Err(error),
@@ -102,18 +110,25 @@ impl Daemon {
         };
         let steps = self.steps.clone();
         tokio::spawn(async move {
-            let outcome = releases.check().await;
+            let outcome = releases.look().await;
             drop(steps.send(Step::UpdateChecked(to, outcome)).await);
         });
     }
 
-    pub(super) async fn update_checked(&mut self, to: CheckFor, outcome: Result<Check, UpdateError>) {
+    pub(super) async fn update_checked(&mut self, to: CheckFor, outcome: Result<Look, UpdateError>) {
         self.checks.retain(|check| *check != to);
+        if let Ok(look) = &outcome {
+            self.learn_releases(look).await;
+        }
+        let outcome = outcome.map(|look| look.check);
         let running = self.image.id.version.clone();
         match to {
             CheckFor::Client(client, id) => {
                 let outcome = match outcome {
-                    Ok(check) => Ok(serde_json::to_value(found(running, check)).expect("plain data serialises")),
+                    Ok(check) => {
+                        let (held, config) = (self.hold_status(), &self.config.update);
+                        Ok(serde_json::to_value(found(running, check, config, held)).expect("plain data serialises"))
+                    }
                     Err(error) => Err(ErrorObject::new(ErrorObject::INTERNAL, Chain(&error).to_string())),
                 };
                 self.respond(client, id, outcome);
@@ -132,11 +147,19 @@ impl Daemon {
     }
 }
 
-fn found(running: String, check: Check) -> UpdateCheck {
-    let nothing = UpdateCheck { running, available: None, date: None, notes_url: None, failed_before: None };
+/// What came of a look, for `self-update --check`.
+pub(super) fn found(running: String, check: Check, config: &UpdateConfig, held: Option<HoldStatus>) -> UpdateCheck {
+    let nothing = UpdateCheck {
+        running,
+        channel: config.channel.as_str().to_owned(),
+        window: config.window.map(|window| window.to_string()),
+        held,
+        ..UpdateCheck::default()
+    };
     match check {
-        Check::Available { version, date, notes_url } => {
-            UpdateCheck { available: Some(version.to_string()), date, notes_url, ..nothing }
+        Check::Available { version, date, notes_url, rollout } => {
+            let rollout = rollout.map(|Rollout { percent, included }| RolloutStatus { percent, included });
+            UpdateCheck { available: Some(version.to_string()), date, notes_url, rollout, ..nothing }
         }
         Check::FailedBefore { version, reason } => {
             let failed = FailedBefore { version: version.to_string(), reason };

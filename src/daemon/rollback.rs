@@ -13,7 +13,7 @@
 use std::fs::File;
 
 use super::probation::Probation;
-use super::releases::mark_named_failed;
+use super::releases::{SERVING, mark_named_failed};
 use super::run::Daemon;
 use super::state::{Note, Origin, Passport};
 use super::swap::{Candidate, Pending, Swap};
@@ -191,6 +191,13 @@ impl Daemon {
             let told = |words: &dyn Words| words.updated_anew(from, to, std::process::id());
             self.tell_origin(&note.origin, &note.kind, true, told).await;
         }
+        // The process before has recorded it, unless it was prepared while no gateway ran.
+        if matches!(self.store.close_handoffs(SERVING.to_owned()).await, Ok(0)) {
+            let record = note.record(self.generation, SERVING.to_owned());
+            if let Err(error) = self.store.record_handoff(&record).await {
+                tracing::error!(error = %Chain(&error), "cannot record a handoff");
+            }
+        }
         self.probation = Some(Probation::anew(&note, self.config.gateway.probation));
         self.probe();
         let note = Note { told: true, stopped: false, ..note };
@@ -243,6 +250,7 @@ impl Daemon {
                 let told = told(self.gateway.words(&by.conversation));
                 self.tell_chat(by, kind, told).await;
             }
+            Origin::Automatic => self.tell_admins(|words| words.by_itself(&told(words))).await,
             Origin::Control { .. } | Origin::Signal { .. } => {}
         }
     }
@@ -269,6 +277,7 @@ impl Daemon {
             to: Some(file.id.clone()),
             staged: None,
             waiting: None,
+            may_pass: false,
         };
         self.swap = Swap::Preparing(Box::new(pending));
         self.preflight(file).await;

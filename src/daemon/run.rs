@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
+use super::auto::Auto;
 use super::boot::Claimed;
 use super::keeper::Keeper;
 use super::kept::Kept;
@@ -106,6 +107,8 @@ pub(super) struct Daemon {
     pub(super) ticks: Interval,
     /// Whether the database goes on, too.
     pub(super) pulse: Pulse,
+    /// Updates that nobody asks for.
+    pub(super) auto: Auto,
     /// Looks for releases that are under way.
     pub(super) checks: Vec<CheckFor>,
     /// What tasks beside the loop reported while everything was held.
@@ -402,6 +405,7 @@ impl Daemon {
             self.write_state_file();
         }
         self.watch_probation().await;
+        self.watch_updates().await;
         let mut effects = Vec::new();
         self.gateway.expire(UnixMillis::now(), &mut effects);
         self.carry_out(effects).await;

@@ -20,6 +20,7 @@ impl Specs<'_> {
                 command: agent.command.clone(),
                 cwd: agent.cwd.clone(),
                 env: agent.env.clone(),
+                withheld: self.config.secret_variables.clone(),
                 ..AgentSpec::gone(name)
             },
             None => AgentSpec::gone(name),

@@ -60,6 +60,8 @@ pub(super) enum Origin {
     },
     /// A message in a chat.
     Chat(Requester),
+    /// Nobody: an update by itself. The admins are told.
+    Automatic,
 }
 
 impl Origin {
@@ -69,6 +71,7 @@ impl Origin {
             Self::Signal { name } => name.clone(),
             Self::Control { uid, .. } => format!("uid {uid}"),
             Self::Chat(by) => format!("{} (id {})", by.sender.name, by.sender.id),
+            Self::Automatic => "automatic".to_owned(),
         }
     }
 
@@ -78,6 +81,7 @@ impl Origin {
             Self::Signal { .. } => "signal".to_owned(),
             Self::Control { .. } => "control".to_owned(),
             Self::Chat(by) => by.conversation.to_string(),
+            Self::Automatic => "schedule".to_owned(),
         }
     }
 }

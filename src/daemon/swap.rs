@@ -23,7 +23,8 @@ use crate::jsonrpc::ErrorObject;
 use crate::report::Chain;
 use crate::store::HandoffRecord;
 use crate::telemetry::{self, lifecycle};
-use crate::update::{Check, StageProgress, StagedImage, UpdateError, Versions};
+use crate::update::known::want;
+use crate::update::{Look, StageProgress, StagedImage, UpdateError, Versions};
 use crate::words::{Busy, Language};
 
 /// The kind of a handoff that leads back from an update that did not prove itself.
@@ -58,6 +59,8 @@ pub(super) struct Pending {
     pub(super) staged: Option<Version>,
     /// Who holds it up, once that takes longer than it should.
     pub(super) waiting: Option<Waiting>,
+    /// It has failed for a reason that may pass by itself.
+    pub(super) may_pass: bool,
 }
 
 /// Bytes that may be run: verified, or those that run already.
@@ -80,8 +83,10 @@ pub(super) enum Step {
     Probed(Result<(), String>),
     /// The digest of the running image is known.
     Hashed(std::io::Result<String>),
+    /// A look for newer releases that nobody asked for is over.
+    Looked(Result<Look, UpdateError>),
     /// A look for newer releases is over.
-    UpdateChecked(CheckFor, Result<Check, UpdateError>),
+    UpdateChecked(CheckFor, Result<Look, UpdateError>),
 }
 
 impl Pending {
@@ -151,6 +156,7 @@ impl Daemon {
             to: None,
             staged: None,
             waiting: None,
+            may_pass: false,
         };
         telemetry::follow(Some(&pending.trace));
         tracing::info!(
@@ -195,6 +201,9 @@ impl Daemon {
             Step::Staged(Err(UpdateError::SameVersion { .. })) if self.wants_newest() => self.end_up_to_date().await,
             Step::Staged(Err(error)) => {
                 tracing::error!(error = %Chain(&error), "a release was refused");
+                if let Swap::Preparing(pending) = &mut self.swap {
+                    pending.may_pass = error.may_pass();
+                }
                 self.fail(Chain(&error).to_string()).await;
             }
             Step::Checked(candidate, Ok(report)) => {
@@ -209,6 +218,7 @@ impl Daemon {
                 self.write_state_file();
             }
             Step::Hashed(Err(error)) => tracing::warn!(%error, "cannot hash the running image"),
+            Step::Looked(outcome) => self.looked(outcome).await,
             Step::UpdateChecked(to, outcome) => self.update_checked(to, outcome).await,
         }
     }
@@ -233,7 +243,7 @@ impl Daemon {
 
     /// Downloads and verifies a release beside the loop.
     async fn stage_release(&mut self, version: Option<&str>) {
-        let want = match releases::want(version) {
+        let want = match want(version) {
             Ok(want) => want,
             Err(reason) => return self.fail(reason).await,
         };
@@ -435,7 +445,7 @@ impl Daemon {
                 let told = self.gateway.words(&by.conversation).is_newest(&running);
                 self.tell_chat(&by, kind, told).await;
             }
-            Origin::Signal { .. } => {}
+            Origin::Signal { .. } | Origin::Automatic => {}
         }
         self.write_state_file();
     }

@@ -47,6 +47,10 @@ pub enum ChatCommand {
     UpdateCheck,
     /// `/update revert`.
     Revert,
+    /// `/update hold [TIME | DATE]`.
+    Hold(Option<String>),
+    /// `/update unhold`.
+    Unhold,
     /// `/update VERSION`.
     UpdateTo(String),
     /// `/platform list`.
@@ -75,6 +79,14 @@ impl ChatCommand {
             return Some(Self::platform(&words.collect::<Vec<_>>()));
         }
         let argument = words.next().map(str::to_owned);
+        if name == "update" && argument.as_deref() == Some("hold") {
+            let until = words.next().map(str::to_owned);
+            return Some(if words.next().is_some() {
+                Self::Misused("/update hold [TIME | DATE]")
+            } else {
+                Self::Hold(until)
+            });
+        }
         let surplus = words.next().is_some();
         let command = match (name.as_str(), argument.as_deref()) {
             ("help" | "commands" | "start", _) => return Some(Self::Help),
@@ -94,6 +106,7 @@ impl ChatCommand {
             ("update", None) => Self::Update,
             ("update", Some("check")) => Self::UpdateCheck,
             ("update", Some("revert")) => Self::Revert,
+            ("update", Some("unhold")) => Self::Unhold,
             ("update", Some(version)) => Self::UpdateTo(version.to_owned()),
             ("restart", Some(_)) => Self::Misused("/restart [force]"),
             ("status", Some(_)) => Self::Misused("/status"),
@@ -129,6 +142,8 @@ impl ChatCommand {
                 | Self::UpdateCheck
                 | Self::UpdateTo(_)
                 | Self::Revert
+                | Self::Hold(_)
+                | Self::Unhold
                 | Self::PlatformList
                 | Self::PlatformPause { .. }
                 | Self::PlatformResume(_)
@@ -150,6 +165,7 @@ impl Gateway {
         let handoff = |kind, force| Effect::Handoff { kind, force, by: by() };
         let pause =
             |name: String, pause, here| Effect::Pause { platform: PlatformName::new(name), pause, here, by: by() };
+        let hold = |hold, until| Effect::Hold { hold, until, by: by() };
         match command {
             ChatCommand::Help => out.push(notice(conversation, words.help())),
             ChatCommand::Status => out.push(describe(Describe::Status)),
@@ -174,6 +190,8 @@ impl Gateway {
             ChatCommand::UpdateTo(version) => {
                 out.push(handoff(HandoffKind::Update { version: Some(version), dry_run: false }, false));
             }
+            ChatCommand::Hold(until) => out.push(hold(true, until)),
+            ChatCommand::Unhold => out.push(hold(false, None)),
             ChatCommand::UpdateCheck => out.push(Effect::CheckUpdate(conversation.clone())),
             ChatCommand::Misused(usage) => out.push(notice(conversation, words.usage(usage))),
             ChatCommand::Surplus => out.push(notice(conversation, words.one_argument())),

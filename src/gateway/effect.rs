@@ -66,6 +66,15 @@ pub enum Effect {
         /// Who asked.
         by: Requester,
     },
+    /// Let nothing be updated by itself, or let it again. The message that asked for it is dealt with after that.
+    Hold {
+        /// Whether updates are held.
+        hold: bool,
+        /// Until when, as it was typed.
+        until: Option<String>,
+        /// Who asked.
+        by: Requester,
+    },
     /// Replace the image. The message that asked for it is dealt with once that is noted: after a kill between the two
     /// nobody would tell how it ended.
     Handoff {

@@ -226,7 +226,8 @@ impl Gateway {
             Some(command) => {
                 let at = effects.len();
                 self.command(command, turn, &inbound, effects);
-                if !matches!(effects.last(), Some(Effect::Handoff { .. } | Effect::Pause { .. })) {
+                if !matches!(effects.last(), Some(Effect::Handoff { .. } | Effect::Pause { .. } | Effect::Hold { .. }))
+                {
                     // Before what is to be done: `/retry` makes it wait again.
                     effects.insert(at, Effect::Close(turn));
                 }

@@ -95,6 +95,7 @@ fn short(effects: &[Effect]) -> Vec<String> {
             Effect::Session(row) => format!("session {:?}", row.session.as_ref().map(SessionId::as_str)),
             Effect::Handoff { kind, force, by } => format!("handoff {kind:?} {force} by {}", by.sender.id),
             Effect::Record(change) => format!("record {change:?}"),
+            Effect::Hold { hold, until, .. } => format!("hold {hold} {until:?}"),
             Effect::Pause { platform, pause, here, .. } => format!("pause {platform} {pause} {here}"),
             Effect::CheckUpdate(_) => "check".into(),
             Effect::Describe(_, what) => format!("describe {what:?}"),

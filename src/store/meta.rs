@@ -1,8 +1,11 @@
 //! Single values: the highest version ever accepted, and the like.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
 use rusqlite::{Connection, OptionalExtension};
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, schema};
 
 impl Store {
     /// The value kept under `key`.
@@ -15,6 +18,23 @@ impl Store {
                 db.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0)).optional()
             })
             .await
+    }
+
+    /// The values kept under `keys`; those that are there.
+    ///
+    /// # Errors
+    /// Any [`StoreError`].
+    pub async fn metas(&self, keys: &'static [&'static str]) -> Result<BTreeMap<&'static str, String>, StoreError> {
+        self.writer.run("read values", move |db| read(db, keys)).await
+    }
+
+    /// The values kept under `keys` in a database that nothing here writes to; none if there is no database.
+    ///
+    /// # Errors
+    /// [`StoreError::Open`], [`StoreError::TooNew`], [`StoreError::Sql`].
+    pub fn peek(path: &Path, keys: &'static [&'static str]) -> Result<BTreeMap<&'static str, String>, StoreError> {
+        let Some(db) = schema::open_to_read(path)? else { return Ok(BTreeMap::new()) };
+        read(&db, keys).map_err(|source| StoreError::Sql { what: "read values", source })
     }
 
     /// The value kept under `key`; `value` from now on, if there is none.
@@ -39,6 +59,17 @@ impl Store {
     }
 }
 
+fn read(db: &Connection, keys: &'static [&'static str]) -> rusqlite::Result<BTreeMap<&'static str, String>> {
+    let mut query = db.prepare_cached("SELECT value FROM meta WHERE key = ?1")?;
+    let mut values = BTreeMap::new();
+    for key in keys {
+        if let Some(value) = query.query_row([key], |row| row.get(0)).optional()? {
+            values.insert(*key, value);
+        }
+    }
+    Ok(values)
+}
+
 pub(super) fn set(db: &Connection, key: &str, value: &str) -> rusqlite::Result<()> {
     db.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)")?.execute([key, value])?;
     Ok(())
@@ -61,5 +92,14 @@ mod tests {
             let other = if kept == "3" { "3" } else { "other" };
             assert_eq!(store.meta_or(key, other.into()).await.expect("reads"), kept);
         }
+        let expected = BTreeMap::from([("k", "2".to_owned()), ("new", "3".to_owned())]);
+        const KEYS: &[&str] = &["k", "new", "missing"];
+        assert_eq!(store.metas(KEYS).await.expect("reads"), expected);
+        let path = dir.path().join("state.db");
+        assert_eq!(Store::peek(&path, KEYS).expect("reads beside the writer"), expected);
+        drop(store);
+        assert_eq!(Store::peek(&path, KEYS).expect("reads"), expected);
+        assert_eq!(Store::peek(&dir.path().join("none"), KEYS).expect("reads"), BTreeMap::new());
+        assert!(!dir.path().join("none").exists(), "it is not made by looking");
     }
 }

@@ -173,16 +173,22 @@ fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
     migration.commit()
 }
 
-pub(super) fn inspect(path: &Path) -> Result<i64, StoreError> {
+/// Opens a database that is to be left as it is; none if there is none.
+pub(super) fn open_to_read(path: &Path) -> Result<Option<Connection>, StoreError> {
     if !path.exists() {
-        return Ok(0);
+        return Ok(None);
     }
     let failed = |source| StoreError::Open { path: path.to_owned(), source };
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(failed)?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
-    let found = read_by(&connection).map_err(failed)?;
-    refuse_newer(path, found)?;
-    Ok(found)
+    refuse_newer(path, read_by(&connection).map_err(failed)?)?;
+    Ok(Some(connection))
+}
+
+/// What a reader of the database must know; 0 if there is none.
+pub(super) fn inspect(path: &Path) -> Result<i64, StoreError> {
+    let failed = |source| StoreError::Open { path: path.to_owned(), source };
+    open_to_read(path)?.map_or(Ok(0), |connection| read_by(&connection).map_err(failed))
 }
 
 /// A table that should be there and is not.

@@ -347,6 +347,18 @@ fn older_than_accepted(version: &Version, floor: &Version) -> String {
     format!("version {version} is refused, because {floor} was accepted before: wait for a newer release")
 }
 
+impl UpdateError {
+    /// Whether the same may go well later with nobody doing anything: a server that is out of reach, a disk that is full.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::TimedOut { .. } | Self::Interrupted { .. } | Self::NoSpace { .. } => true,
+            Self::Status { status, .. } => *status == 429 || *status >= 500,
+            Self::Versions(error) => matches!(error, VersionsError::Busy { .. }),
+            _ => false,
+        }
+    }
+}
+
 fn timed_out(wait: Wait, url: &str, limit: Duration) -> String {
     match wait {
         Wait::Connect => format!("no connection to {url} within {limit:?}"),

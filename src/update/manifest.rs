@@ -1,7 +1,7 @@
 //! The manifest: which releases there are, and which of them this image may become.
 //!
-//! `self_update` defines the format and reads it; two members are read here beside it, which it ignores:
-//! `expires` of the manifest and `size` of an asset.
+//! `self_update` defines the format and reads it; four members are read here beside it, which it ignores: `expires` of
+//! the manifest, `channel` and `rollout` of a release, and `size` of an asset.
 //!
 //! **Invariants**
 //! - The manifest is not signed. Nothing in it is trusted further than to choose what to download: version, target
@@ -18,7 +18,9 @@ use serde_json::Value;
 
 use super::date::parse_rfc3339;
 use super::error::{Item, UpdateError};
+use super::rollout::Rollout;
 use crate::clock::UnixMillis;
+use crate::config::Channel;
 use crate::version::VERSION_LEN_MAX;
 
 /// The only schema there is so far.
@@ -31,8 +33,8 @@ const SUFFIX: &str = ".tar.gz";
 /// Which release is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Want {
-    /// The newest that is acceptable. Pre-releases only count if one runs; a version that was accepted before, so
-    /// one that was reverted, does not count. If the newest failed here before, none is taken.
+    /// The newest that is acceptable, of the channel that is followed; a version that was accepted before, so one that
+    /// was reverted, does not count. If the newest failed here before, none is taken.
     Newest,
     /// This one. It may be the highest that was accepted before: that is how a rejected version is tried again.
     Exact(Version),
@@ -47,13 +49,19 @@ pub struct Have<'a> {
     pub floor: &'a Version,
     /// Versions that failed here, and how. They are only taken when they are named.
     pub failed: &'a BTreeMap<Version, String>,
+    /// Which releases are followed; at least beta where a pre-release runs. Others are only taken when they are named.
+    pub channel: Channel,
 }
 
 impl<'a> Have<'a> {
     /// Where no version has failed yet.
     pub fn new(running: &'a Version, floor: &'a Version) -> Self {
         static NONE: BTreeMap<Version, String> = BTreeMap::new();
-        Self { running, floor, failed: &NONE }
+        Self { running, floor, failed: &NONE, channel: Channel::Stable }
+    }
+
+    fn followed(&self) -> Channel {
+        if self.running.pre.is_empty() { self.channel } else { self.channel.max(Channel::Beta) }
     }
 }
 
@@ -68,13 +76,25 @@ pub(super) struct Candidate {
     pub url: String,
     pub digest: Option<[u8; 32]>,
     pub size_bytes: Option<u64>,
+    /// To how many of 100 installations it goes, if not to all.
+    pub rollout: Option<u8>,
 }
 
 /// A manifest that was read.
 #[derive(Debug)]
 pub(super) struct Manifest {
     releases: Vec<(Version, self_update::Release)>,
+    /// What is said of a release beside the schema, by its version as it is written.
+    terms: BTreeMap<String, Terms>,
     sizes: BTreeMap<String, u64>,
+}
+
+/// For whom a release is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Terms {
+    /// None: only for those who name it, because its channel is not known here.
+    channel: Option<Channel>,
+    rollout: Option<u8>,
 }
 
 #[derive(Deserialize)]
@@ -87,6 +107,12 @@ struct Envelope {
 
 #[derive(Deserialize)]
 struct EnvelopeRelease {
+    #[serde(default)]
+    version: String,
+    #[serde(default)]
+    channel: Option<Value>,
+    #[serde(default)]
+    rollout: Option<Value>,
     #[serde(default)]
     assets: Vec<EnvelopeAsset>,
 }
@@ -126,13 +152,14 @@ impl Manifest {
             .filter_map(|release| Some((Version::parse(release.version()).ok()?, release)))
             .filter(|(version, _)| version.to_string().len() <= VERSION_LEN_MAX)
             .collect();
+        let terms = envelope.releases.iter().map(|release| (release.version.clone(), release.terms())).collect();
         let sizes = envelope
             .releases
             .into_iter()
             .flat_map(|release| release.assets)
             .filter_map(|asset| Some((asset.name, asset.size?)))
             .collect();
-        Ok(Self { releases, sizes })
+        Ok(Self { releases, terms, sizes })
     }
 
     /// Chooses the release that is wanted, or says why none may be taken.
@@ -150,18 +177,32 @@ impl Manifest {
                     })?;
                 self.candidate(version, release, target)
             }
-            Want::Newest => self.select_newest(have, target),
+            Want::Newest => self.select_newest(have, target, |_| true),
         }
     }
 
     /// The newest listed version that may be taken unasked, whether it is newer than what runs or not.
-    pub(super) fn newest_listed(&self, running: &Version) -> Option<&Version> {
-        self.unasked(running).next().map(|(version, _)| version)
+    pub(super) fn newest_listed(&self, have: Have<'_>) -> Option<&Version> {
+        self.unasked(have).next().map(|(version, _)| version)
     }
 
-    fn select_newest(&self, have: Have<'_>, target: &'static str) -> Result<Candidate, UpdateError> {
+    /// What may be taken by itself: the newest that is rolled out to the installation of this name.
+    pub(super) fn offer(&self, have: Have<'_>, target: &'static str, installation: Option<&str>) -> Option<Candidate> {
+        let is_open = |version: &Version| {
+            let rollout = self.terms(version).rollout;
+            rollout.is_none_or(|percent| Rollout::of(installation, version, percent).is_open())
+        };
+        self.select_newest(have, target, is_open).ok()
+    }
+
+    fn select_newest(
+        &self,
+        have: Have<'_>,
+        target: &'static str,
+        is_open: impl Fn(&Version) -> bool,
+    ) -> Result<Candidate, UpdateError> {
         let mut first_refusal = None;
-        for (version, release) in self.unasked(have.running) {
+        for (version, release) in self.unasked(have).filter(|(version, _)| is_open(version)) {
             // No older one is taken in its place: whoever asks for the newest is to hear that it is not what it gets.
             if version.cmp_precedence(have.running) == Ordering::Greater
                 && let Some(reason) = have.failed.get(version)
@@ -182,12 +223,15 @@ impl Manifest {
     }
 
     /// Releases that may be taken unasked, newest first.
-    fn unasked(&self, running: &Version) -> impl Iterator<Item = &(Version, self_update::Release)> {
-        let pre_release_runs = !running.pre.is_empty();
-        let mut releases: Vec<_> =
-            self.releases.iter().filter(|(version, _)| version.pre.is_empty() || pre_release_runs).collect();
+    fn unasked(&self, have: Have<'_>) -> impl Iterator<Item = &(Version, self_update::Release)> {
+        let is_followed = |version: &Version| self.terms(version).channel.is_some_and(|of| of <= have.followed());
+        let mut releases: Vec<_> = self.releases.iter().filter(|(version, _)| is_followed(version)).collect();
         releases.sort_by(|(a, _), (b, _)| b.cmp_precedence(a));
         releases.into_iter()
+    }
+
+    fn terms(&self, version: &Version) -> Terms {
+        self.terms.get(&version.to_string()).copied().unwrap_or_default()
     }
 
     fn newest(&self) -> Vec<String> {
@@ -214,8 +258,24 @@ impl Manifest {
             url: asset.download_url().to_owned(),
             digest: digest.transpose()?,
             size_bytes: self.sizes.get(&name).copied(),
+            rollout: self.terms(version).rollout,
             name,
         })
+    }
+}
+
+impl EnvelopeRelease {
+    fn terms(&self) -> Terms {
+        let channel = match &self.channel {
+            Some(channel) => channel.as_str().and_then(Channel::parse),
+            // As it was before there were channels.
+            None if Version::parse(&self.version).is_ok_and(|version| !version.pre.is_empty()) => Some(Channel::Beta),
+            None => Some(Channel::Stable),
+        };
+        // What is not understood is for nobody.
+        let percent =
+            |value: &Value| value.as_u64().and_then(|value| u8::try_from(value).ok()).filter(|value| *value <= 100);
+        Terms { channel, rollout: self.rollout.as_ref().map(|value| percent(value).unwrap_or(0)) }
     }
 }
 

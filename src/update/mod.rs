@@ -21,13 +21,20 @@
 //! - A release must be newer than what runs, and not older than what was ever accepted ([`Have`]): a signature does
 //!   not age, so an old signed release could be replayed.
 //!
+//! What happens by itself is decided in [`schedule`]: a release may have a channel and a stage of its roll-out in the
+//! manifest, and whoever asks for a release takes it whatever its stage.
+//!
 //! Deliberately absent: executing, restarting, deciding whether a new image is good.
 
 mod archive;
 mod date;
 mod error;
 mod fetch;
+pub mod hold;
+pub mod known;
 mod manifest;
+mod rollout;
+pub mod schedule;
 mod versions;
 
 #[cfg(test)]
@@ -50,11 +57,13 @@ pub use self::date::parse_rfc3339;
 pub use self::error::{Item, UpdateError, Wait};
 pub use self::fetch::Limits;
 pub use self::manifest::{Have, Want, archive_name};
+pub use self::rollout::Rollout;
 pub use self::versions::{StagedImage, Versions, VersionsError};
 
 use self::archive::{Binary, CopyError};
 use self::fetch::{Fetch, Timer};
 use self::manifest::{Candidate, Manifest};
+use self::schedule::Offer;
 use self::versions::{Staging, hash};
 use crate::clock::UnixMillis;
 use crate::config::UpdateConfig;
@@ -115,7 +124,7 @@ impl fmt::Debug for Source {
     }
 }
 
-/// Answer to [`check`].
+/// What there is for whoever asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Check {
     /// There is a release to update to.
@@ -126,6 +135,8 @@ pub enum Check {
         date: Option<String>,
         /// Where its notes are, as the manifest says.
         notes_url: Option<String>,
+        /// How far it is rolled out, if not to all.
+        rollout: Option<Rollout>,
     },
     /// The newest failed here before, and is only taken when it is named.
     FailedBefore {
@@ -139,6 +150,17 @@ pub enum Check {
         /// The newest one that is listed: what runs, an older one, or one that was rejected before.
         newest_listed: Option<Version>,
     },
+}
+
+/// What came of a look for releases.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// For whoever asks.
+    pub check: Check,
+    /// What may be installed by itself.
+    pub offer: Option<Offer>,
+    /// A newer release that is not rolled out to this installation yet.
+    pub deferred: Option<Offer>,
 }
 
 /// A step of [`stage`].
@@ -179,16 +201,38 @@ impl StageProgress {
 /// # Errors
 /// Any [`UpdateError`] of fetching and reading the manifest, and [`UpdateError::OtherTarget`] or
 /// [`UpdateError::OtherProduct`] if there are newer releases but none for this image. Nothing newer is no error.
-pub async fn check(source: &Source, have: Have<'_>) -> Result<Check, UpdateError> {
+pub async fn look(source: &Source, have: Have<'_>, installation: Option<&str>) -> Result<Look, UpdateError> {
     let manifest = fetch_manifest(source, Timer::start(source.limits)).await?;
-    match manifest.select(&Want::Newest, have, target()) {
-        Ok(Candidate { version, date, notes_url, .. }) => Ok(Check::Available { version, date, notes_url }),
+    let offer = |candidate: &Candidate| {
+        let Candidate { version, rollout, notes_url, .. } = candidate.clone();
+        Offer { version, rollout, notes_url }
+    };
+    let newest = manifest.select(&Want::Newest, have, target());
+    let open = manifest.offer(have, target(), installation);
+    let deferred =
+        newest.as_ref().ok().filter(|newest| open.as_ref().is_none_or(|open| open.version != newest.version));
+    let (deferred, open) = (deferred.map(offer), open.as_ref().map(offer));
+    let check = check(&manifest, newest, have, installation)?;
+    Ok(Look { check, offer: open, deferred })
+}
+
+fn check(
+    manifest: &Manifest,
+    newest: Result<Candidate, UpdateError>,
+    have: Have<'_>,
+    installation: Option<&str>,
+) -> Result<Check, UpdateError> {
+    match newest {
+        Ok(Candidate { version, date, notes_url, rollout, .. }) => {
+            let rollout = rollout.map(|percent| Rollout::of(installation, &version, percent));
+            Ok(Check::Available { version, date, notes_url, rollout })
+        }
         Err(
             UpdateError::NoRelease
             | UpdateError::SameVersion { .. }
             | UpdateError::OlderThanRunning { .. }
             | UpdateError::OlderThanAccepted { .. },
-        ) => Ok(Check::UpToDate { newest_listed: manifest.newest_listed(have.running).cloned() }),
+        ) => Ok(Check::UpToDate { newest_listed: manifest.newest_listed(have).cloned() }),
         Err(UpdateError::FailedBefore { version, reason }) => Ok(Check::FailedBefore { version, reason }),
         Err(error) => Err(error),
     }

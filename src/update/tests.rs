@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::manifest::{Have, Manifest, Want, archive_name};
 use super::*;
+use crate::config::Channel;
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 const URL: &str = "https://example.org/hermes/manifest.json";
@@ -67,20 +68,78 @@ fn a_version_that_failed_is_taken_only_when_it_is_named_and_no_older_one_in_its_
     let failed = |version: &str| BTreeMap::from([(v(version), "it crashed".to_owned())]);
     let (running, floor) = (v("1.0.0"), v("1.0.0"));
     let newest = |failed: &BTreeMap<Version, String>| {
-        let have = Have { running: &running, floor: &floor, failed };
+        let have = Have { failed, ..Have::new(&running, &floor) };
         listed.select(&Want::Newest, have, TARGET).map(|candidate| candidate.version)
     };
     let refused = newest(&failed("1.2.0")).expect_err("it failed");
     assert_eq!(refused.to_string(), "1.2.0 failed here before (it crashed); /update 1.2.0 tries it again");
     assert_eq!(newest(&failed("1.1.0")).expect("the newest has not failed"), v("1.2.0"));
     let failed = failed("1.2.0");
-    let have = Have { running: &running, floor: &floor, failed: &failed };
+    let have = Have { failed: &failed, ..Have::new(&running, &floor) };
     assert_eq!(listed.select(&Want::Exact(v("1.2.0")), have, TARGET).expect("named").version, v("1.2.0"));
     // Also where it served for a moment, so that it counts as accepted.
     let have = Have { floor: &v("1.2.0"), ..have };
     assert!(matches!(listed.select(&Want::Newest, have, TARGET), Err(UpdateError::FailedBefore { .. })));
     let have = Have { running: &v("1.2.0"), ..have };
     assert!(matches!(listed.select(&Want::Newest, have, TARGET), Err(UpdateError::SameVersion { .. })));
+}
+
+/// A release with a channel and a stage as they stand in the manifest.
+fn release_for(version: &str, channel: Value, rollout: Value) -> Value {
+    let mut release = release(version);
+    for (key, value) in [("channel", channel), ("rollout", rollout)] {
+        if !value.is_null() {
+            release[key] = value;
+        }
+    }
+    release
+}
+
+#[test]
+fn a_channel_has_what_is_more_stable_too_and_others_are_taken_by_name() {
+    let manifest = parse(&json!({ "schema": 1, "releases": [
+        release_for("1.5.0", json!("of-the-future"), Value::Null),
+        release_for("1.4.0", json!("nightly"), Value::Null),
+        release_for("1.3.0", json!("beta"), Value::Null),
+        release_for("1.2.0-rc.1", Value::Null, Value::Null),
+        release_for("1.1.0", json!("stable"), Value::Null),
+        release_for("1.6.0", json!(7), Value::Null),
+    ] }))
+    .unwrap();
+    let newest = |channel, running: &str| {
+        let running = v(running);
+        let have = Have { channel, ..Have::new(&running, &running) };
+        manifest.select(&Want::Newest, have, TARGET).map(|candidate| candidate.version.to_string()).unwrap()
+    };
+    assert_eq!(newest(Channel::Stable, "1.0.0"), "1.1.0");
+    assert_eq!(newest(Channel::Beta, "1.0.0"), "1.3.0");
+    assert_eq!(newest(Channel::Nightly, "1.0.0"), "1.4.0");
+    assert_eq!(newest(Channel::Stable, "1.0.0-rc.1"), "1.3.0", "a pre-release follows beta");
+    let running = v("1.0.0");
+    let named = manifest.select(&Want::Exact(v("1.6.0")), Have::new(&running, &running), TARGET);
+    assert_eq!(named.unwrap().version, v("1.6.0"));
+}
+
+#[test]
+fn what_is_offered_is_the_newest_that_is_rolled_out_here() {
+    let manifest = |stage: Value| {
+        let staged = release_for("1.2.0", Value::Null, stage);
+        parse(&json!({ "schema": 1, "releases": [staged, release("1.1.0")] })).unwrap()
+    };
+    let running = v("1.0.0");
+    let have = Have::new(&running, &running);
+    let offered =
+        |stage: Value| manifest(stage).offer(have, TARGET, Some("name")).map(|offer| offer.version.to_string());
+    assert_eq!(offered(Value::Null).as_deref(), Some("1.2.0"));
+    assert_eq!(offered(json!(100)).as_deref(), Some("1.2.0"));
+    for nobody in [json!(0), json!(-1), json!(101), json!("50%"), json!(12.5), json!(1e30)] {
+        assert_eq!(offered(nobody.clone()).as_deref(), Some("1.1.0"), "{nobody}");
+        let asked = manifest(nobody).select(&Want::Newest, have, TARGET).unwrap();
+        assert_eq!(asked.version, v("1.2.0"), "whoever asks gets it");
+    }
+    let failed = BTreeMap::from([(v("1.2.0"), "it crashed".to_owned())]);
+    let have = Have { failed: &failed, ..have };
+    assert_eq!(manifest(Value::Null).offer(have, TARGET, Some("name")), None, "no older one in its place");
 }
 
 #[test]
@@ -128,6 +187,7 @@ fn members_beside_the_schema_are_read() {
             url: "https://example.org/hermes/sub/a.tar.gz".to_owned(),
             digest: Some([0x0a; 32]),
             size_bytes: Some(42),
+            rollout: None,
         }
     );
 }

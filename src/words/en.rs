@@ -4,8 +4,8 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::{
-    AgentState, Answer, Back, Busy, Done, Expired, Found, LinkState, MenuItem, Paused, Restart, State, Step, Wait,
-    Words, millis,
+    AgentState, Answer, Back, Busy, Done, Expired, Found, Held, LinkState, MenuItem, Paused, Restart, State, Step,
+    Updates, Wait, Words, millis,
 };
 use crate::chat::{Conversation, NotSent};
 
@@ -28,6 +28,7 @@ impl Words for English {
          /reload – the same, to read the configuration anew\n\
          /update [check | VERSION] – update to a newer release\n\
          /update revert – go back to the version before\n\
+         /update hold [TIME | DATE], /update unhold – let nothing be updated by itself, or let it again\n\
          Everything else goes to the agent."
             .to_owned()
     }
@@ -274,6 +275,25 @@ impl Words for English {
         }
     }
 
+    fn available(&self, version: &str, running: &str, notes_url: Option<&str>) -> String {
+        let notes = notes_url.map_or(String::new(), |url| format!("\nNotes: {url}"));
+        format!("🆕 hermes {version} is available; {running} runs. /update installs it.{notes}")
+    }
+
+    fn by_itself(&self, told: &str) -> String {
+        format!("{told}\n(An automatic update: nobody asked for it. /update hold lets no more of them.)")
+    }
+
+    fn held(&self, what: Held<'_>) -> String {
+        match what {
+            Held::Until(None) => "⏸ Nothing is updated by itself until /update unhold.".to_owned(),
+            Held::Until(Some(until)) => format!("⏸ Nothing is updated by itself until {until}, or /update unhold."),
+            Held::GoesOn => "▶ Updates are no longer held.".to_owned(),
+            Held::WasNot => "Updates are not held.".to_owned(),
+            Held::Failed(reason) => format!("❌ Updates go on as before: {reason}"),
+        }
+    }
+
     fn restarted(&self, why: &Restart, goes_on: bool) -> String {
         let how = match why {
             Restart::Asked { kind, from, to } => match kind.as_str() {
@@ -302,6 +322,33 @@ impl Words for English {
         let version = self.version(state.version, state.generation);
         let waiting = state.waiting.as_ref().map_or(String::new(), |wait| format!(", waiting for {wait}"));
         format!("{version}, PID {}, up {} s, {}{waiting}", state.pid, state.up.as_secs(), state.phase)
+    }
+
+    fn updates(&self, updates: &Updates<'_>) -> String {
+        let window = updates.window.map_or(String::new(), |window| format!(" ({window})"));
+        let mut text = match updates.applies {
+            true => format!("updates: by themselves{window}"),
+            false => "updates: on request".to_owned(),
+        };
+        let mut add = |part: String| text.push_str(&part);
+        match updates.held {
+            Some(Some(until)) => add(format!(", held until {until}")),
+            Some(None) => add(", held".to_owned()),
+            None => {}
+        }
+        if let Some(version) = updates.available {
+            add(format!(", {version} is available"));
+        }
+        if let Some(percent) = updates.deferred {
+            add(format!(", so far to {percent} % of installations and not to this one"));
+        }
+        if let Some(error) = updates.error {
+            add(format!(", the last look failed ({error})"));
+        }
+        if let Some(next) = updates.next_check {
+            add(format!(", next look in {} min", next.as_secs().div_ceil(60)));
+        }
+        text
     }
 
     fn queued(&self, messages: usize) -> String {

@@ -265,6 +265,38 @@ pub enum Paused {
     Here,
 }
 
+/// What happens with updates by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Updates<'a> {
+    /// Whether they are installed, or only told of.
+    pub applies: bool,
+    /// When they are installed.
+    pub window: Option<&'a str>,
+    /// A release that is newer than what runs.
+    pub available: Option<&'a str>,
+    /// To how many of 100 installations it goes so far, this one not among them.
+    pub deferred: Option<u8>,
+    /// Updates are held, and until when.
+    pub held: Option<Option<&'a str>>,
+    /// Why nobody knows of releases.
+    pub error: Option<&'a str>,
+    /// In how long releases are looked for.
+    pub next_check: Option<Duration>,
+}
+
+/// What came of `/update hold` and `/update unhold`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held<'a> {
+    /// Nothing is updated by itself, until this time.
+    Until(Option<&'a str>),
+    /// Updates go on.
+    GoesOn,
+    /// They were not held.
+    WasNot,
+    /// It was not recorded or not understood, so that all is as before.
+    Failed(&'a str),
+}
+
 /// A command that the menu of a chat offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MenuItem {
@@ -424,6 +456,12 @@ pub trait Words: Sync {
     fn is_newest(&self, running: &str) -> String;
     /// The answer to `/update check`.
     fn found(&self, found: &Found, running: &str) -> String;
+    /// To the admins: a release is available, and where its notes are.
+    fn available(&self, version: &str, running: &str, notes_url: Option<&str>) -> String;
+    /// To the admins: what came of an update that nobody asked for.
+    fn by_itself(&self, told: &str) -> String;
+    /// The answer to `/update hold` and `/update unhold`.
+    fn held(&self, what: Held<'_>) -> String;
     /// To a chat that had a turn running or waiting when the gateway was started anew, and whether that goes on.
     fn restarted(&self, why: &Restart, goes_on: bool) -> String;
 
@@ -433,6 +471,8 @@ pub trait Words: Sync {
     fn digest_unknown(&self) -> &'static str;
     /// The first line of `/status`.
     fn state(&self, state: &State<'_>) -> String;
+    /// The line about updates in `/status`.
+    fn updates(&self, updates: &Updates<'_>) -> String;
     /// Messages that wait.
     fn queued(&self, messages: usize) -> String;
     /// One line about an agent.

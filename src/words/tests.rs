@@ -112,6 +112,34 @@ fn handoffs(words: &dyn Words, say: &mut dyn FnMut(&str, String)) {
     for found in found {
         say(&format!("found {found:?}"), words.found(&found, "1.4.0"));
     }
+    say("available", words.available("1.5.0", "1.4.0", None));
+    let notes = words.available("1.5.0", "1.4.0", Some("https://10.0.0.1/1.5.0"));
+    say("available with notes", notes);
+    say("by_itself", words.by_itself("…"));
+    let until = "2026-12-24 00:00";
+    for what in [Held::Until(None), Held::Until(Some(until)), Held::GoesOn, Held::WasNot, Held::Failed("…")] {
+        say(&format!("held {what:?}"), words.held(what));
+    }
+    let updates = Updates {
+        applies: true,
+        window: Some("02:00-05:00"),
+        available: Some("1.5.0"),
+        deferred: Some(25),
+        held: Some(Some(until)),
+        error: Some("no answer"),
+        next_check: Some(Duration::from_secs(61)),
+    };
+    let none = Updates {
+        applies: false,
+        window: None,
+        available: None,
+        deferred: None,
+        held: Some(None),
+        error: None,
+        next_check: None,
+    };
+    say("updates", words.updates(&updates));
+    say("updates on request", words.updates(&none));
 }
 
 fn states(words: &dyn Words, say: &mut dyn FnMut(&str, String)) {
@@ -168,8 +196,9 @@ fn nothing_in_chinese_is_left_in_english() {
     let names = [
         "hermes", "gateway", "telegram", "dingtalk", "weixin", "irc", "pairing", "approve", "platform", "pause",
         "resume", "NAME", "AGENT", "VERSION", "here", "check", "force", "revert", "PID", "default", "coder", "Echo",
-        "Ann", "Allow", "Reject", "build", "SIGTERM", "exit", "code", "bad", "the", "database", "could", "not",
-        "commit", "space", "left", "device", "crashed", "answer", "bored", "state", "damaged", "ABCD2345", "help",
+        "Ann", "TIME", "DATE", "hold", "unhold", "https", "Allow", "Reject", "build", "SIGTERM", "exit", "code", "bad",
+        "the", "database", "could", "not", "commit", "space", "left", "device", "crashed", "answer", "bored", "state",
+        "damaged", "ABCD2345", "help",
     ];
     let is_command = |word: &str| chinese.contains(&format!("/{word}"));
     let left: Vec<&str> = chinese

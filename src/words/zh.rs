@@ -4,8 +4,8 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::{
-    AgentState, Answer, Back, Busy, Done, Expired, Found, LinkState, MenuItem, Paused, Restart, State, Step, Wait,
-    Words, millis,
+    AgentState, Answer, Back, Busy, Done, Expired, Found, Held, LinkState, MenuItem, Paused, Restart, State, Step,
+    Updates, Wait, Words, millis,
 };
 use crate::chat::{Conversation, NotSent};
 
@@ -28,6 +28,7 @@ impl Words for Chinese {
          /reload – 原地重启并重新读取配置\n\
          /update [check | VERSION] – 更新到较新的版本\n\
          /update revert – 回退到上一个版本\n\
+         /update hold [TIME | DATE]、/update unhold – 暂停或恢复自动更新\n\
          其他内容都会转给智能体。"
             .to_owned()
     }
@@ -283,6 +284,25 @@ impl Words for Chinese {
         }
     }
 
+    fn available(&self, version: &str, running: &str, notes_url: Option<&str>) -> String {
+        let notes = notes_url.map_or(String::new(), |url| format!("\n更新说明：{url}"));
+        format!("🆕 有新版本 hermes {version}，当前运行 {running}。发送 /update 即可安装。{notes}")
+    }
+
+    fn by_itself(&self, told: &str) -> String {
+        format!("{told}\n（这是自动更新，没有人提出要求。发送 /update hold 可暂停自动更新。）")
+    }
+
+    fn held(&self, what: Held<'_>) -> String {
+        match what {
+            Held::Until(None) => "⏸ 自动更新已暂停，发送 /update unhold 可恢复。".to_owned(),
+            Held::Until(Some(until)) => format!("⏸ 自动更新已暂停至 {until}，发送 /update unhold 可提前恢复。"),
+            Held::GoesOn => "▶ 自动更新已恢复。".to_owned(),
+            Held::WasNot => "自动更新没有被暂停。".to_owned(),
+            Held::Failed(reason) => format!("❌ 自动更新保持原状：{reason}"),
+        }
+    }
+
     fn restarted(&self, why: &Restart, goes_on: bool) -> String {
         let how = match why {
             Restart::Asked { kind, from, to } => match kind.as_str() {
@@ -312,6 +332,33 @@ impl Words for Chinese {
         let phase = phase_named(state.phase);
         let waiting = state.waiting.as_ref().map_or(String::new(), |wait| format!("，正在等待{}", waited_for(wait)));
         format!("{version}，PID {}，已运行 {} 秒，{phase}{waiting}", state.pid, state.up.as_secs())
+    }
+
+    fn updates(&self, updates: &Updates<'_>) -> String {
+        let window = updates.window.map_or(String::new(), |window| format!("（{window}）"));
+        let mut text = match updates.applies {
+            true => format!("更新：自动安装{window}"),
+            false => "更新：按要求安装".to_owned(),
+        };
+        let mut add = |part: String| text.push_str(&part);
+        match updates.held {
+            Some(Some(until)) => add(format!("，已暂停至 {until}")),
+            Some(None) => add("，已暂停".to_owned()),
+            None => {}
+        }
+        if let Some(version) = updates.available {
+            add(format!("，有新版本 {version}"));
+        }
+        if let Some(percent) = updates.deferred {
+            add(format!("，目前只面向 {percent}% 的安装，不包括这里"));
+        }
+        if let Some(error) = updates.error {
+            add(format!("，上次查找失败（{error}）"));
+        }
+        if let Some(next) = updates.next_check {
+            add(format!("，{} 分钟后再次查找", next.as_secs().div_ceil(60)));
+        }
+        text
     }
 
     fn queued(&self, messages: usize) -> String {

@@ -50,6 +50,7 @@ fn spec(command: &[&str]) -> AgentSpec {
         name: "default".into(),
         command: command.iter().map(|part| (*part).to_owned()).collect(),
         cwd: std::env::temp_dir(),
+        withheld: std::collections::BTreeSet::new(),
         env: BTreeMap::new(),
         outgoing: "/nonexistent".into(),
     }

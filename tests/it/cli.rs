@@ -4,6 +4,7 @@ mod chat;
 mod weixin;
 
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
@@ -71,7 +72,7 @@ fn status(version: &str, generation: u64) -> Value {
         "started_at": 1_000, "image_started_at": 2_000, "phase": "serving", "waiting_for": null, "home": "/var/lib/hermes",
         "platforms": [{ "name": "local", "state": "connected", "updated_at": 1_000 }],
         "agents": [{ "name": "default", "state": "ready", "pid": 4243, "title": "Echo", "error": null, "turns": [] }],
-        "queued_turns": 0, "handoffs": []
+        "queued_turns": 0, "handoffs": [], "update": proto::UpdateStatus::default(),
     })
 }
 
@@ -111,7 +112,8 @@ fn help_names_every_command() {
 
     Commands:
       gateway      Run, watch and steer the gateway
-      self-update  Update the running gateway to a newer release, in place [alias: update]
+      self-update  Update the gateway to a newer release, in place; one that does not run starts with it [alias: update]
+      config       Look at the configuration
       pairing      Let people in by the codes that they were given in a chat
       weixin       Log in to Weixin (WeChat)
       chat         Talk to the gateway's agent from this terminal
@@ -322,8 +324,10 @@ fn nothing_newer_is_told_and_is_no_failure() {
     let output = run(gateway.home(), &["self-update", "--yes"]);
     assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(0), "hermes 1.4.0 is up to date\n"));
     let output = run(gateway.home(), &["self-update", "--yes", "--json"]);
-    let expected =
-        json!({ "running": "1.4.0", "available": null, "date": null, "notes_url": null, "failed_before": null });
+    let expected = json!({
+        "running": "1.4.0", "available": null, "date": null, "notes_url": null, "failed_before": null, "channel": "",
+        "rollout": null, "held": null, "window": null, "offline": false,
+    });
     assert_eq!((output.status.code(), json_of(&output)), (Some(0), expected));
 }
 
@@ -331,7 +335,8 @@ fn nothing_newer_is_told_and_is_no_failure() {
 fn a_check_only_tells() {
     let found = json!({
         "running": "1.4.0", "available": "1.5.0", "date": "2026-11-01", "notes_url": "https://x/n",
-        "failed_before": null,
+        "failed_before": null, "channel": "beta", "rollout": { "percent": 25, "included": false },
+        "held": { "since": 1, "until": null, "by": "Ann (id 1)" }, "window": "02:00-05:00", "offline": false,
     });
     let answer = found.clone();
     let gateway = FakeGateway::start(move |method, _| {
@@ -344,5 +349,68 @@ fn a_check_only_tells() {
     insta::assert_snapshot!(stdout(&output), @r"
     hermes 1.5.0 of 2026-11-01 is available (1.4.0 is running)
       notes: https://x/n
+      rolled out to 25 % of installations, this one not yet
     ");
+}
+
+#[test]
+fn updates_are_held_and_let_go_on() {
+    let held = json!({ "since": 1, "until": null, "by": "uid 0" });
+    let answer = held.clone();
+    let gateway = FakeGateway::start(move |method, params| match method {
+        proto::UPDATE_HOLD => {
+            assert_eq!(*params, json!({ "until": "7d" }));
+            ok(json!({ "held": answer }))
+        }
+        proto::UPDATE_UNHOLD => ok(json!({})),
+        _ => err(ErrorObject::METHOD_NOT_FOUND, "there is no such method"),
+    });
+    let output = run(gateway.home(), &["self-update", "--hold", "7d", "--json"]);
+    assert_eq!((output.status.code(), json_of(&output)), (Some(0), json!({ "held": held })));
+    let output = run(gateway.home(), &["update", "--unhold"]);
+    assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(0), "updates are not held\n"));
+    for args in [&["self-update", "--hold", "--unhold"][..], &["self-update", "--hold", "--check"]] {
+        assert_eq!(run(gateway.home(), args).status.code(), Some(2), "{args:?}");
+    }
+}
+
+#[test]
+fn a_configuration_is_checked_with_every_problem_and_its_place() {
+    let home = tempfile::tempdir().expect("a directory");
+    let output = run(home.path(), &["config", "check"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(stdout(&output).ends_with("gateway.toml is not there; the defaults hold\n"), "{output:?}");
+
+    let file = home.path().join("gateway.toml");
+    std::fs::write(&file, "[gateway]\nprobatoin = 1\n[platforms.telegram]\ntoken_file = 't'\n[update]\nauto = 'on'\n")
+        .expect("writes");
+    std::fs::write(home.path().join("t"), "x").expect("writes");
+    std::fs::set_permissions(home.path().join("t"), std::fs::Permissions::from_mode(0o644)).expect("changes");
+    let output = run(home.path(), &["config", "check"]);
+    assert_eq!(output.status.code(), Some(78), "{output:?}");
+    let told = stdout(&output).replace(&home.path().display().to_string(), "HOME");
+    insta::assert_snapshot!(told, @r#"
+    HOME/gateway.toml:2:1: unknown key 'probatoin' in [gateway]; did you mean 'probation'?
+    HOME/gateway.toml:4:14: warning: everybody on this machine may read HOME/t (mode 0644), which holds a secret: chmod 600 HOME/t
+    HOME/gateway.toml:6:8: 'auto' must be one of "off", "notify", "apply"
+    "#);
+    assert_eq!(stderr(&output), "error: the gateway would refuse this configuration\n");
+
+    let output = run(Path::new("/nonexistent"), &["config", "check", file.to_str().expect("text"), "--json"]);
+    assert_eq!(output.status.code(), Some(78), "{output:?}");
+    let document = json_of(&output);
+    assert_eq!(json!([document["ok"], document["exists"], document["file"]]), json!([false, true, file]));
+    assert_eq!(
+        document["problems"][0],
+        json!({
+            "severity": "error", "line": 2, "column": 1, "key": "gateway.probatoin", "nearest": "probation",
+            "message": "unknown key 'probatoin' in [gateway]; did you mean 'probation'?",
+        })
+    );
+    assert_eq!(document["problems"][1]["severity"], "warning");
+
+    std::fs::write(&file, "[gateway]\nprobation = '1s'\n").expect("writes");
+    assert_eq!(run(home.path(), &["config", "check", "--json"]).status.code(), Some(0));
+    let output = run(home.path(), &["config", "check", "/no/such.toml", "--json"]);
+    assert_eq!((output.status.code(), &json_of(&output)["error"]["code"]), (Some(78), &json!("config")));
 }

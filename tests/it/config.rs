@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use hermes_gateway::config::{Config, ConfigError, Environment, Secret};
+use hermes_gateway::config::{AutoUpdate, Channel, Config, ConfigError, Environment, Secret, Severity};
 use hermes_gateway::id::AgentName;
 use hermes_gateway::words::Language;
 use insta::assert_snapshot;
@@ -66,7 +66,10 @@ fn every_key_is_read() {
         [update]
         manifest_url = "file:///srv/releases/manifest.json"
         verifying_keys = ["AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="]
-        auto = "off"
+        auto = "apply"
+        check_every = "1d"
+        window = "Sat,Sun 23:00-04:00"
+        channel = "beta"
         [telemetry]
         otlp_endpoint = "https://collector.example.org:4318/"
         "#,
@@ -89,6 +92,9 @@ fn every_key_is_read() {
     assert_eq!(telegram.messages_per_second, 1000);
     assert_eq!(config.update.manifest_url.as_deref(), Some("file:///srv/releases/manifest.json"));
     assert_eq!(config.update.verifying_keys.len(), 1);
+    assert_eq!((config.update.auto, config.update.channel), (AutoUpdate::Apply, Channel::Beta));
+    assert_eq!(config.update.check_every, Duration::from_secs(86_400));
+    assert_eq!(config.update.window.map(|window| window.to_string()).as_deref(), Some("Sat,Sun 23:00-04:00"));
 }
 
 #[test]
@@ -219,7 +225,7 @@ command = ["x"]
     assert_snapshot!(refused(text), @r#"
     gateway.toml:2:13: 'platforms' must be a section, not an integer; write [platforms] on its own line
     gateway.toml:4:25: 'restart_drain_timeout' must be a duration in quotes, not an integer; for example restart_drain_timeout = "5s"
-    gateway.toml:5:13: 'probation' is not a duration: a number needs one of the units ms, s, m, h; for example probation = "60s"
+    gateway.toml:5:13: 'probation' is not a duration: a number needs one of the units ms, s, m, h, d; for example probation = "60s"
     gateway.toml:7:11: 'command' must be a list of strings, not a string; for example command = ["hermes", "agent", "echo"]
     gateway.toml:9:17: 'command' is a list of strings, and this is an integer; for example command = ["hermes", "agent", "echo"]
     gateway.toml:10:7: 'cwd' must be an absolute path; for example cwd = "/srv/work"
@@ -244,12 +250,19 @@ language = "zh"
 [update]
 manifest_url = "http://example.org/manifest.json"
 verifying_keys = ["short"]
-auto = "apply"
+auto = "on"
 github = "owner/repo"
+check_every = "10s"
+window = "02:00-02:00"
+channel = "edge"
+[platforms.weixin]
+account_id = "a"
+token = "t"
+token_env = "T"
 "#;
     assert_snapshot!(refused(text), @r#"
     gateway.toml:3:25: 'restart_drain_timeout' is 11m, and the most is 10m; for example restart_drain_timeout = "5s"
-    gateway.toml:4:12: [platforms.telegram] needs one of 'token', 'token_file', 'token_credential'
+    gateway.toml:4:12: [platforms.telegram] needs one of 'token', 'token_file', 'token_credential', 'token_env'
     gateway.toml:5:11: 'api_url' must be an http or https address without '?' and '#'; for example api_url = "https://api.telegram.org"
     gateway.toml:6:23: 'allow_from' is a list of user ids, and this is a float; for example allow_from = ["1001"]
     gateway.toml:7:20: 'allow_admin_from' must be a list of user ids, not a string; for example allow_admin_from = ["1001"]
@@ -257,8 +270,12 @@ github = "owner/repo"
     gateway.toml:9:12: 'language' must be one of "en", "zh-CN"
     gateway.toml:11:16: 'manifest_url' must be an https or file address (http only on this machine); for example manifest_url = "https://example.org/hermes/manifest.json"
     gateway.toml:12:19: this is not an ed25519 public key: 32 bytes as base64, 44 characters with the '=' at the end
-    gateway.toml:13:8: 'auto' can only be "off" in this version
-    gateway.toml:14:1: 'github' is not in this version; use manifest_url
+    gateway.toml:13:8: 'auto' must be one of "off", "notify", "apply"
+    gateway.toml:14:10: 'manifest_url' and 'github' are both set in [update]; keep one of them
+    gateway.toml:15:15: 'check_every' is less than 1m; for example check_every = "6h"
+    gateway.toml:16:10: 'window' is not a window: it begins when it ends; leave the window out if any time will do; for example window = "Sat,Sun 02:00-05:00"
+    gateway.toml:17:11: 'channel' must be one of "stable", "beta", "nightly"
+    gateway.toml:21:13: 'token' and 'token_env' are both set in [platforms.weixin]; keep one of them
     "#);
 }
 
@@ -310,7 +327,7 @@ impl Files {
         let path = self.dir.path().join("gateway.toml");
         fs::write(&path, format!("[platforms.telegram]\n{keys}\n")).expect("written");
         let credentials = self.dir.path().as_os_str().to_owned();
-        let env = Environment::from_iter([("CREDENTIALS_DIRECTORY", credentials)]);
+        let env = Environment::from_iter([("CREDENTIALS_DIRECTORY", credentials), ("TOKEN", "from-variable".into())]);
         match Config::load(&path, &env) {
             Ok(config) => Ok(config.telegram.expect("there").token.expose().to_owned()),
             Err(error) => Err(error.to_string().replace(&format!("{}/", self.dir.path().display()), "")),
@@ -319,13 +336,14 @@ impl Files {
 }
 
 #[test]
-fn a_secret_is_written_out_or_in_a_file_or_a_credential() {
+fn a_secret_is_written_out_or_in_a_file_a_credential_or_a_variable() {
     let files =
         Files::new().with("secret", "from-file\n").with("crlf", "x\r\n").with("two", "x\n\n").with("empty", "\n");
     assert_eq!(files.token("token = 'inline'").as_deref(), Ok("inline"));
     assert_eq!(files.token("token_file = 'secret'").as_deref(), Ok("from-file"), "relative to gateway.toml");
     assert_eq!(files.token("token_credential = 'secret'").as_deref(), Ok("from-file"));
     assert_eq!(files.token("token_file = 'crlf'").as_deref(), Ok("x"));
+    assert_eq!(files.token("token_env = 'TOKEN'").as_deref(), Ok("from-variable"));
     let refusals = [
         "",
         "token = ''",
@@ -337,10 +355,11 @@ fn a_secret_is_written_out_or_in_a_file_or_a_credential() {
         "token_file = 'empty'",
         "token_file = 'two'",
         "token_credential = '../secret'",
+        "token_env = 'NO_TOKEN'",
     ]
     .map(|keys| files.token(keys).expect_err("refused"));
     assert_snapshot!(refusals.join("\n"), @r#"
-    gateway.toml:1:12: [platforms.telegram] needs one of 'token', 'token_file', 'token_credential'
+    gateway.toml:1:12: [platforms.telegram] needs one of 'token', 'token_file', 'token_credential', 'token_env'
     gateway.toml:2:9: 'token' cannot be used: it is empty
     gateway.toml:2:9: 'token' must be a string, not an integer; for example token = "…"
     gateway.toml:3:14: 'token' and 'token_file' are both set in [platforms.telegram]; keep one of them
@@ -350,12 +369,72 @@ fn a_secret_is_written_out_or_in_a_file_or_a_credential() {
     gateway.toml:2:14: 'token_file' cannot be used: it is empty
     gateway.toml:2:14: 'token_file' cannot be used: it has a character that no secret has (a line break, another control character, or not UTF-8)
     gateway.toml:2:20: 'token_credential' cannot be used: the name of a credential is a plain file name
+    gateway.toml:2:13: 'token_env' cannot be used: the variable NO_TOKEN is not set
     "#);
 }
 
 #[test]
 fn without_systemd_there_are_no_credentials() {
     assert_snapshot!(refused("[platforms.telegram]\ntoken_credential = 'x'"), @r#"gateway.toml:2:20: 'token_credential' cannot be used: there are no credentials: CREDENTIALS_DIRECTORY is not set; add LoadCredential= to the unit"#);
+}
+
+#[test]
+fn a_repository_stands_for_its_latest_release() {
+    let url = |keys: &str| accepted(&format!("[update]\n{keys}")).update.manifest_url;
+    assert_eq!(
+        url("github = 'owner/a.repo'\nauto = 'notify'").as_deref(),
+        Some("https://github.com/owner/a.repo/releases/latest/download/manifest.json")
+    );
+    for wrong in ["owner", "a/b/c", "/b", "a/", "../b", "https://github.com/a/b", "a/b?x"] {
+        let told = refused(&format!("[update]\ngithub = '{wrong}'"));
+        assert!(told.contains("the owner and the name of a repository"), "{told}");
+    }
+    let told = refused("[update]\nauto = 'apply'");
+    assert_eq!(told, "gateway.toml:2:8: 'auto' needs a place to look at: set 'manifest_url' or 'github', too");
+}
+
+#[test]
+fn a_problem_says_which_key_it_is_about_and_a_warning_does_not_refuse() {
+    let text = "[gateway]\nprobatoin = '1s'\n[platforms.telegram]\ntoken = 5\n[agents.a]\n";
+    let Err(ConfigError::Invalid { problems, .. }) = parse(text) else { panic!("it is refused") };
+    let told: Vec<_> =
+        problems.iter().map(|problem| (problem.line, problem.key.as_deref(), problem.nearest.as_deref())).collect();
+    assert_eq!(
+        told,
+        [
+            (2, Some("gateway.probatoin"), Some("probation")),
+            (4, Some("platforms.telegram.token"), None),
+            (5, Some("agents.a"), None),
+        ]
+    );
+
+    let files = Files::new().with("secret", "x").with("open", "x").with("gateway.toml", "");
+    fs::set_permissions(files.dir.path().join("open"), fs::Permissions::from_mode(0o644)).expect("changes");
+    let path = files.dir.path().join("gateway.toml");
+    let warned = |mode: u32, key: &str| {
+        fs::write(&path, format!("[platforms.telegram]\n{key}")).expect("writes");
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("changes");
+        let (_, warnings) = Config::check(&path, &environment()).expect("accepted");
+        let told = |warning: hermes_gateway::config::Problem| {
+            assert_eq!(warning.severity, Severity::Warning);
+            format!("{}:{} {} {}", warning.line, warning.column, warning.key.expect("a key"), warning.message)
+        };
+        warnings
+            .into_iter()
+            .map(told)
+            .collect::<Vec<_>>()
+            .join("\n")
+            .replace(&files.dir.path().display().to_string(), "DIR")
+    };
+    assert_eq!(warned(0o644, "token_file = 'secret'"), "");
+    assert_eq!(warned(0o600, "token = 'x'"), "");
+    assert_snapshot!(
+        [warned(0o600, "token_file = 'open'"), warned(0o644, "token = 'x'")].join("\n"),
+        @r"
+    2:14 platforms.telegram.token_file everybody on this machine may read DIR/open (mode 0644), which holds a secret: chmod 600 DIR/open
+    2:9 platforms.telegram.token everybody on this machine may read DIR/gateway.toml (mode 0644), which holds a secret: chmod 600 DIR/gateway.toml
+    "
+    );
 }
 
 #[test]
@@ -439,7 +518,7 @@ fn keys_in_source() -> BTreeSet<String> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/config").join(name);
         fs::read_to_string(path).expect("the source is there")
     };
-    let source = [read("file.rs"), read("platforms.rs")].concat();
+    let source = [read("file.rs"), read("platforms.rs"), read("update.rs")].concat();
     let calls = [
         ".string(\"",
         ".boolean(\"",
@@ -452,6 +531,8 @@ fn keys_in_source() -> BTreeSet<String> {
         "inline: \"",
         "file: \"",
         "credential: \"",
+        "variable: \"",
+        "one_of(&mut section, \"",
     ];
     let named = |call: &str| {
         let keys = source.split(call).skip(1).filter_map(|rest| rest.split('"').next());

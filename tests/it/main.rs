@@ -2,6 +2,7 @@
 //!
 //! - `agent`: agent processes, real ones and hostile ones.
 //! - `attachments`: files that people send, from each platform to the agent, over faults, handoffs and kills.
+//! - `auto`: updates that nobody asks for, who is told of them, and updates while no gateway runs.
 //! - `cli`: every command against a scripted gateway.
 //! - `config`: gateway.toml, accepted and refused.
 //! - `control`: the control socket, its limits, and clients over freezes and adoptions.
@@ -22,6 +23,7 @@
 //! - `rollback`: new images that fail after the execve (needs the feature `fault-points`).
 //! - `revert`: the way back to the version before, and versions that failed.
 //! - `scene`: the scene of the bug report under a real systemd, with all platforms connected at once.
+//! - `secrets`: no secret is where somebody else could read it, with every platform and over handoffs.
 //! - `service`: the unit files, and notifications, logs and sockets under a real systemd.
 //! - `soak`: what the soak judges by, and its schedule.
 //! - `telegram`: the Telegram platform against the test server.
@@ -33,6 +35,7 @@
 
 mod agent;
 mod attachments;
+mod auto;
 mod cli;
 mod config;
 mod control;
@@ -54,6 +57,7 @@ mod revert;
 #[cfg(feature = "fault-points")]
 mod rollback;
 mod scene;
+mod secrets;
 mod service;
 mod soak;
 mod support;

@@ -23,6 +23,7 @@ fn spec() -> AgentSpec {
         command: vec!["a".into()],
         cwd: "/w".into(),
         env: BTreeMap::new(),
+        withheld: std::collections::BTreeSet::new(),
         outgoing: "/nonexistent".into(),
     }
 }

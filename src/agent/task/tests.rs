@@ -40,6 +40,7 @@ fn spec() -> AgentSpec {
         command: Vec::new(),
         cwd: "/".into(),
         env: std::collections::BTreeMap::new(),
+        withheld: std::collections::BTreeSet::new(),
         outgoing: "/nonexistent".into(),
     }
 }

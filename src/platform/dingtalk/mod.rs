@@ -32,6 +32,7 @@ use crate::config::DingTalkConfig;
 use crate::store::Store;
 pub use conduit::run as run_conduit;
 use link::DingTalkLink;
+pub use sender::direct_chat;
 
 /// The key in `[platforms.<name>]`, and the platform of every conversation here.
 pub const PLATFORM: &str = "dingtalk";

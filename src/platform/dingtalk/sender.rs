@@ -34,6 +34,15 @@ const TITLE_CHARS_MAX: usize = 40;
 /// minute takes none for 10 minutes, and asking meanwhile makes it longer.
 const LIMIT_WAIT: Duration = Duration::from_secs(60);
 
+/// What a chat's id begins with that is known by the person in it alone, because nobody has written there yet. An
+/// `openConversationId` begins with `cid`.
+const DIRECT: &str = "staff:";
+
+/// The id, for the outbox, of the chat with one member of the organisation.
+pub fn direct_chat(staff_id: &str) -> String {
+    format!("{DIRECT}{staff_id}")
+}
+
 /// Where the store keeps the name that is in the ids of its cards.
 const CARDS_NAME: &str = "dingtalk.cards";
 
@@ -65,6 +74,9 @@ impl DingTalkSender {
     }
 
     async fn context(&self, chat: &str, store: &Store) -> Result<Context, Unsent> {
+        if let Some(staff_id) = chat.strip_prefix(DIRECT) {
+            return Ok(Context { staff_id: Some(staff_id.to_owned()), ..Context::default() });
+        }
         match store.context(PLATFORM, &self.account, chat).await {
             Ok(kept) => Ok(kept.map(|kept| Context::read(&kept)).unwrap_or_default()),
             Err(error) => Err(untold(&error)),

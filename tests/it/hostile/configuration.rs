@@ -4,6 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use hermes_gateway::control::proto::HandoffKind;
+use hermes_gateway::store::HandoffRecord;
+use nix::sys::signal::Signal;
+use serde_json::json;
 
 use super::{BINARY, ECHO, assert_no_panic, echoes, home, start};
 use crate::support::gateway::Gateway;
@@ -61,6 +64,21 @@ async fn a_reload_is_refused_and_the_gateway_goes_on_with_what_it_has() {
     chat.say("/reload").await;
     let told = chat.notice("The reload failed").await;
     assert_eq!(told, format!("❌ The reload failed: {said}\n1.0.0 goes on as before."));
+    gateway.signal(Signal::SIGHUP);
+    let mut records = Vec::new();
+    gateway
+        .wait_until("the reload by SIGHUP is over", async |status| {
+            records = status.handoffs.clone();
+            records.len() == 3
+        })
+        .await;
+    assert_eq!(records[0].requested_by, "SIGHUP");
+    for HandoffRecord { kind, outcome, .. } in &records {
+        assert_eq!((kind.as_str(), outcome), ("reload", &format!("failed in preflight: {said}")), "one way for all");
+    }
+    assert!(gateway.log().matches(&said).count() >= 3, "{}", gateway.log());
+    let state = gateway.state_file();
+    assert_eq!((&state["gateway_state"], &state["handoff"]), (&json!("running"), &json!(null)));
 
     assert_eq!(gateway.status().await.generation, 0);
     echoes(&mut chat, "on as before").await;

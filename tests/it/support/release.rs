@@ -180,18 +180,26 @@ impl Publisher {
 
     /// `[update]` for this publisher and that manifest.
     pub fn config(&self, manifest_url: &str) -> UpdateConfig {
-        UpdateConfig { manifest_url: Some(manifest_url.to_owned()), verifying_keys: vec![self.public_key()] }
+        UpdateConfig {
+            manifest_url: Some(manifest_url.to_owned()),
+            verifying_keys: vec![self.public_key()],
+            ..UpdateConfig::default()
+        }
     }
 
     /// Publishes a version for this target and returns the archive's name. If `binary` is a hermes, the copy in the
     /// archive says that version; any other bytes stay as they are.
     pub fn release(&self, version: &str, binary: &[u8]) -> String {
-        let release = release(version);
+        self.publish(&release(version), binary)
+    }
+
+    /// As [`Publisher::release`], with everything that is said of it.
+    pub fn publish(&self, release: &pack::Release, binary: &[u8]) -> String {
         let mut binary = binary.to_vec();
         if !pack::stamps(&binary).is_empty() {
             pack::restamp(&mut binary, &release.version).expect("a hermes has one version block");
         }
-        pack::publish(self.dir.path(), &release, &binary, &self.key).expect("a temporary directory takes it")
+        pack::publish(self.dir.path(), release, &binary, &self.key).expect("a temporary directory takes it")
     }
 
     /// The path of a published file.
@@ -216,5 +224,8 @@ pub fn release(version: &str) -> pack::Release {
         date: "2026-11-25T00:00:00Z".to_owned(),
         notes_url: Some(format!("https://example.org/notes/{version}")),
         expires: None,
+        channel: None,
+        rollout: None,
+        url_base: None,
     }
 }

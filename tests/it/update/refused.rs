@@ -359,9 +359,10 @@ fn a_configuration_that_cannot_be_trusted_is_refused() {
     let config = |url: &str, keys: &[&str]| UpdateConfig {
         manifest_url: Some(url.to_owned()),
         verifying_keys: keys.iter().map(|key| (*key).to_owned()).collect(),
+        ..UpdateConfig::default()
     };
     let outcome = |config: &UpdateConfig| Source::new(config).expect_err("it is refused");
-    let error = outcome(&UpdateConfig { manifest_url: None, verifying_keys: vec![key.clone()] });
+    let error = outcome(&UpdateConfig { verifying_keys: vec![key.clone()], ..UpdateConfig::default() });
     assert!(matches!(error, UpdateError::NoManifestUrl), "{error:?}");
     let error = outcome(&config("https://example.org/m.json", &[]));
     assert!(matches!(error, UpdateError::NoKey), "{error:?}");

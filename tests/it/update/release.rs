@@ -74,7 +74,11 @@ async fn what_the_script_makes_is_staged() {
 
     let home = tempfile::tempdir().unwrap();
     let manifest_url = format!("file://{}", publisher.path("out/manifest.json").display());
-    let config = UpdateConfig { manifest_url: Some(manifest_url), verifying_keys: vec![publisher.public_key.clone()] };
+    let config = UpdateConfig {
+        manifest_url: Some(manifest_url),
+        verifying_keys: vec![publisher.public_key.clone()],
+        ..UpdateConfig::default()
+    };
     let running = v("1.0.0");
     let have = Have::new(&running, &running);
     let source = Source::new(&config).unwrap();

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use hermes_gateway::update::{Check, Have, Source, StageProgress, StagedImage, UpdateError, Want, check};
+use hermes_gateway::update::{Check, Have, Source, StageProgress, StagedImage, UpdateError, Want, look};
 use sha2::{Digest, Sha256};
 
 use super::{RUNNING, Setup, install_running, v};
@@ -159,25 +159,26 @@ async fn check_tells_what_there_is() {
     let running = v(RUNNING);
     let have = |floor| Have::new(&running, floor);
     setup.publisher.release(RUNNING, b"what runs");
-    let outcome = check(&setup.source(), have(&running)).await.unwrap();
+    let outcome = look(&setup.source(), have(&running), None).await.unwrap().check;
     assert_eq!(outcome, Check::UpToDate { newest_listed: Some(v(RUNNING)) });
 
     setup.publisher.release("1.1.0", b"the new image");
-    let outcome = check(&setup.source(), have(&running)).await.unwrap();
+    let outcome = look(&setup.source(), have(&running), None).await.unwrap().check;
     let available = Check::Available {
         version: v("1.1.0"),
         date: Some("2026-11-25T00:00:00Z".to_owned()),
         notes_url: Some("https://example.org/notes/1.1.0".to_owned()),
+        rollout: None,
     };
     assert_eq!(outcome, available);
 
     let rejected = v("1.1.0");
-    let outcome = check(&setup.source(), have(&rejected)).await.unwrap();
+    let outcome = look(&setup.source(), have(&rejected), None).await.unwrap().check;
     assert_eq!(outcome, Check::UpToDate { newest_listed: Some(v("1.1.0")) });
 
     let before = setup.disk();
     setup.server.fail("manifest.json", Fault::Status(500));
-    let error = check(&setup.source(), have(&running)).await.expect_err("the server fails");
+    let error = look(&setup.source(), have(&running), None).await.expect_err("the server fails");
     assert!(matches!(error, UpdateError::Status { status: 500, .. }), "{error:?}");
     assert_eq!(setup.disk(), before);
 }

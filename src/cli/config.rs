@@ -1,0 +1,51 @@
+//! `hermes config check`.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::args::ConfigCheckArgs;
+use super::error::CliError;
+use super::{render, screen};
+use crate::config::{Config, ConfigError, Environment, Home, Problem};
+
+/// What is wrong with a file.
+#[derive(Debug, Serialize)]
+pub(super) struct Checked {
+    /// The file.
+    pub(super) file: PathBuf,
+    /// Whether it is there; if not, the defaults hold.
+    pub(super) exists: bool,
+    /// Whether the gateway would use it.
+    pub(super) ok: bool,
+    /// What is wrong, in the order of the file.
+    pub(super) problems: Vec<Problem>,
+}
+
+/// Loads a configuration as the gateway would, with the environment of this process, and prints every problem.
+///
+/// # Errors
+/// [`CliError::ConfigRefused`] if the gateway would refuse it; [`CliError::Config`] if it cannot be read at all.
+pub(super) fn check(home: Option<PathBuf>, args: ConfigCheckArgs) -> Result<(), CliError> {
+    let environment = match home {
+        Some(home) => {
+            let home = std::path::absolute(home).map_err(|source| CliError::Io { what: "find the home", source })?;
+            Environment::from_process().with("HERMES_HOME", home)
+        }
+        None => Environment::from_process(),
+    };
+    let home = Home::resolve(&environment, args.file.as_deref()).map_err(CliError::ConfigHome)?;
+    let file = home.config_file().to_owned();
+    let (ok, problems) = match Config::check(&file, &environment) {
+        Ok((_, warnings)) => (true, warnings),
+        Err(ConfigError::Invalid { problems, .. }) => (false, problems),
+        Err(error) => return Err(CliError::Config(error)),
+    };
+    let checked = Checked { exists: file.exists(), file, ok, problems };
+    if args.json.json {
+        screen::print_json(&checked)?;
+    } else {
+        screen::print(&render::config_check(&checked))?;
+    }
+    if ok { Ok(()) } else { Err(CliError::ConfigRefused) }
+}
