@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::service::args::{InstallArgs, StartArgs, UninstallArgs};
 use crate::agent::builtin::echo::EchoArgs;
 use crate::agent::builtin::openai::OpenaiArgs;
 use crate::config::parse_duration;
@@ -45,6 +46,9 @@ pub enum Command {
     /// Say whether this program could take over the state on standard input.
     #[command(hide = true)]
     HandoffCheck(RunArgs),
+    /// Put the image on standard input into the home.
+    #[command(hide = true)]
+    InstallImage,
     /// Hold the connection to DingTalk, for the gateway at standard input.
     #[command(hide = true)]
     Conduit,
@@ -61,10 +65,16 @@ impl Command {
             | Self::Chat(_)
             | Self::Agent(_)
             | Self::HandoffCheck(_)
+            | Self::InstallImage
             | Self::Conduit
             | Self::ExecProbe(_) => false,
             Self::Gateway(
-                GatewayCommand::Status(JsonArgs { json })
+                GatewayCommand::Install(InstallArgs { json: JsonArgs { json }, .. })
+                | GatewayCommand::Uninstall(UninstallArgs { json: JsonArgs { json }, .. })
+                | GatewayCommand::Start(StartArgs { json: JsonArgs { json }, .. })
+                | GatewayCommand::List(JsonArgs { json })
+                | GatewayCommand::Adopt(JsonArgs { json })
+                | GatewayCommand::Status(JsonArgs { json })
                 | GatewayCommand::Restart(RestartArgs { json: JsonArgs { json }, .. })
                 | GatewayCommand::Reload(JsonArgs { json })
                 | GatewayCommand::Stop(JsonArgs { json })
@@ -98,6 +108,16 @@ pub enum GatewayCommand {
     Reload(JsonArgs),
     /// Stop the gateway.
     Stop(JsonArgs),
+    /// Install the gateway as a systemd service and start it, or refresh what is installed.
+    Install(InstallArgs),
+    /// Stop the service and remove it; data stay without --purge.
+    Uninstall(UninstallArgs),
+    /// Start the installed service.
+    Start(StartArgs),
+    /// Show the installed services and what runs.
+    List(JsonArgs),
+    /// Let the gateway become this program, in place; what a package does after an upgrade.
+    Adopt(JsonArgs),
     /// Hold a chat platform back, or let it go on.
     #[command(subcommand)]
     Platform(PlatformCommand),

@@ -1,5 +1,6 @@
 //! What can go wrong on the command line: how it is told, and the exit code.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,6 +10,7 @@ use serde_json::json;
 use thiserror::Error;
 
 use super::screen;
+use super::service::error::ServiceError;
 use crate::control::client::ClientError;
 use crate::control::proto;
 use crate::daemon::{CheckError, DaemonError};
@@ -59,6 +61,9 @@ pub enum CliError {
     /// A pairing code was refused.
     #[error("{0}")]
     Pairing(Refused),
+    /// The service cannot be installed, started or removed.
+    #[error(transparent)]
+    Service(ServiceError),
     /// Weixin cannot be talked to.
     #[error("cannot log in to Weixin")]
     Weixin(#[source] WeixinError),
@@ -158,6 +163,7 @@ impl CliError {
             Self::Client(ClientError::Protocol(_)) => "protocol",
             Self::Client(_) => "disconnected",
             Self::HandoffLost(_) => "handoff_failed",
+            Self::Service(error) => error.code(),
             Self::Weixin(_) => "weixin",
             Self::Login { code, .. } => code,
             Self::NoAnswer(_) => "no_answer",
@@ -168,10 +174,19 @@ impl CliError {
     }
 
     /// What to do about it, where that is known.
-    fn hint(&self) -> Option<&'static str> {
+    fn hint(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Service(error) => error.hint(),
+            _ => self.known_hint().map(Cow::Borrowed),
+        }
+    }
+
+    fn known_hint(&self) -> Option<&'static str> {
         match self {
             Self::NoHome => Some("name the gateway's home with --home DIR"),
-            Self::NotRunning { .. } => Some("start it with `hermes gateway run`, or name its home with --home DIR"),
+            Self::NotRunning { .. } => {
+                Some("start it with `hermes gateway start` or `run`, or name its home with --home DIR")
+            }
             Self::Gateway(error) => match error.code {
                 proto::BUSY => Some("`hermes gateway status` shows how far the other one is"),
                 proto::HANDOFF_FAILED => Some("the gateway goes on as before; its journal has the details"),

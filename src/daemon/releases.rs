@@ -12,6 +12,7 @@ use super::run::Daemon;
 use crate::clock::UnixMillis;
 use crate::hex;
 use crate::report::Chain;
+use crate::service::package;
 use crate::store::Store;
 use crate::update::{self, Check, Have, Source, StageProgress, StagedImage, UpdateError, Versions, Want};
 use crate::words::Step;
@@ -84,6 +85,10 @@ impl Daemon {
     pub(super) async fn releases(&self) -> Result<Releases, UpdateError> {
         let running = running_version();
         let floor = highest_version(&self.store).await.unwrap_or_else(|| running.clone());
+        let program = std::env::current_exe().unwrap_or_default();
+        if let Some(package::Package { name, update }) = package::owner(self.home.path(), &program) {
+            return Err(UpdateError::Packaged { name, update });
+        }
         let source = Source::new(&self.config.update)?;
         let failed = failed_versions(&self.store).await;
         Ok(Releases { source, versions: Versions::new(self.home.path()), running, floor, failed })

@@ -3,7 +3,7 @@
 //! | | system | user |
 //! |---|---|---|
 //! | unit files | `/etc/systemd/system` | `~/.config/systemd/user` |
-//! | launcher | `/usr/local/libexec/hermes-launch` | `<home>/bin/hermes-launch` |
+//! | launcher | `/usr/local/lib/hermes/hermes-launch` | `<home>/bin/hermes-launch` |
 //! | home | `/var/lib/hermes` | `~/.hermes`, or `HERMES_HOME` |
 //! | runtime directory | `/run/hermes` | `$XDG_RUNTIME_DIR/hermes` |
 //!
@@ -25,7 +25,7 @@ pub const SYSTEM_USER: &str = "hermes";
 pub const LAUNCHER: &str = "hermes-launch";
 
 const SYSTEM_UNITS: &str = "/etc/systemd/system";
-const SYSTEM_LAUNCHER: &str = "/usr/local/libexec/hermes-launch";
+const SYSTEM_LAUNCHER: &str = "/usr/local/lib/hermes/hermes-launch";
 const SYSTEM_RUNTIME: &str = "/run/hermes";
 /// Where `dist/hermes-gateway.socket` listens.
 const SYSTEM_SOCKET: &str = "/run/hermes-gateway.sock";

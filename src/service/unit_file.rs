@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn the_files_of_dist_are_fitted_to_their_place() {
         let text = text(UnitKind::Gateway, &system("bot"), &env());
-        assert!(text.contains("ExecStart=/usr/local/libexec/hermes-launch gateway run\n"), "{text}");
+        assert!(text.contains("ExecStart=/usr/local/lib/hermes/hermes-launch gateway run\n"), "{text}");
         assert!(text.contains("\nUser=bot\n") && !text.contains("/usr/lib/hermes"), "{text}");
         let socket = super::text(UnitKind::Socket, &system("bot"), &env());
         assert!(socket.contains("SocketUser=bot\n"), "{socket}");

@@ -27,6 +27,7 @@ mod archive;
 mod date;
 mod error;
 mod fetch;
+mod install;
 mod manifest;
 mod versions;
 
