@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use super::service::args::{InstallArgs, StartArgs, UninstallArgs};
+use super::setup::args::SetupArgs;
 use crate::agent::builtin::echo::EchoArgs;
 use crate::agent::builtin::openai::OpenaiArgs;
 use crate::config::parse_duration;
@@ -26,6 +27,8 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Configure the gateway by questions and answers, and start it.
+    Setup(SetupArgs),
     /// Run, watch and steer the gateway.
     #[command(subcommand)]
     Gateway(GatewayCommand),
@@ -90,6 +93,7 @@ impl Command {
                 | PairingCommand::Revoke(RevokeArgs { json: JsonArgs { json }, .. }),
             )
             | Self::Weixin(WeixinCommand::Login(WeixinLoginArgs { json: JsonArgs { json }, .. }))
+            | Self::Setup(SetupArgs { json: JsonArgs { json }, .. })
             | Self::SelfUpdate(SelfUpdateArgs { json: JsonArgs { json }, .. }) => *json,
         }
     }

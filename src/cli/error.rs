@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use super::screen;
 use super::service::error::ServiceError;
+use crate::config::ConfigError;
 use crate::control::client::ClientError;
 use crate::control::proto;
 use crate::daemon::{CheckError, DaemonError};
@@ -64,6 +65,17 @@ pub enum CliError {
     /// The service cannot be installed, started or removed.
     #[error(transparent)]
     Service(ServiceError),
+    /// The gateway would refuse the configuration.
+    #[error("nothing was changed, because the gateway would refuse it")]
+    Config(#[source] ConfigError),
+    /// A platform does not take a secret.
+    #[error("{platform} refuses it: {why}")]
+    Refused {
+        /// The platform.
+        platform: String,
+        /// Its words.
+        why: String,
+    },
     /// Weixin cannot be talked to.
     #[error("cannot log in to Weixin")]
     Weixin(#[source] WeixinError),
@@ -129,6 +141,7 @@ impl CliError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::NoHome
+            | Self::Config(_)
             | Self::Daemon(DaemonError::Config(_) | DaemonError::Home(_))
             | Self::Check(CheckError::Config(_) | CheckError::Home(_)) => CONFIG,
             Self::Usage(_) => USAGE,
@@ -164,6 +177,8 @@ impl CliError {
             Self::Client(_) => "disconnected",
             Self::HandoffLost(_) => "handoff_failed",
             Self::Service(error) => error.code(),
+            Self::Config(_) => "config",
+            Self::Refused { .. } => "refused",
             Self::Weixin(_) => "weixin",
             Self::Login { code, .. } => code,
             Self::NoAnswer(_) => "no_answer",
@@ -196,6 +211,7 @@ impl CliError {
             Self::Client(ClientError::PermissionDenied { .. }) => Some("run this as the gateway's user or as root"),
             Self::Client(ClientError::Timeout { .. }) => Some("`hermes gateway status` shows what it is busy with"),
             Self::Client(ClientError::Protocol(_)) => Some("this command and the gateway may be of different versions"),
+            Self::Refused { .. } => Some("give another one, or leave the trial out with --no-check"),
             Self::StillStopping { .. } => Some("its journal shows what it waits for"),
             Self::Login { code: "timeout" | "expired", .. } => {
                 Some("run it again, and scan the code while it is shown")

@@ -9,6 +9,7 @@ mod args;
 mod chat;
 mod ctl;
 mod error;
+mod files;
 mod handoff;
 mod home;
 mod pairing;
@@ -18,6 +19,7 @@ mod progress;
 mod render;
 mod screen;
 mod service;
+mod setup;
 mod update;
 mod weixin;
 
@@ -73,6 +75,7 @@ fn run(cli: Cli, main_at: MonoNanos) -> Result<ExitCode, CliError> {
             service::install_image(&Home::find(cli.home, &env)?)?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Setup(args) => block_on(setup::run(cli.home, args)),
         Command::Gateway(GatewayCommand::Install(args)) => block_on(service::install(cli.home, args)),
         Command::Gateway(GatewayCommand::Uninstall(args)) => block_on(service::uninstall(cli.home, args)),
         Command::Gateway(GatewayCommand::Start(args)) => block_on(service::start(cli.home, args)),
@@ -100,6 +103,7 @@ async fn client_command(command: Command, home: Home) -> Result<(), CliError> {
             | GatewayCommand::Start(_)
             | GatewayCommand::Adopt(_),
         )
+        | Command::Setup(_)
         | Command::InstallImage
         | Command::HandoffCheck(_)
         | Command::Conduit

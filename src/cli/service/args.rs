@@ -18,7 +18,7 @@ pub struct ScopeArgs {
 
 impl ScopeArgs {
     /// What was typed, or the default of whoever types.
-    pub(super) fn scope(self) -> Scope {
+    pub(in crate::cli) fn scope(self) -> Scope {
         if self.system || (!self.user && nix::unistd::geteuid().is_root()) { Scope::System } else { Scope::User }
     }
 }

@@ -1,8 +1,7 @@
 //! `hermes gateway install` and `adopt`.
 
-use std::fs::{self, DirBuilder, File, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
+use std::fs;
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -15,7 +14,7 @@ use super::image::{self, Placed};
 use super::target::Target;
 use crate::cli::args::JsonArgs;
 use crate::cli::error::CliError;
-use crate::cli::{ctl, screen};
+use crate::cli::{ctl, files, screen};
 use crate::control::proto::{HandoffKind, HandoffParams, Status};
 use crate::service::layout::{LAUNCHER, SYSTEM_HOME, SYSTEM_USER};
 use crate::service::manager::{Scope, UNIT};
@@ -42,21 +41,26 @@ struct Report {
 /// Installs or refreshes the service, and waits until the gateway is well.
 pub(super) async fn run(home: Option<PathBuf>, args: InstallArgs) -> Result<(), CliError> {
     let target = Target::new(args.scope.scope(), home, args.run_as_user.as_deref()).map_err(CliError::Service)?;
+    into(&target, &args).await
+}
+
+/// As [`run`], for a service whose places are known.
+pub(super) async fn into(target: &Target, args: &InstallArgs) -> Result<(), CliError> {
     target.check_rights("install").map_err(CliError::Service)?;
     // Everything that may refuse comes before anything is written.
     target.state(UNIT).await.map_err(CliError::Service)?;
-    let kinds = kinds(&args);
-    let unit_was = check_files(&target, &kinds, args.force).map_err(CliError::Service)?;
-    let launcher = find_launcher(&target).map_err(CliError::Service)?;
+    let kinds = kinds(args);
+    let unit_was = check_files(target, &kinds, args.force).map_err(CliError::Service)?;
+    let launcher = find_launcher(target).map_err(CliError::Service)?;
     let running = target.running().await?;
 
-    let placed = prepare(&target, launcher.as_deref(), &kinds).await.map_err(CliError::Service)?;
+    let placed = prepare(target, launcher.as_deref(), &kinds).await.map_err(CliError::Service)?;
     let names: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
     let manager = |error| CliError::Service(ServiceError::Manager(error));
     target.manager.reload_units().await.map_err(manager)?;
     target.manager.order("enable", &names).await.map_err(manager)?;
     let (status, outcome) = match running {
-        Some(status) => take_over(&target, status, &placed, args.json).await?,
+        Some(status) => take_over(target, status, &placed, args.json).await?,
         None if args.no_start => (None, "not_started"),
         None => {
             // The sockets first: a unit that runs is not given them any more.
@@ -74,7 +78,7 @@ pub(super) async fn run(home: Option<PathBuf>, args: InstallArgs) -> Result<(), 
         outcome,
         linger: (target.layout.scope == Scope::User).then(lingers),
     };
-    tell(&target, &report, args.json)
+    tell(target, &report, args.json)
 }
 
 /// Puts this program into the home, and lets a gateway that runs there become it. What a package does when it was
@@ -169,9 +173,6 @@ fn find_launcher(target: &Target) -> Result<Option<PathBuf>, ServiceError> {
 
 /// User, home, launcher, image and unit files, in the order in which one needs the other.
 async fn prepare(target: &Target, launcher: Option<&Path>, kinds: &[UnitKind]) -> Result<Placed, ServiceError> {
-    if let Some(user) = &target.layout.user {
-        make_user(user)?;
-    }
     make_home(target)?;
     if let Some(from) = launcher {
         let bytes = fs::read(from).map_err(ServiceError::io("read", from))?;
@@ -205,31 +206,23 @@ fn make_user(name: &str) -> Result<(), ServiceError> {
     if is_there() { Ok(()) } else { Err(ServiceError::NoUser { user: name.to_owned() }) }
 }
 
-/// The home, for its user alone. One that is there is left as it is.
-fn make_home(target: &Target) -> Result<(), ServiceError> {
+/// The user and the home, for that user alone. What is there is left as it is.
+pub(in crate::cli) fn make_home(target: &Target) -> Result<(), ServiceError> {
+    if let Some(user) = &target.layout.user {
+        make_user(user)?;
+    }
     let home = &target.layout.home;
     if home.is_dir() {
         return Ok(());
     }
-    DirBuilder::new().recursive(true).mode(0o700).create(home).map_err(ServiceError::io("create", home))?;
+    files::make_home(home).map_err(ServiceError::io("create", home))?;
     let Some(name) = &target.layout.user else { return Ok(()) };
     let user = User::from_name(name).ok().flatten().ok_or_else(|| ServiceError::NoUser { user: name.clone() })?;
     chown(home, Some(user.uid.as_raw()), Some(user.gid.as_raw())).map_err(ServiceError::io("give away", home))
 }
 
-/// Replaces a file of this process's user as a whole, and makes the directories it is in.
 fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), ServiceError> {
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    let write = || -> io::Result<()> {
-        fs::create_dir_all(directory)?;
-        let mut file = tempfile::NamedTempFile::new_in(directory)?;
-        file.write_all(bytes)?;
-        file.as_file().set_permissions(Permissions::from_mode(mode))?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        File::open(directory)?.sync_all()
-    };
-    write().map_err(ServiceError::io("write", path))
+    files::install(path, bytes, mode).map_err(ServiceError::io("write", path))
 }
 
 /// Whether the user's manager goes on without a login (loginctl(1), `enable-linger`).

@@ -16,9 +16,8 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use self::args::{InstallArgs, StartArgs, UninstallArgs};
+use self::args::{InstallArgs, ScopeArgs, StartArgs, UninstallArgs};
 use self::error::ServiceError;
-use self::target::Target;
 use super::args::JsonArgs;
 use super::error::CliError;
 use super::home::Home;
@@ -29,10 +28,20 @@ use crate::service::manager::{Manager, SOCKET_UNIT, Scope, UNIT};
 use crate::service::unit_file::{UnitFile, UnitKind};
 
 pub(super) use self::image::run_child as install_image;
+pub(super) use self::install::make_home as prepare_home;
+pub(super) use self::target::Target;
 
 /// `hermes gateway install`.
 pub(super) async fn install(home: Option<PathBuf>, args: InstallArgs) -> Result<(), CliError> {
     install::run(home, args).await
+}
+
+/// As [`install`], of a service whose places are known, with the defaults of everything.
+pub(super) async fn install_for(target: &Target, json: JsonArgs) -> Result<(), CliError> {
+    let scope = ScopeArgs { system: target.layout.scope == Scope::System, user: target.layout.scope == Scope::User };
+    let options =
+        InstallArgs { scope, run_as_user: None, socket: false, webhook: false, force: false, no_start: false, json };
+    install::into(target, &options).await
 }
 
 /// `hermes gateway uninstall`.

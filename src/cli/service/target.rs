@@ -24,17 +24,17 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 const JOURNAL_LINES: u16 = 15;
 
 /// A service in one scope.
-pub(super) struct Target {
-    pub(super) env: Environment,
-    pub(super) layout: Layout,
-    pub(super) manager: Manager,
+pub(in crate::cli) struct Target {
+    pub(in crate::cli) env: Environment,
+    pub(in crate::cli) layout: Layout,
+    pub(in crate::cli) manager: Manager,
     /// The package that owns it.
-    pub(super) package: Option<Package>,
+    pub(in crate::cli) package: Option<Package>,
 }
 
 impl Target {
     /// The service of a scope. `home` is that of `--home`; for a service of a user `HERMES_HOME` counts, too.
-    pub(super) fn new(scope: Scope, home: Option<PathBuf>, user: Option<&str>) -> Result<Self, ServiceError> {
+    pub(in crate::cli) fn new(scope: Scope, home: Option<PathBuf>, user: Option<&str>) -> Result<Self, ServiceError> {
         let env = Environment::from_process();
         let layout = match scope {
             Scope::System => Layout::system(user.unwrap_or(SYSTEM_USER), home.as_deref()),
@@ -54,22 +54,22 @@ impl Target {
         Ok(Self { env, layout, manager, package })
     }
 
-    pub(super) fn home(&self) -> Home {
+    pub(in crate::cli) fn home(&self) -> Home {
         Home::at(self.layout.home.clone(), &self.env)
     }
 
     /// Refuses anybody but root to change the system service.
-    pub(super) fn check_rights(&self, what: &'static str) -> Result<(), ServiceError> {
+    pub(in crate::cli) fn check_rights(&self, what: &'static str) -> Result<(), ServiceError> {
         let refused = self.layout.scope == Scope::System && !nix::unistd::geteuid().is_root();
         if refused { Err(ServiceError::NotRoot { what }) } else { Ok(()) }
     }
 
-    pub(super) async fn state(&self, unit: &str) -> Result<UnitState, ServiceError> {
+    pub(in crate::cli) async fn state(&self, unit: &str) -> Result<UnitState, ServiceError> {
         self.manager.state(unit).await.map_err(ServiceError::Manager)
     }
 
     /// What an installed unit file is; a package's are its own business.
-    pub(super) fn unit_file(&self, kind: UnitKind) -> Result<UnitFile, ServiceError> {
+    pub(in crate::cli) fn unit_file(&self, kind: UnitKind) -> Result<UnitFile, ServiceError> {
         let path = kind.path(&self.layout);
         let wanted = unit_file::text(kind, &self.layout, &self.env);
         unit_file::look(&path, &wanted).map_err(ServiceError::io("read", path))
@@ -79,7 +79,7 @@ impl Target {
     ///
     /// # Errors
     /// [`ServiceError::NotUp`] with the end of the journal.
-    pub(super) async fn wait_healthy(&self) -> Result<Status, ServiceError> {
+    pub(in crate::cli) async fn wait_healthy(&self) -> Result<Status, ServiceError> {
         let home = self.home();
         let until = Instant::now() + HEALTH_TIMEOUT;
         loop {
@@ -98,7 +98,7 @@ impl Target {
     }
 
     /// Starts the unit, which may run already, and waits until the gateway is well.
-    pub(super) async fn start(&self) -> Result<Status, ServiceError> {
+    pub(in crate::cli) async fn start(&self) -> Result<Status, ServiceError> {
         if let Err(error) = self.manager.order("start", &[UNIT]).await {
             return Err(self.not_up(Chain(&error).to_string()).await);
         }
@@ -115,7 +115,7 @@ impl Target {
     }
 
     /// The gateway that runs on the home, if one does; refuses one that the unit has not started.
-    pub(super) async fn running(&self) -> Result<Option<Status>, CliError> {
+    pub(in crate::cli) async fn running(&self) -> Result<Option<Status>, CliError> {
         let home = self.home();
         let failed = |error| CliError::client(error, &home.path);
         let mut client = match home.connect().await.map_err(failed) {
