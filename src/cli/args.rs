@@ -52,6 +52,9 @@ pub enum Command {
     /// Put the image on standard input into the home.
     #[command(hide = true)]
     InstallImage,
+    /// Say whether an archive is a release that its publisher has signed; for scripts/install.
+    #[command(hide = true)]
+    VerifyRelease(VerifyReleaseArgs),
     /// Hold the connection to DingTalk, for the gateway at standard input.
     #[command(hide = true)]
     Conduit,
@@ -69,6 +72,7 @@ impl Command {
             | Self::Agent(_)
             | Self::HandoffCheck(_)
             | Self::InstallImage
+            | Self::VerifyRelease(_)
             | Self::Conduit
             | Self::ExecProbe(_) => false,
             Self::Gateway(
@@ -278,6 +282,16 @@ pub struct ChatArgs {
     /// Send this one message, print the answer and exit.
     #[arg(long, value_name = "TEXT")]
     pub once: Option<String>,
+}
+
+/// `hermes verify-release`.
+#[derive(Clone, Debug, Args)]
+pub struct VerifyReleaseArgs {
+    /// The publisher's public key, as base64.
+    #[arg(long, value_name = "KEY", required = true)]
+    pub key: Vec<String>,
+    /// The archive, under the name that it was published by.
+    pub archive: PathBuf,
 }
 
 /// `hermes exec-probe`.

@@ -21,6 +21,7 @@ use crate::platform::weixin::error::WeixinError;
 use crate::report::Chain;
 use crate::service::lock::LockError;
 use crate::store::StoreError;
+use crate::update::UpdateError;
 
 /// Exit code: it did not work.
 const FAILURE: u8 = 1;
@@ -65,6 +66,9 @@ pub enum CliError {
     /// The service cannot be installed, started or removed.
     #[error(transparent)]
     Service(ServiceError),
+    /// An archive is not to be trusted.
+    #[error("this is no release to be trusted")]
+    Release(#[source] UpdateError),
     /// The gateway would refuse the configuration.
     #[error("nothing was changed, because the gateway would refuse it")]
     Config(#[source] ConfigError),
@@ -177,6 +181,7 @@ impl CliError {
             Self::Client(_) => "disconnected",
             Self::HandoffLost(_) => "handoff_failed",
             Self::Service(error) => error.code(),
+            Self::Release(_) => "release",
             Self::Config(_) => "config",
             Self::Refused { .. } => "refused",
             Self::Weixin(_) => "weixin",

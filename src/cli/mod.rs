@@ -75,6 +75,10 @@ fn run(cli: Cli, main_at: MonoNanos) -> Result<ExitCode, CliError> {
             service::install_image(&Home::find(cli.home, &env)?)?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::VerifyRelease(args) => {
+            crate::update::verify_file(&args.archive, &args.key).map_err(CliError::Release)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Setup(args) => block_on(setup::run(cli.home, args)),
         Command::Gateway(GatewayCommand::Install(args)) => block_on(service::install(cli.home, args)),
         Command::Gateway(GatewayCommand::Uninstall(args)) => block_on(service::uninstall(cli.home, args)),
@@ -104,6 +108,7 @@ async fn client_command(command: Command, home: Home) -> Result<(), CliError> {
             | GatewayCommand::Adopt(_),
         )
         | Command::Setup(_)
+        | Command::VerifyRelease(_)
         | Command::InstallImage
         | Command::HandoffCheck(_)
         | Command::Conduit
