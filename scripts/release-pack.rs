@@ -30,6 +30,8 @@ pub struct Release {
     pub date: String,
     /// Where its notes are, for the manifest.
     pub notes_url: Option<String>,
+    /// The launcher that goes into the archive, for first installations.
+    pub launcher: Option<Vec<u8>>,
     /// RFC 3339: after this it is refused. Goes into the archive, where it is signed, and into the manifest.
     pub expires: Option<String>,
     /// For whom it is; by default stable, or beta if it is a pre-release.
@@ -74,25 +76,28 @@ pub fn stamps(binary: &[u8]) -> Vec<usize> {
     places
 }
 
-/// Packs a binary: the same bytes give the same archive.
+/// Packs a binary, and perhaps the launcher: the same bytes give the same archive.
 ///
 /// # Errors
 /// Never in practice: everything is in memory.
-pub fn pack(binary: &[u8], expires: Option<&str>) -> Result<Vec<u8>> {
-    let mut header = tar::Header::new_ustar();
-    header.set_path("hermes")?;
-    header.set_size(binary.len().try_into()?);
-    header.set_mode(0o755);
-    header.set_mtime(0);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_cksum();
+pub fn pack(binary: &[u8], launcher: Option<&[u8]>, expires: Option<&str>) -> Result<Vec<u8>> {
     let mut gzip = GzBuilder::new().mtime(0);
     if let Some(expires) = expires {
         gzip = gzip.comment(format!("expires={expires}"));
     }
     let mut tar = tar::Builder::new(gzip.write(Vec::new(), Compression::default()));
-    tar.append(&header, binary)?;
+    for (name, bytes) in [("hermes", Some(binary)), ("hermes-launch", launcher)] {
+        let Some(bytes) = bytes else { continue };
+        let mut header = tar::Header::new_ustar();
+        header.set_path(name)?;
+        header.set_size(bytes.len().try_into()?);
+        header.set_mode(0o755);
+        header.set_mtime(0);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_cksum();
+        tar.append(&header, bytes)?;
+    }
     Ok(tar.into_inner()?.finish()?)
 }
 
@@ -113,7 +118,7 @@ pub fn sign(archive: &[u8], name: &str, key: &SigningKey) -> Result<Vec<u8>> {
 /// If a file cannot be read or written, or the manifest there is not one of schema 1.
 pub fn publish(dir: &Path, release: &Release, binary: &[u8], key: &SigningKey) -> Result<String> {
     let name = archive_name(&release.version, &release.target);
-    let archive = sign(&pack(binary, release.expires.as_deref())?, &name, key)?;
+    let archive = sign(&pack(binary, release.launcher.as_deref(), release.expires.as_deref())?, &name, key)?;
     fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     replace(&dir.join(&name), &archive)?;
     let path = dir.join(MANIFEST);

@@ -56,6 +56,9 @@ struct PackArgs {
     /// The binary.
     #[arg(long)]
     bin: PathBuf,
+    /// The launcher, for first installations.
+    #[arg(long)]
+    launcher: Option<PathBuf>,
     /// The signing key.
     #[arg(long)]
     key: PathBuf,
@@ -113,6 +116,8 @@ fn pack(args: PackArgs) -> Result<()> {
     }
     let key = read_key(&args.key)?;
     let mut binary = fs::read(&args.bin).with_context(|| format!("cannot read {}", args.bin.display()))?;
+    let launcher =
+        args.launcher.as_ref().map(|path| fs::read(path).with_context(|| format!("cannot read {}", path.display())));
     let before = pack::restamp(&mut binary, &args.version)?;
     if before != args.version.to_string() {
         println!("the copy in the archive says {} instead of {before}", args.version);
@@ -122,6 +127,7 @@ fn pack(args: PackArgs) -> Result<()> {
         target: args.target,
         date: args.date,
         notes_url: args.notes_url,
+        launcher: launcher.transpose()?,
         expires: args.expires,
         channel: args.channel,
         rollout: args.rollout,

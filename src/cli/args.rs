@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::service::args::{InstallArgs, StartArgs, UninstallArgs};
+use super::setup::args::SetupArgs;
 use crate::agent::builtin::echo::EchoArgs;
 use crate::agent::builtin::openai::OpenaiArgs;
 use crate::config::parse_duration;
@@ -43,6 +45,8 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Configure the gateway by questions and answers, and start it.
+    Setup(SetupArgs),
     /// Run, watch and steer the gateway.
     #[command(subcommand)]
     Gateway(GatewayCommand),
@@ -71,6 +75,12 @@ pub enum Command {
     /// Say whether this program could take over the state on standard input.
     #[command(hide = true)]
     HandoffCheck(RunArgs),
+    /// Put the image on standard input into the home.
+    #[command(hide = true)]
+    InstallImage,
+    /// Say whether an archive is a release that its publisher has signed; for scripts/install.
+    #[command(hide = true)]
+    VerifyRelease(VerifyReleaseArgs),
     /// Hold the connection to DingTalk, for the gateway at standard input.
     #[command(hide = true)]
     Conduit,
@@ -87,11 +97,18 @@ impl Command {
             | Self::Chat(_)
             | Self::Agent(_)
             | Self::HandoffCheck(_)
+            | Self::InstallImage
+            | Self::VerifyRelease(_)
             | Self::Conduit
             | Self::Completion { .. }
             | Self::ExecProbe(_) => false,
             Self::Gateway(
-                GatewayCommand::Status(JsonArgs { json })
+                GatewayCommand::Install(InstallArgs { json: JsonArgs { json }, .. })
+                | GatewayCommand::Uninstall(UninstallArgs { json: JsonArgs { json }, .. })
+                | GatewayCommand::Start(StartArgs { json: JsonArgs { json }, .. })
+                | GatewayCommand::List(JsonArgs { json })
+                | GatewayCommand::Adopt(JsonArgs { json })
+                | GatewayCommand::Status(JsonArgs { json })
                 | GatewayCommand::Restart(RestartArgs { json: JsonArgs { json }, .. })
                 | GatewayCommand::Reload(JsonArgs { json })
                 | GatewayCommand::Stop(JsonArgs { json })
@@ -108,6 +125,7 @@ impl Command {
             )
             | Self::Config(ConfigCommand::Check(ConfigCheckArgs { json: JsonArgs { json }, .. }))
             | Self::Weixin(WeixinCommand::Login(WeixinLoginArgs { json: JsonArgs { json }, .. }))
+            | Self::Setup(SetupArgs { json: JsonArgs { json }, .. })
             | Self::SelfUpdate(SelfUpdateArgs { json: JsonArgs { json }, .. }) => *json,
         }
     }
@@ -126,6 +144,16 @@ pub enum GatewayCommand {
     Reload(JsonArgs),
     /// Stop the gateway.
     Stop(JsonArgs),
+    /// Install the gateway as a systemd service and start it, or refresh what is installed.
+    Install(InstallArgs),
+    /// Stop the service and remove it; data stay without --purge.
+    Uninstall(UninstallArgs),
+    /// Start the installed service.
+    Start(StartArgs),
+    /// Show the installed services and what runs.
+    List(JsonArgs),
+    /// Let the gateway become this program, in place; what a package does after an upgrade.
+    Adopt(JsonArgs),
     /// Hold a chat platform back, or let it go on.
     #[command(subcommand)]
     Platform(PlatformCommand),
@@ -309,6 +337,16 @@ pub struct ChatArgs {
     /// Send this one message, print the answer and exit.
     #[arg(long, value_name = "TEXT")]
     pub once: Option<String>,
+}
+
+/// `hermes verify-release`.
+#[derive(Clone, Debug, Args)]
+pub struct VerifyReleaseArgs {
+    /// The publisher's public key, as base64.
+    #[arg(long, value_name = "KEY", required = true)]
+    pub key: Vec<String>,
+    /// The archive, under the name that it was published by.
+    pub archive: PathBuf,
 }
 
 /// `hermes exec-probe`.

@@ -1,5 +1,6 @@
 //! What can go wrong on the command line: how it is told, and the exit code.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,6 +10,7 @@ use serde_json::json;
 use thiserror::Error;
 
 use super::screen;
+use super::service::error::ServiceError;
 use crate::config::{ConfigError, HomeError};
 use crate::control::client::ClientError;
 use crate::control::proto;
@@ -19,6 +21,7 @@ use crate::platform::weixin::error::WeixinError;
 use crate::report::Chain;
 use crate::service::lock::LockError;
 use crate::store::StoreError;
+use crate::update::UpdateError;
 
 /// Exit code: it did not work.
 const FAILURE: u8 = 1;
@@ -72,6 +75,23 @@ pub enum CliError {
     /// A pairing code was refused.
     #[error("{0}")]
     Pairing(Refused),
+    /// The service cannot be installed, started or removed.
+    #[error(transparent)]
+    Service(ServiceError),
+    /// An archive is not to be trusted.
+    #[error("this is no release to be trusted")]
+    Release(#[source] UpdateError),
+    /// The gateway would refuse the configuration.
+    #[error("nothing was changed, because the gateway would refuse it")]
+    Config(#[source] ConfigError),
+    /// A platform does not take a secret.
+    #[error("{platform} refuses it: {why}")]
+    Refused {
+        /// The platform.
+        platform: String,
+        /// Its words.
+        why: String,
+    },
     /// Weixin cannot be talked to.
     #[error("cannot log in to Weixin")]
     Weixin(#[source] WeixinError),
@@ -177,6 +197,9 @@ impl CliError {
             Self::Client(ClientError::Protocol(_)) => "protocol",
             Self::Client(_) => "disconnected",
             Self::HandoffLost(_) => "handoff_failed",
+            Self::Service(error) => error.code(),
+            Self::Release(_) => "release",
+            Self::Refused { .. } => "refused",
             Self::Weixin(_) => "weixin",
             Self::Login { code, .. } => code,
             Self::NoAnswer(_) => "no_answer",
@@ -187,10 +210,19 @@ impl CliError {
     }
 
     /// What to do about it, where that is known.
-    fn hint(&self) -> Option<&'static str> {
+    fn hint(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Service(error) => error.hint(),
+            _ => self.known_hint().map(Cow::Borrowed),
+        }
+    }
+
+    fn known_hint(&self) -> Option<&'static str> {
         match self {
             Self::NoHome => Some("name the gateway's home with --home DIR"),
-            Self::NotRunning { .. } => Some("start it with `hermes gateway run`, or name its home with --home DIR"),
+            Self::NotRunning { .. } => {
+                Some("start it with `hermes gateway start` or `run`, or name its home with --home DIR")
+            }
             Self::Gateway(error) => match error.code {
                 proto::BUSY => Some("`hermes gateway status` shows how far the other one is"),
                 proto::HANDOFF_FAILED => Some("the gateway goes on as before; its journal has the details"),
@@ -204,6 +236,7 @@ impl CliError {
             Self::Offline(OfflineError::NotInstalled { .. }) => Some(
                 "start the gateway and run this again, or install the binary as versions/VERSION/hermes of its home",
             ),
+            Self::Refused { .. } => Some("give another one, or leave the trial out with --no-check"),
             Self::StillStopping { .. } => Some("its journal shows what it waits for"),
             Self::Login { code: "timeout" | "expired", .. } => {
                 Some("run it again, and scan the code while it is shown")

@@ -79,7 +79,7 @@ async fn wait_for_return(home: &Home) -> Result<Status, CliError> {
     Err(CliError::HandoffLost(format!("after {} s {last}", RETURN_TIMEOUT.as_secs())))
 }
 
-fn is_settled(now: &Status) -> bool {
+pub(super) fn is_settled(now: &Status) -> bool {
     matches!(now.phase.as_str(), "serving" | "probation")
         && matches!(now.gateway_state.as_str(), "running" | "degraded")
 }
@@ -102,6 +102,7 @@ fn judge(before: &Status, now: &Status, params: &HandoffParams) -> Result<Handof
             version.as_ref().is_none_or(|version| *version == now.image.version)
                 && now.image.sha256 != before.image.sha256
         }
+        HandoffKind::Installed { version } => *version == now.image.version,
         HandoffKind::Revert { .. } => now.image.sha256 != before.image.sha256,
     };
     if !wanted {

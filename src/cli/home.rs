@@ -1,15 +1,11 @@
 //! Where the gateway of this command line lives.
 
-use std::env;
 use std::path::{Path, PathBuf};
 
 use super::error::CliError;
+use crate::config::Environment;
 use crate::control::client::{Client, ClientError};
-
-/// The control socket's name.
-const SOCKET: &str = "control.sock";
-/// The home of the system service, and where its unit's RuntimeDirectory= puts the socket.
-const SYSTEM_SERVICE: (&str, &str) = ("/var/lib/hermes", "/run/hermes");
+use crate::service::layout::{SYSTEM_HOME, control_sockets};
 
 /// The gateway's home directory and the places its control socket may be in.
 #[derive(Clone, Debug)]
@@ -19,24 +15,24 @@ pub(super) struct Home {
 }
 
 impl Home {
-    /// `named` (by `--home`), else `$HERMES_HOME`, else `~/.hermes`; an empty variable counts as unset.
+    /// `named` (by `--home`), else `$HERMES_HOME`, else `~/.hermes`; an empty variable counts as unset. For root without
+    /// a home of its own it is that of the system service, where there is one.
     ///
     /// # Errors
     /// [`CliError::NoHome`].
-    pub(super) fn find(named: Option<PathBuf>) -> Result<Self, CliError> {
-        let non_empty = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let path = named
-            .or_else(|| non_empty("HERMES_HOME"))
-            .or_else(|| non_empty("HOME").map(|home| home.join(".hermes")))
-            .ok_or(CliError::NoHome)?;
-        Ok(Self::at(path, non_empty("RUNTIME_DIRECTORY")))
+    pub(super) fn find(named: Option<PathBuf>, env: &Environment) -> Result<Self, CliError> {
+        let path = named.or_else(|| env.get("HERMES_HOME").map(PathBuf::from));
+        let own = || env.get("HOME").map(|home| Path::new(home).join(".hermes"));
+        let path = path.or_else(|| {
+            let of_system = nix::unistd::geteuid().is_root() && Path::new(SYSTEM_HOME).is_dir();
+            own().filter(|own| !of_system || own.is_dir()).or_else(|| of_system.then(|| PathBuf::from(SYSTEM_HOME)))
+        });
+        Ok(Self::at(path.ok_or(CliError::NoHome)?, env))
     }
 
-    fn at(path: PathBuf, runtime_directory: Option<PathBuf>) -> Self {
-        let system = (path == Path::new(SYSTEM_SERVICE.0)).then(|| PathBuf::from(SYSTEM_SERVICE.1));
-        // An agent of the gateway inherits RUNTIME_DIRECTORY from its unit.
-        let dirs = [runtime_directory, Some(path.clone()), system];
-        let sockets = dirs.into_iter().flatten().map(|dir| dir.join(SOCKET)).collect();
+    /// The gateway of this home.
+    pub(super) fn at(path: PathBuf, env: &Environment) -> Self {
+        let sockets = control_sockets(env, &path);
         Self { path, sockets }
     }
 
@@ -45,7 +41,7 @@ impl Home {
     /// # Errors
     /// Any error of [`Client::connect`], of the first socket that gives another reason than that nothing listens.
     pub(super) async fn connect(&self) -> Result<Client, ClientError> {
-        let mut missing = ClientError::NotRunning { path: self.path.join(SOCKET) };
+        let mut missing = ClientError::NotRunning { path: self.path.clone() };
         for path in &self.sockets {
             match Client::connect(path).await {
                 Err(error @ ClientError::NotRunning { .. }) => missing = error,
@@ -53,18 +49,5 @@ impl Home {
             }
         }
         Err(missing)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_socket_is_looked_for_where_the_gateway_may_have_put_it() {
-        let home = Home::at("/var/lib/hermes".into(), Some("/run/x".into()));
-        let expected = ["/run/x/control.sock", "/var/lib/hermes/control.sock", "/run/hermes/control.sock"];
-        assert_eq!(home.sockets, expected.map(PathBuf::from));
-        assert_eq!(Home::at("/h".into(), None).sockets, [PathBuf::from("/h/control.sock")]);
     }
 }

@@ -10,6 +10,7 @@ mod chat;
 mod config;
 mod ctl;
 mod error;
+mod files;
 mod handoff;
 mod home;
 mod pairing;
@@ -18,6 +19,8 @@ mod probe;
 mod progress;
 mod render;
 mod screen;
+mod service;
+mod setup;
 mod update;
 mod weixin;
 
@@ -61,6 +64,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli, main_at: MonoNanos) -> Result<ExitCode, CliError> {
+    let env = Environment::from_process();
     match cli.command {
         Command::Gateway(GatewayCommand::Run(args)) => {
             fault::at(Point::AfterExec);
@@ -78,7 +82,20 @@ fn run(cli: Cli, main_at: MonoNanos) -> Result<ExitCode, CliError> {
             clap_complete::generate(shell, &mut command(), "hermes", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
         }
-        command => block_on(client_command(command, Home::find(cli.home)?)),
+        Command::InstallImage => {
+            service::install_image(&Home::find(cli.home, &env)?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::VerifyRelease(args) => {
+            crate::update::verify_file(&args.archive, &args.key).map_err(CliError::Release)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Setup(args) => block_on(setup::run(cli.home, args)),
+        Command::Gateway(GatewayCommand::Install(args)) => block_on(service::install(cli.home, args)),
+        Command::Gateway(GatewayCommand::Uninstall(args)) => block_on(service::uninstall(cli.home, args)),
+        Command::Gateway(GatewayCommand::Start(args)) => block_on(service::start(cli.home, args)),
+        Command::Gateway(GatewayCommand::Adopt(args)) => block_on(service::adopt(cli.home, args)),
+        command => block_on(client_command(command, Home::find(cli.home, &env)?)),
     }
 }
 
@@ -88,12 +105,22 @@ async fn client_command(command: Command, home: Home) -> Result<(), CliError> {
         Command::Gateway(GatewayCommand::Restart(args)) => ctl::restart(&home, args).await,
         Command::Gateway(GatewayCommand::Reload(args)) => ctl::reload(&home, args).await,
         Command::Gateway(GatewayCommand::Stop(args)) => ctl::stop(&home, args).await,
+        Command::Gateway(GatewayCommand::List(args)) => service::list(&home, args).await,
         Command::Gateway(GatewayCommand::Platform(command)) => platform::run(&home, command).await,
         Command::Pairing(command) => pairing::run(&home, command).await,
         Command::Weixin(command) => weixin::run(&home, command).await,
         Command::SelfUpdate(args) => update::self_update(&home, args).await,
         Command::Chat(args) => chat::run(&home, args).await,
-        Command::Gateway(GatewayCommand::Run(_))
+        Command::Gateway(
+            GatewayCommand::Run(_)
+            | GatewayCommand::Install(_)
+            | GatewayCommand::Uninstall(_)
+            | GatewayCommand::Start(_)
+            | GatewayCommand::Adopt(_),
+        )
+        | Command::Setup(_)
+        | Command::VerifyRelease(_)
+        | Command::InstallImage
         | Command::HandoffCheck(_)
         | Command::Config(_)
         | Command::Conduit

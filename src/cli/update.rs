@@ -135,7 +135,7 @@ fn tell(found: &UpdateCheck, json: bool) -> Result<(), CliError> {
 }
 
 /// Asks on the terminal. Enter means yes; the end of input means no.
-fn confirm(question: &str) -> Result<(), CliError> {
+pub(super) fn confirm(question: &str) -> Result<(), CliError> {
     let failed = |source| CliError::Io { what: "ask on the terminal", source };
     io::Write::write_all(&mut io::stderr(), question.as_bytes()).map_err(failed)?;
     let mut answer = String::new();

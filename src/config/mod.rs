@@ -144,6 +144,11 @@ pub struct DingTalkConfig {
     pub access: PlatformAccess,
 }
 
+impl DingTalkConfig {
+    /// The default of `api_url`.
+    pub const API_URL: &str = "https://api.dingtalk.com";
+}
+
 /// `[platforms.weixin]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WeixinConfig {

@@ -21,7 +21,6 @@ const TELEGRAM_WEBHOOK: SecretKeys = SecretKeys {
     variable: "webhook_secret_env",
 };
 
-const DINGTALK_API_URL: &str = "https://api.dingtalk.com";
 const DINGTALK_OAPI_URL: &str = "https://oapi.dingtalk.com";
 const DINGTALK_SECRET: SecretKeys = SecretKeys {
     inline: "client_secret",
@@ -127,7 +126,7 @@ fn is_hook(url: &str) -> bool {
 fn dingtalk(mut section: Section<'_, '_>, context: &SecretContext<'_>, p: &mut Problems<'_>) -> Option<DingTalkConfig> {
     let client_id = required(&mut section, "client_id", "dingabcdef", p);
     let client_secret = read_secret(&mut section, &DINGTALK_SECRET, context, p);
-    let api_url = base_url(&mut section, "api_url", DINGTALK_API_URL, p);
+    let api_url = base_url(&mut section, "api_url", DingTalkConfig::API_URL, p);
     let oapi_url = base_url(&mut section, "oapi_url", DINGTALK_OAPI_URL, p);
     let hosts = ("host names", r#"["proxy.example.org"]"#);
     let webhook_hosts = section.list("webhook_hosts", hosts, super::file::text, p).unwrap_or_default();

@@ -85,6 +85,11 @@ pub enum HandoffKind {
         #[serde(default)]
         dry_run: bool,
     },
+    /// A version that the caller has put into `versions/`: an update whose bytes a package or an operator brings.
+    Installed {
+        /// The version.
+        version: String,
+    },
 }
 
 impl HandoffKind {
@@ -93,7 +98,7 @@ impl HandoffKind {
         match self {
             Self::Restart => "restart",
             Self::Reload => "reload",
-            Self::Update { .. } => "update",
+            Self::Update { .. } | Self::Installed { .. } => "update",
             Self::Revert { .. } => "revert",
         }
     }

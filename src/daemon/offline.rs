@@ -17,7 +17,7 @@ use semver::Version;
 use serde_json::json;
 use thiserror::Error;
 
-use super::releases::progress;
+use super::releases::{progress, source};
 use super::requests::found;
 use super::rollback::put_note;
 use super::state::{AGENTS, AgentEntry, CONTROL, ControlEntry, GATEWAY, Note, Origin, PASSPORT, Passport, VERSION};
@@ -39,7 +39,7 @@ use crate::slots::{Slots, SlotsError, Trial};
 use crate::store::{Store, StoreError};
 use crate::update::hold::{Hold, parse_until};
 use crate::update::known::{HOLD, KEYS, Known, Releases, want};
-use crate::update::{Source, StagedImage, UpdateError, Versions, VersionsError};
+use crate::update::{StagedImage, UpdateError, Versions, VersionsError};
 use crate::words::Language;
 
 /// Starts that the trial is granted: the next one, and one more because a power cut is not its fault.
@@ -268,7 +268,7 @@ impl Offline {
     }
 
     fn releases(&self, running: &Version) -> Result<Releases, OfflineError> {
-        let source = Source::new(&self.config.update).map_err(OfflineError::Update)?;
+        let source = source(&self.config, &self.home).map_err(OfflineError::Update)?;
         let channel = self.config.update.channel;
         Ok(self.known.releases(source, self.versions.clone(), running.clone(), channel))
     }

@@ -9,8 +9,10 @@ use sha2::{Digest, Sha256};
 
 use super::run::Daemon;
 use crate::clock::UnixMillis;
+use crate::config::{Config, Home};
 use crate::hex;
 use crate::report::Chain;
+use crate::service::package;
 use crate::store::Store;
 use crate::update::known::{FAILED_VERSIONS, Failure, Failures, HIGHEST_VERSION, KEYS, Known, Releases, Revertible};
 use crate::update::{Source, StageProgress, UpdateError, Versions};
@@ -25,9 +27,18 @@ pub(super) const SERVING: &str = "serving";
 /// What is kept of a reason, in characters: it is told in one line.
 const REASON_CHARS_MAX: usize = 300;
 
+/// Where releases come from, unless they are a package manager's to install.
+pub(super) fn source(config: &Config, home: &Home) -> Result<Source, UpdateError> {
+    let program = std::env::current_exe().unwrap_or_default();
+    if let Some(package::Package { name, update }) = package::owner(home.path(), &program) {
+        return Err(UpdateError::Packaged { name, update });
+    }
+    Source::new(&config.update)
+}
+
 impl Daemon {
     pub(super) async fn releases(&self) -> Result<Releases, UpdateError> {
-        let source = Source::new(&self.config.update)?;
+        let source = source(&self.config, &self.home)?;
         let versions = Versions::new(self.home.path());
         Ok(known(&self.store).await.releases(source, versions, running_version(), self.config.update.channel))
     }

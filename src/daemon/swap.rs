@@ -140,7 +140,10 @@ impl Daemon {
             return;
         }
         self.settle_probation().await;
-        let stages = matches!(kind, HandoffKind::Update { .. } | HandoffKind::Revert { .. });
+        let stages = match kind {
+            HandoffKind::Update { .. } | HandoffKind::Revert { .. } | HandoffKind::Installed { .. } => true,
+            HandoffKind::Restart | HandoffKind::Reload => false,
+        };
         let first = if stages { Phase::Stage } else { Phase::Preflight };
         let timeline = Timeline::start(first);
         let started_at = UnixMillis::now();
@@ -229,6 +232,7 @@ impl Daemon {
         match pending.kind.clone() {
             HandoffKind::Update { version, .. } => self.stage_release(version.as_deref()).await,
             HandoffKind::Revert { .. } => self.stage_way_back().await,
+            HandoffKind::Installed { version } => self.stage_installed(&version).await,
             HandoffKind::Restart | HandoffKind::Reload => {}
         }
     }
@@ -239,6 +243,17 @@ impl Daemon {
         self.write_state_file();
         let steps = self.steps.clone();
         tokio::task::spawn_blocking(move || drop(steps.blocking_send(Step::Staged(way_back.revert_target()))));
+    }
+
+    /// Opens and hashes a version that somebody has put into `versions/`, beside the loop.
+    async fn stage_installed(&mut self, version: &str) {
+        let Ok(version) = Version::parse(version) else {
+            return self.fail(format!("'{version}' is not a version")).await;
+        };
+        self.write_state_file();
+        let (versions, steps) = (Versions::new(self.home.path()), self.steps.clone());
+        let open = move || versions.open(&version).map_err(UpdateError::Versions);
+        tokio::task::spawn_blocking(move || drop(steps.blocking_send(Step::Staged(open()))));
     }
 
     /// Downloads and verifies a release beside the loop.

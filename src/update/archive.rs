@@ -1,7 +1,8 @@
 //! The archive of a release: what has to hold of it before a byte of it is unpacked, and how it is unpacked.
 //!
 //! ```text
-//! gzip member 1   tar: one regular file `hermes`           signed (ed25519ph over exactly these bytes)
+//! gzip member 1   tar: a regular file `hermes`, and         signed (ed25519ph over exactly these bytes)
+//!                 perhaps another, `hermes-launch`
 //!                 header comment `expires=<RFC 3339>`?
 //! gzip member 2   empty; its comment holds the signatures  zipsign's format
 //! ```
@@ -29,8 +30,10 @@ use super::versions::hash;
 use crate::clock::UnixMillis;
 use crate::hex;
 
-/// The one file in the archive.
+/// The file in the archive that is unpacked.
 const MEMBER: &str = "hermes";
+/// What may come after it, for a first installation. An update never replaces the launcher, so it is not unpacked.
+const LAUNCHER: &str = "hermes-launch";
 const EXPIRES: &str = "expires=";
 
 /// Why a signed archive is not a release.
@@ -47,7 +50,7 @@ pub enum ContentsError {
     #[error("it is empty")]
     Empty,
     /// There is something else in it.
-    #[error("it holds {found:?}, and only a file `hermes` belongs in it")]
+    #[error("it holds {found:?}, and only files `hermes` and `hermes-launch` belong in it")]
     OtherMember {
         /// The path as it stands in the archive.
         found: String,
@@ -151,14 +154,21 @@ impl<'a> Binary<'a> {
             out.write_all(&buffer[..read]).map_err(|source| CopyError::Write { size_bytes, source })?;
             left = left.saturating_sub(u64::try_from(read).expect("a buffer's length fits"));
         }
-        match members.next() {
-            None => Ok(hasher.finalize().into()),
-            Some(Err(source)) => Err(broken(source)),
-            Some(Ok(extra)) => {
-                let found = String::from_utf8_lossy(&extra.path_bytes()).into_owned();
-                Err(refused(ContentsError::OtherMember { found }))
+        let mut may_be_launcher = true;
+        for extra in members {
+            let extra = extra.map_err(broken)?;
+            let path = extra.path_bytes();
+            let is_launcher = path.as_ref() == LAUNCHER.as_bytes() && extra.header().entry_type() == EntryType::Regular;
+            if !is_launcher || !may_be_launcher {
+                let found = String::from_utf8_lossy(&path).into_owned();
+                return Err(refused(ContentsError::OtherMember { found }));
             }
+            if extra.size() > limit_bytes {
+                return Err(CopyError::Refused(UpdateError::TooLarge { item: Item::Binary, limit_bytes }));
+            }
+            may_be_launcher = false;
         }
+        Ok(hasher.finalize().into())
     }
 }
 

@@ -52,6 +52,16 @@ pub enum UpdateError {
     /// `[update] manifest_url` is not set.
     #[error("no release source is configured: set [update] manifest_url")]
     NoManifestUrl,
+    /// A package manager owns this gateway.
+    #[error(
+        "the package {name} owns this gateway, so it does not update itself: run `{update}`, which hands over in place"
+    )]
+    Packaged {
+        /// The package.
+        name: String,
+        /// What updates it.
+        update: String,
+    },
     /// A URL cannot be read.
     #[error("{what} is not a URL")]
     BadUrl {

@@ -31,6 +31,7 @@ mod date;
 mod error;
 mod fetch;
 pub mod hold;
+mod install;
 pub mod known;
 mod manifest;
 mod rollout;
@@ -350,6 +351,20 @@ fn extract(
     let is_new = !path.exists();
     let path = staging.publish().map_err(|error| disk(needed_bytes, error))?;
     Ok(StagedImage { version: release.version.clone(), sha256: hex::encode(&on_disk), path, file, is_new })
+}
+
+/// Verifies that an archive on disk is a release signed with one of these base64 keys, under the name that its file has.
+///
+/// # Errors
+/// [`UpdateError::BadKey`], [`UpdateError::ReadFile`], and those of an archive that is not to be trusted.
+pub fn verify_file(path: &Path, keys: &[String]) -> Result<(), UpdateError> {
+    let bad = |key: &String| UpdateError::BadKey { which: format!("'{key}'") };
+    let keys = keys.iter().map(|key| parse_key(key).ok_or_else(|| bad(key))).collect::<Result<Vec<_>, _>>()?;
+    let read = |source| UpdateError::ReadFile { path: path.to_owned(), source };
+    let mut archive = File::open(path).map_err(read)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    archive::verify(&mut archive, &name, None, &keys)?;
+    Binary::open(&mut archive, &name, UnixMillis::now()).map(drop)
 }
 
 /// Runs what waits for the disk away from the runtime's thread.

@@ -163,7 +163,7 @@ fn without_a_gateway_each_command_says_how_to_start_one() {
         let output = run(home, args);
         assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(1), ""), "{args:?}");
         let expected = "error: no gateway is running on /nonexistent/home\n\
-                        hint: start it with `hermes gateway run`, or name its home with --home DIR\n";
+                        hint: start it with `hermes gateway start` or `run`, or name its home with --home DIR\n";
         assert_eq!(stderr(&output), expected, "{args:?}");
     }
 }

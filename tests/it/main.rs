@@ -15,6 +15,7 @@
 //! - `core`: the whole gateway as a plain process: nothing lost and nothing twice over handoffs, kills and reloads.
 //! - `handoff`: the whole gateway under a real systemd, replaced while turns stream.
 //! - `hostile`: bad input from every side, and ends at every moment: clear words, no panic, nothing lost.
+//! - `install`: the way in and out, on a Debian that knows nothing of hermes: package, release, setup, removal.
 //! - `kill`: the unit under a real systemd, its main process killed in the middle of a turn.
 //! - `launch`: which image the launcher starts, and what it leaves of the unit under a real systemd.
 //! - `model`: the path of a message as a model: every order of its steps and of what may go wrong.
@@ -48,6 +49,7 @@ mod fdstore;
 mod golden;
 mod handoff;
 mod hostile;
+mod install;
 mod kill;
 mod launch;
 mod model;

@@ -4,12 +4,13 @@
 //! - Files are replaced as a whole, and the token's is for its owner alone from the start.
 //! - A section that is there already is never changed, and nothing else of gateway.toml ever is.
 
-use std::fs::{self, Metadata, Permissions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::cli::error::CliError;
+use crate::cli::files::{make_home, replace};
 use crate::cli::home::Home;
 use crate::config::Secret;
 use crate::platform::weixin::login::Credentials;
@@ -95,26 +96,6 @@ pub(super) fn keep(home: &Home, credentials: &Credentials, base_url: &str) -> Re
         Judged::Other => Change::ByHand,
     };
     Ok(Kept { token_file, config_file, change, lines })
-}
-
-fn make_home(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
-/// Writes a file beside the old one and puts it in its place. If this is run by root it belongs to whoever `like`
-/// belongs to: the gateway must be able to read it.
-fn replace(path: &Path, content: &[u8], mode: u32, like: &Metadata) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(directory)?;
-    file.as_file().set_permissions(Permissions::from_mode(mode))?;
-    if nix::unistd::geteuid().is_root() {
-        fchown(file.as_file(), Some(like.uid()), Some(like.gid()))?;
-    }
-    file.write_all(content)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    fs::File::open(directory)?.sync_all()
 }
 
 /// The section for these credentials.

@@ -28,7 +28,8 @@ use tokio::sync::mpsc;
 use super::delivery::limiter::Rate;
 use super::delivery::medium::{Growth, Measure, Medium};
 use super::{Left, PlatformEvent, PlatformHandle, saved, task};
-use crate::config::DingTalkConfig;
+use crate::config::{DingTalkConfig, PlatformAccess, Secret};
+use crate::report::Chain;
 use crate::store::Store;
 pub use conduit::run as run_conduit;
 use link::DingTalkLink;
@@ -67,6 +68,24 @@ fn medium(config: &DingTalkConfig) -> Medium {
         chat_rate: |_| CHAT_RATE,
         overall: Rate::overall(20),
     }
+}
+
+/// Asks DingTalk whether it knows an app and its secret. `api_url` is another server than its own.
+///
+/// # Errors
+/// Why not, for people.
+pub async fn check_credentials(client_id: &str, secret: &Secret, api_url: Option<&str>) -> Result<(), String> {
+    let api_url = api_url.unwrap_or(DingTalkConfig::API_URL).trim_end_matches('/').to_owned();
+    let config = DingTalkConfig {
+        client_id: client_id.to_owned(),
+        client_secret: secret.clone(),
+        api_url: api_url.clone(),
+        oapi_url: api_url,
+        webhook_hosts: Vec::new(),
+        card_template_id: None,
+        access: PlatformAccess::default(),
+    };
+    api::Api::new(&config).token().await.map(drop).map_err(|error| Chain(&error).to_string())
 }
 
 /// Whether this image understands the platform's state, for the preflight child.

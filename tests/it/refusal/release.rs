@@ -83,10 +83,10 @@ async fn signatures(scene: &mut Scene) {
             replace_archive(scene, name, &changed(scene, name));
         }),
         ("not signed", |scene, name| {
-            replace_archive(scene, name, &pack::pack(b"x", None).expect("packs"));
+            replace_archive(scene, name, &pack::pack(b"x", None, None).expect("packs"));
         }),
         ("another version under this name", |scene, name| {
-            let archive = pack::pack(b"x", None).expect("packs");
+            let archive = pack::pack(b"x", None, None).expect("packs");
             let other = name.replace("1.1.0", "0.9.0");
             replace_archive(scene, name, &pack::sign(&archive, &other, &scene.publisher.key).expect("signs"));
         }),

@@ -223,6 +223,7 @@ pub fn release(version: &str) -> pack::Release {
         target: update::target().to_owned(),
         date: "2026-11-25T00:00:00Z".to_owned(),
         notes_url: Some(format!("https://example.org/notes/{version}")),
+        launcher: None,
         expires: None,
         channel: None,
         rollout: None,

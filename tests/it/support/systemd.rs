@@ -18,12 +18,15 @@
 
 use std::env;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 /// Set inside a boot.
 const INSIDE: &str = "HERMES_TEST_INSIDE_SYSTEMD";
+
+/// Names the directory that [`inside_debian`] prepared.
+const DIRECTORY: &str = "HERMES_TEST_DIRECTORY";
 
 /// `scripts/systemd-boot` says with this code that it cannot run here.
 const CANNOT_RUN: i32 = 77;
@@ -45,21 +48,52 @@ pub fn inside(name: &str, deadline: Duration) -> Option<Systemd> {
     if env::var_os(INSIDE).is_some() {
         return Some(Systemd(()));
     }
+    if can_boot(name) {
+        run_inside(name, deadline, &[], &[]);
+    }
+    None
+}
+
+/// As [`inside`], in a Debian of its own (`scripts/debian-root`), with all of its units: the test may install packages
+/// and log users in. `prepare` fills a directory before the boot, which is also seen inside.
+#[must_use = "nothing means that the test has already run inside"]
+pub fn inside_debian(name: &str, deadline: Duration, prepare: impl FnOnce(&Path)) -> Option<(Systemd, PathBuf)> {
+    if env::var_os(INSIDE).is_some() {
+        let directory = env::var_os(DIRECTORY).expect("it was set outside");
+        return Some((Systemd(()), directory.into()));
+    }
     if !can_boot(name) {
         return None;
     }
+    let root = Command::new(script("debian-root")).stderr(std::process::Stdio::inherit()).output();
+    let root = root.expect("scripts/debian-root is there and executable");
+    if root.status.code() == Some(CANNOT_RUN) {
+        assert!(env::var("CI").as_deref() != Ok("true"), "{name} must run in CI, but there is no Debian to boot");
+        eprintln!("SKIPPED {name}: there is no Debian to boot");
+        return None;
+    }
+    assert!(root.status.success(), "scripts/debian-root: {}", root.status);
+    let root = String::from_utf8(root.stdout).expect("a plain path");
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory in target/");
+    prepare(directory.path());
+    let seen = format!("{DIRECTORY}={}", directory.path().display());
+    run_inside(name, deadline, &["--root", root.trim()], &[&seen]);
+    None
+}
+
+fn run_inside(name: &str, deadline: Duration, options: &[&str], variables: &[&str]) {
     let test = env::current_exe().expect("a test binary has a path");
     let test = test.to_str().expect("cargo makes plain paths");
     let deadline = deadline.as_secs().to_string();
     let inside = format!("{INSIDE}=1");
-    let output = boot(&["--timeout", &deadline, "--", "env", &inside, test, "--exact", name, "--nocapture"]);
+    let command = ["--timeout", &deadline, "--", "env", &inside];
+    let output = boot(&[options, &command, variables, &[test, "--exact", name, "--nocapture"]].concat());
     let stdout = String::from_utf8_lossy(&output.stdout);
     let stderr = String::from_utf8_lossy(&output.stderr);
     // With a wrong name the test binary runs no test, and succeeds.
     let passed = output.status.success() && stdout.contains("test result: ok. 1 passed");
     assert!(passed, "{name} inside systemd: {}\n{stdout}\n{stderr}", output.status);
     println!("{stdout}");
-    None
 }
 
 /// Whether a boot can be made here. If not, says so, and in CI fails.
@@ -74,9 +108,12 @@ fn can_boot(name: &str) -> bool {
     false
 }
 
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name)
+}
+
 fn boot(arguments: &[&str]) -> Output {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/systemd-boot");
-    Command::new(script).args(arguments).output().expect("scripts/systemd-boot is there and executable")
+    Command::new(script("systemd-boot")).args(arguments).output().expect("scripts/systemd-boot is there and executable")
 }
 
 impl Systemd {

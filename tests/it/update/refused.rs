@@ -99,7 +99,7 @@ refuses! {
     } => UpdateError::SignatureMismatch { .. },
 
     a_missing_signature: |setup, name| {
-        replace_archive(setup, name, &pack::pack(b"the new image", None).unwrap());
+        replace_archive(setup, name, &pack::pack(b"the new image", None, None).unwrap());
     } => UpdateError::NotSigned { .. },
 
     an_empty_archive_file: |setup, name| {
@@ -115,19 +115,19 @@ refuses! {
     /// Signed by the right key, but as 1.0.9: an old release in the clothes of a new one.
     another_version_under_this_name: |setup, name| {
         let other = archive_name(&v("1.0.9"), target());
-        let archive = pack::pack(b"an old image", None).unwrap();
+        let archive = pack::pack(b"an old image", None, None).unwrap();
         replace_archive(setup, name, &pack::sign(&archive, &other, &setup.publisher.key).unwrap());
     } => UpdateError::SignatureMismatch { .. },
 
     another_target_under_this_name: |setup, name| {
         let other = archive_name(&v("1.1.0"), "riscv64gc-unknown-linux-gnu");
-        let archive = pack::pack(b"an image for another machine", None).unwrap();
+        let archive = pack::pack(b"an image for another machine", None, None).unwrap();
         replace_archive(setup, name, &pack::sign(&archive, &other, &setup.publisher.key).unwrap());
     } => UpdateError::SignatureMismatch { .. },
 
     another_product_under_this_name: |setup, name| {
         let other = name.replace("hermes", "apollo");
-        let archive = pack::pack(b"apollo", None).unwrap();
+        let archive = pack::pack(b"apollo", None, None).unwrap();
         replace_archive(setup, name, &pack::sign(&archive, &other, &setup.publisher.key).unwrap());
     } => UpdateError::SignatureMismatch { .. },
 }

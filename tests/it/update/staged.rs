@@ -298,6 +298,6 @@ async fn stage_and_die(home: PathBuf) {
 
 #[test]
 fn the_same_binary_is_packed_into_the_same_bytes() {
-    let once = pack::pack(b"the new image", Some("2027-01-01T00:00:00Z")).unwrap();
-    assert_eq!(once, pack::pack(b"the new image", Some("2027-01-01T00:00:00Z")).unwrap());
+    let once = pack::pack(b"the new image", None, Some("2027-01-01T00:00:00Z")).unwrap();
+    assert_eq!(once, pack::pack(b"the new image", None, Some("2027-01-01T00:00:00Z")).unwrap());
 }

@@ -1,0 +1,136 @@
+//! `hermes gateway install|uninstall|start|list|adopt`: the gateway as a service of systemd.
+//!
+//! **Invariants**
+//! - A gateway that runs is never restarted by its service manager here: it gets another image in place.
+//! - A unit file that somebody changed, or that is somebody else's, is not touched without `--force`.
+//! - What refuses does so before anything is written; and whatever was done may be done again.
+
+pub(super) mod args;
+pub(super) mod error;
+mod image;
+mod install;
+mod target;
+mod uninstall;
+
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use self::args::{InstallArgs, ScopeArgs, StartArgs, UninstallArgs};
+use self::error::ServiceError;
+use super::args::JsonArgs;
+use super::error::CliError;
+use super::home::Home;
+use super::screen;
+use crate::config::Environment;
+use crate::control::proto::Status;
+use crate::service::manager::{Manager, SOCKET_UNIT, Scope, UNIT};
+use crate::service::unit_file::{UnitFile, UnitKind};
+
+pub(super) use self::image::run_child as install_image;
+pub(super) use self::install::make_home as prepare_home;
+pub(super) use self::target::Target;
+
+/// `hermes gateway install`.
+pub(super) async fn install(home: Option<PathBuf>, args: InstallArgs) -> Result<(), CliError> {
+    install::run(home, args).await
+}
+
+/// As [`install`], of a service whose places are known, with the defaults of everything.
+pub(super) async fn install_for(target: &Target, json: JsonArgs) -> Result<(), CliError> {
+    let scope = ScopeArgs { system: target.layout.scope == Scope::System, user: target.layout.scope == Scope::User };
+    let options =
+        InstallArgs { scope, run_as_user: None, socket: false, webhook: false, force: false, no_start: false, json };
+    install::into(target, &options).await
+}
+
+/// `hermes gateway uninstall`.
+pub(super) async fn uninstall(home: Option<PathBuf>, args: UninstallArgs) -> Result<(), CliError> {
+    uninstall::run(home, args).await
+}
+
+/// `hermes gateway adopt`.
+pub(super) async fn adopt(home: Option<PathBuf>, args: JsonArgs) -> Result<(), CliError> {
+    install::adopt(home, args).await
+}
+
+/// `hermes gateway start`: starts the installed service, and waits until the gateway is well.
+pub(super) async fn start(home: Option<PathBuf>, args: StartArgs) -> Result<(), CliError> {
+    let target = Target::new(args.scope.scope(), home, None).map_err(CliError::Service)?;
+    let state = target.state(UNIT).await.map_err(CliError::Service)?;
+    if !state.is_installed() {
+        return Err(CliError::Service(ServiceError::NotInstalled { scope: target.layout.scope.name() }));
+    }
+    target.check_rights("start").map_err(CliError::Service)?;
+    let file = target.unit_file(UnitKind::Gateway).map_err(CliError::Service)?;
+    if file == UnitFile::Outdated && !args.json.json {
+        screen::complain("hint: the unit is of another version; `hermes gateway install` refreshes it");
+    }
+    let status = target.start().await.map_err(CliError::Service)?;
+    if args.json.json {
+        return screen::print_json(&json!({ "pid": status.pid, "version": status.image.version, "unit_file": file }));
+    }
+    screen::print(&format!("the gateway runs {} (PID {})\n", status.image.version, status.pid))
+}
+
+/// Stops the unit that has started this gateway; nothing if none has, or it may not be stopped: then the gateway is
+/// asked itself. With the unit, `Restart=always` does not start it again.
+pub(super) async fn stop_unit_of(status: &Status) -> Option<()> {
+    let env = Environment::from_process();
+    for scope in [Scope::System, Scope::User] {
+        let manager = Manager::new(scope, &env);
+        let state = manager.state(UNIT).await;
+        if state.is_ok_and(|state| state.main_pid == Some(status.pid)) {
+            manager.order("stop", &[UNIT]).await.ok()?;
+            if manager.state(SOCKET_UNIT).await.is_ok_and(|socket| socket.is_up()) {
+                screen::complain(
+                    "hint: its socket is still open and starts it: `systemctl stop hermes-gateway.socket`",
+                );
+            }
+            return Some(());
+        }
+    }
+    None
+}
+
+/// `hermes gateway list`: the services of this machine and this user, and the gateway on this home.
+pub(super) async fn list(home: &Home, args: JsonArgs) -> Result<(), CliError> {
+    let mut rows = Vec::new();
+    for scope in [Scope::System, Scope::User] {
+        let Ok(target) = Target::new(scope, None, None) else { continue };
+        let Ok(state) = target.manager.state(UNIT).await else { continue };
+        if state.is_installed() {
+            let home = target.layout.home.clone();
+            rows.push(json!({ "scope": scope.name(), "home": home, "unit": state }));
+        }
+    }
+    let here = match home.connect().await {
+        Ok(mut client) => super::handoff::status(&mut client).await.ok(),
+        Err(_) => None,
+    };
+    let known = |status: &Status| rows.iter().any(|row| row["unit"]["main_pid"] == status.pid);
+    if let Some(status) = here.filter(|status| !known(status)) {
+        rows.push(json!({ "scope": null, "home": status.home, "pid": status.pid, "version": status.image.version }));
+    }
+    if args.json {
+        return screen::print_json(&rows);
+    }
+    let text: String = rows.iter().map(list_row).collect();
+    screen::print(if text.is_empty() { "no gateway is installed, and none runs here\n" } else { &text })
+}
+
+fn list_row(row: &serde_json::Value) -> String {
+    let home = row["home"].as_str().unwrap_or_default();
+    match row["scope"].as_str() {
+        None => {
+            format!("in the foreground  {home}  PID {} ({})\n", row["pid"], row["version"].as_str().unwrap_or_default())
+        }
+        Some(scope) => {
+            let unit = &row["unit"];
+            let pid = unit["main_pid"].as_u64().map(|pid| format!("  PID {pid}")).unwrap_or_default();
+            let active = unit["active"].as_str().unwrap_or_default();
+            let enabled = unit["enabled"].as_str().unwrap_or_default();
+            format!("{scope} service  {home}  {active}, {enabled}{pid}\n")
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! `hermes gateway uninstall`.
+
+use std::fs;
+use std::io::{self, ErrorKind, IsTerminal};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::args::UninstallArgs;
+use super::error::ServiceError;
+use super::target::Target;
+use crate::cli::error::CliError;
+use crate::cli::{screen, update};
+use crate::service::layout::{LAUNCHER, SYSTEM_USER};
+use crate::service::manager::{ManagerError, Scope};
+use crate::service::unit_file::{UnitFile, UnitKind};
+
+/// What a gateway's home has, by which it is known; each of them is enough.
+const OF_A_HOME: [&str; 4] = ["versions", "state.db", "gateway.lock", "gateway.toml"];
+
+/// What was removed, and what was not.
+#[derive(Debug, Default, Serialize)]
+struct Report {
+    scope: &'static str,
+    removed: Vec<PathBuf>,
+    kept: Vec<PathBuf>,
+}
+
+/// Stops the service and removes what `install` has put there; with `--purge` the home, too.
+pub(super) async fn run(home: Option<PathBuf>, args: UninstallArgs) -> Result<(), CliError> {
+    let target = Target::new(args.scope.scope(), home, None).map_err(CliError::Service)?;
+    target.check_rights("remove").map_err(CliError::Service)?;
+    if let Some(package) = &target.package {
+        return Err(CliError::Service(ServiceError::Packaged { package: package.name.clone() }));
+    }
+    let files = files(&target, args.force).map_err(CliError::Service)?;
+    let home = target.layout.home.clone();
+    if files.is_empty() && !(args.purge && home.is_dir()) {
+        return Err(CliError::Service(ServiceError::NotInstalled { scope: target.layout.scope.name() }));
+    }
+    if args.purge {
+        check_home(&target).map_err(CliError::Service)?;
+        if !args.yes && io::stdin().is_terminal() && io::stderr().is_terminal() {
+            update::confirm(&format!("Remove {} with everything in it? [Y/n] ", home.display()))?;
+        } else if !args.yes {
+            return Err(CliError::Usage("--purge removes all data: say --yes, too".to_owned()));
+        }
+    }
+    let mut report = Report { scope: target.layout.scope.name(), ..Report::default() };
+    stop(&target, &files).await.map_err(CliError::Service)?;
+    remove(&target, &files, args.purge, &mut report).map_err(CliError::Service)?;
+    match target.manager.reload_units().await {
+        Ok(()) | Err(ManagerError::None { .. }) => {}
+        Err(error) => return Err(CliError::Service(ServiceError::Manager(error))),
+    }
+    tell(&target, &report, args)
+}
+
+/// The installed unit files. Somebody else's are refused.
+fn files(target: &Target, force: bool) -> Result<Vec<UnitKind>, ServiceError> {
+    let mut files = Vec::new();
+    for kind in UnitKind::ALL {
+        match target.unit_file(kind)? {
+            UnitFile::Missing => {}
+            UnitFile::Foreign if !force => {
+                return Err(ServiceError::NotOurs {
+                    path: kind.path(&target.layout),
+                    what: "was not written by hermes",
+                });
+            }
+            _ => files.push(kind),
+        }
+    }
+    Ok(files)
+}
+
+/// Stops the sockets first, or they would start the gateway again, and takes all out of what starts by itself.
+async fn stop(target: &Target, files: &[UnitKind]) -> Result<(), ServiceError> {
+    let names: Vec<&str> = files.iter().rev().map(|kind| kind.name()).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    for verb in ["stop", "disable"] {
+        match target.manager.order(verb, &names).await {
+            Ok(()) | Err(ManagerError::None { .. }) => {}
+            Err(error) => return Err(ServiceError::Manager(error)),
+        }
+    }
+    Ok(())
+}
+
+fn remove(target: &Target, files: &[UnitKind], purge: bool, report: &mut Report) -> Result<(), ServiceError> {
+    for kind in files {
+        let path = kind.path(&target.layout);
+        remove_file(&path, report)?;
+        // What the operator added is kept as their data are.
+        let mut drop_ins = path.into_os_string();
+        drop_ins.push(".d");
+        let drop_ins = PathBuf::from(drop_ins);
+        if drop_ins.is_dir() {
+            if purge { remove_tree(&drop_ins, report)? } else { report.kept.push(drop_ins) }
+        }
+    }
+    let launcher = &target.layout.launcher;
+    remove_file(launcher, report)?;
+    // A directory that others use is not empty, and stays.
+    if let Some(directory) = launcher.parent().filter(|directory| !directory.ends_with("lib")) {
+        let _ = fs::remove_dir(directory);
+    }
+    let home = &target.layout.home;
+    if home.is_dir() {
+        if purge { remove_tree(home, report)? } else { report.kept.push(home.clone()) }
+    }
+    Ok(())
+}
+
+/// A slip in `HERMES_HOME` must not cost anybody their files.
+fn check_home(target: &Target) -> Result<(), ServiceError> {
+    let home = &target.layout.home;
+    let known = OF_A_HOME.iter().any(|name| home.join(name).exists());
+    let somebodys = home == Path::new("/") || target.env.user_home().starts_with(home);
+    if !home.exists() || (known && !somebodys) { Ok(()) } else { Err(ServiceError::NotAHome { home: home.clone() }) }
+}
+
+fn remove_file(path: &Path, report: &mut Report) -> Result<(), ServiceError> {
+    match fs::remove_file(path) {
+        Ok(()) => report.removed.push(path.to_owned()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(ServiceError::io("remove", path)(error)),
+    }
+    Ok(())
+}
+
+fn remove_tree(path: &Path, report: &mut Report) -> Result<(), ServiceError> {
+    fs::remove_dir_all(path).map_err(ServiceError::io("remove", path))?;
+    report.removed.push(path.to_owned());
+    Ok(())
+}
+
+fn tell(target: &Target, report: &Report, args: UninstallArgs) -> Result<(), CliError> {
+    if args.json.json {
+        return screen::print_json(report);
+    }
+    let mut text = String::new();
+    for path in &report.removed {
+        text += &format!("removed {}\n", path.display());
+    }
+    for path in &report.kept {
+        text += &format!("kept {} (--purge removes it)\n", path.display());
+    }
+    let program = std::env::current_exe().unwrap_or_default();
+    text += &format!("this program stays: {}", program.display());
+    let beside = program.with_file_name(LAUNCHER);
+    if beside.exists() {
+        text += &format!(" and {}", beside.display());
+    }
+    text.push('\n');
+    if args.purge && target.layout.scope == Scope::System {
+        text +=
+            &format!("the user {SYSTEM_USER} stays, because files elsewhere may be theirs: userdel {SYSTEM_USER}\n");
+    }
+    screen::print(&text)
+}

@@ -1,0 +1,184 @@
+//! `hermes setup`: from nothing to a chat that works.
+//!
+//! Asks, tries the answers, writes gateway.toml and the files of secrets, and starts the service, or lets the one that
+//! runs read them.
+//!
+//! **Invariants**
+//! - Nothing is written before every question is answered and the platform has taken the token.
+//! - A configuration that the gateway would refuse is not put in the place of another one.
+//! - Secrets come from a terminal, standard input or a file, and go into files of mode 0600; never into an argument.
+
+pub(super) mod args;
+mod ask;
+mod plan;
+mod questions;
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use self::args::{PlatformChoice, SetupArgs};
+use self::ask::Ask;
+use self::plan::Plan;
+use super::args::{ChatArgs, JsonArgs, WeixinCommand, WeixinLoginArgs};
+use super::error::CliError;
+use super::home::Home;
+use super::service::{self, Target};
+use super::{chat, ctl, files, screen, weixin};
+use crate::config::{Config, Environment};
+use crate::control::proto::{HandoffKind, HandoffParams};
+use crate::service::manager::{Scope, UNIT};
+
+/// The chat in which the agent is greeted.
+const CHAT: &str = "setup";
+const LOGIN_TIME: std::time::Duration = std::time::Duration::from_secs(8 * 60);
+
+/// Runs the command.
+pub(super) async fn run(home: Option<PathBuf>, args: SetupArgs) -> Result<(), CliError> {
+    let ask = Ask::new(args.yes);
+    let (target, as_service) = target(&ask, &args, home).await?;
+    let home = target.home();
+    let config_file = config_file(&home.path)?;
+    let present = read(&config_file)?;
+    let has_agent = present.parse::<toml::Table>().is_ok_and(|table| table.contains_key("agents"));
+
+    let mut plan = Plan::default();
+    let platform = questions::platform(&ask, &args)?;
+    let bot = match platform {
+        PlatformChoice::Telegram => questions::telegram(&ask, &args, &mut plan).await?,
+        PlatformChoice::Dingtalk => questions::dingtalk(&ask, &args, &mut plan).await.map(|()| None)?,
+        PlatformChoice::Weixin | PlatformChoice::None => None,
+    };
+    let agent = questions::agent(&ask, &args, &home.path, has_agent, &mut plan)?;
+    let text = plan::edit(&present, &plan)
+        .map_err(|why| CliError::Usage(format!("{} is not TOML: {why}", config_file.display())))?;
+
+    if as_service {
+        service::prepare_home(&target).map_err(CliError::Service)?;
+    }
+    write(&home.path, &config_file, &text, &plan)?;
+    if platform == PlatformChoice::Weixin {
+        let login =
+            WeixinLoginArgs { base_url: args.api_url.clone(), within: LOGIN_TIME, json: JsonArgs { json: false } };
+        weixin::run(&home, WeixinCommand::Login(login)).await?;
+    }
+    let runs = bring_up(&target, as_service, args.json).await?;
+    if args.json.json {
+        let document = json!({
+            "home": home.path, "config_file": config_file, "agent": agent, "bot": bot, "service": as_service, "running": runs,
+        });
+        return screen::print_json(&document);
+    }
+    screen::print(&format!("{} is written.\n", config_file.display()))?;
+    finish(&home, &ask, runs, bot.as_deref()).await
+}
+
+/// Which gateway is set up, and whether as a service. One that is installed is.
+async fn target(ask: &Ask, args: &SetupArgs, home: Option<PathBuf>) -> Result<(Target, bool), CliError> {
+    let target = Target::new(args.scope.scope(), home.clone(), None).map_err(CliError::Service)?;
+    let state = target.manager.state(UNIT).await;
+    let as_service = match &state {
+        Ok(state) if state.is_installed() => !args.no_install,
+        _ if args.install || args.no_install => args.install,
+        Err(_) => false,
+        Ok(_) => {
+            let whose = if target.layout.scope == Scope::System { "this machine" } else { "yours" };
+            ask.yes_or_no(&format!("Install the gateway as a service of {whose}?"), true, "--install or --no-install")?
+        }
+    };
+    if as_service {
+        target.check_rights("set up").map_err(CliError::Service)?;
+        return Ok((target, true));
+    }
+    // The home of whoever runs it in the foreground.
+    let env = Environment::from_process();
+    let home = Home::find(home, &env)?;
+    Ok((Target::new(Scope::User, Some(home.path), None).map_err(CliError::Service)?, false))
+}
+
+/// A link stays one, but root follows none that somebody else may have made.
+fn config_file(home: &Path) -> Result<PathBuf, CliError> {
+    let named = home.join("gateway.toml");
+    if !nix::unistd::geteuid().is_root() {
+        return Ok(fs::canonicalize(&named).unwrap_or(named));
+    }
+    match fs::symlink_metadata(&named) {
+        Ok(meta) if !meta.is_file() => Err(CliError::Usage(format!("{} is not a regular file", named.display()))),
+        _ => Ok(named),
+    }
+}
+
+fn read(path: &Path) -> Result<String, CliError> {
+    match fs::read_to_string(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
+        other => other.map_err(|source| CliError::Io { what: "read gateway.toml", source }),
+    }
+}
+
+/// Writes the secrets, and the configuration once the gateway would take it; else the secrets go again.
+fn write(home: &Path, config_file: &Path, text: &str, plan: &Plan) -> Result<(), CliError> {
+    let failed = |what: &'static str| move |source| CliError::Io { what, source };
+    files::make_home(home).map_err(failed("make the home directory"))?;
+    let owner = fs::metadata(home).map_err(failed("look at the home directory"))?;
+    let mut before: Vec<(PathBuf, Option<Vec<u8>>)> = Vec::new();
+    let written = plan.secrets.iter().try_for_each(|(name, secret)| {
+        let path = home.join(name);
+        before.push((path.clone(), fs::read(&path).ok()));
+        files::replace(&path, format!("{}\n", secret.expose()).as_bytes(), 0o600, &owner)
+    });
+    let checked = written.map_err(failed("write the file of a secret")).and_then(|()| {
+        let env = Environment::from_process();
+        Config::from_text(text, config_file, &env).map_err(CliError::Config)
+    });
+    if let Err(error) = checked {
+        for (path, bytes) in before {
+            let undone = match bytes {
+                Some(bytes) => files::replace(&path, &bytes, 0o600, &owner),
+                None => fs::remove_file(&path),
+            };
+            // The error that is told is the one that led here.
+            drop(undone);
+        }
+        return Err(error);
+    }
+    let mode = fs::metadata(config_file).map_or(0o600, |meta| meta.permissions().mode() & 0o7777);
+    files::replace(config_file, text.as_bytes(), mode, &owner).map_err(failed("write gateway.toml"))
+}
+
+/// Lets a gateway that runs read the configuration, or installs the service. True if one runs now.
+async fn bring_up(target: &Target, as_service: bool, json: JsonArgs) -> Result<bool, CliError> {
+    let home = target.home();
+    if home.connect().await.is_ok() {
+        let params = HandoffParams { kind: HandoffKind::Reload, force: false, reason: Some("hermes setup".to_owned()) };
+        ctl::hand_off(&home, &params, json).await?;
+        return Ok(true);
+    }
+    if as_service {
+        service::install_for(target, json).await?;
+    }
+    Ok(as_service)
+}
+
+/// The end: a first word with the agent, or how to come to it.
+async fn finish(home: &Home, ask: &Ask, runs: bool, bot: Option<&str>) -> Result<(), CliError> {
+    if let Some(bot) = bot {
+        screen::print(&format!(
+            "Write to {bot}; without an id in allow_admin_from it answers with a code for\n  hermes pairing approve telegram CODE\n"
+        ))?;
+    }
+    if !runs {
+        return screen::print("Now run `hermes gateway run`, and in another terminal `hermes chat`.\n");
+    }
+    screen::print("Saying hello to the agent:\n")?;
+    let hello = ChatArgs { chat: CHAT.to_owned(), once: Some("hello".to_owned()) };
+    chat::run(home, hello).await?;
+    screen::print("\n")?;
+    if ask.may_repeat() && ask.yes_or_no("Talk to it now?", true, "hermes chat")? {
+        let talk = ChatArgs { chat: crate::platform::local::DEFAULT_CHAT.to_owned(), once: None };
+        return chat::run(home, talk).await;
+    }
+    screen::print("`hermes chat` talks to it, `hermes gateway status` shows how it is.\n")
+}

@@ -1,0 +1,185 @@
+//! The way in and out: each on a fresh Debian under a real systemd, and afterwards nothing is left.
+
+mod machine;
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use hermes_gateway::version::version;
+
+use self::machine::{Machine, NEXT, PUBLIC_KEY};
+use crate::support::gateway::{expected_stream, stream_prompt};
+use crate::support::systemd;
+
+const DEADLINE: Duration = Duration::from_secs(240);
+
+/// A turn that is under way at an upgrade, of some seconds.
+const CHUNKS: usize = 150;
+const BYTES: usize = 40;
+const DELAY_MS: u64 = 20;
+
+#[test]
+fn a_package_is_upgraded_in_place_and_leaves_nothing() {
+    let name = "install::a_package_is_upgraded_in_place_and_leaves_nothing";
+    let Some((systemd, given)) = systemd::inside_debian(name, DEADLINE, machine::packages) else { return };
+    let machine = Machine::system(&systemd);
+    let before = machine.listing();
+    machine.run("dpkg", &["--install", &machine::package(&given, version())]);
+    let identity = machine.identity();
+    assert_eq!(machine.status()["image"]["version"], version());
+
+    // The answers to: where to talk, who answers.
+    let said = machine.answered(&["setup"], "none\necho\n");
+    assert!(said.contains("/var/lib/hermes/gateway.toml is written") && said.contains("hello"), "{said}");
+    assert_eq!(machine.identity(), identity, "the configuration was read in place");
+    assert_eq!(machine.hermes(&["chat", "--once", "good morning"]).trim(), "good morning");
+
+    let prompt = stream_prompt(CHUNKS, BYTES, DELAY_MS);
+    let streaming = machine.spawn(&["chat", "--once", &prompt]);
+    machine.wait_for_a_turn();
+    machine.run("dpkg", &["--install", &machine::package(&given, NEXT)]);
+    assert_eq!(machine.identity(), identity, "the package upgraded it in place");
+    assert_eq!(machine.status()["image"]["version"], NEXT);
+    let answer = streaming.wait_with_output().expect("it ends");
+    assert_eq!(String::from_utf8_lossy(&answer.stdout).trim_end(), expected_stream(CHUNKS, BYTES).trim_end());
+
+    let owned = "the package hermes-gateway owns this gateway";
+    for arguments in [&["self-update", "--check"][..], &["self-update", "--yes"], &["chat", "--once", "/update"]] {
+        let told = machine.told(arguments);
+        assert!(told.contains(owned) && told.contains("apt-get install --only-upgrade"), "{arguments:?}: {told}");
+    }
+    let refused = machine.refused(&["gateway", "uninstall"]);
+    assert!(refused.contains("the package hermes-gateway owns the system service"), "{refused}");
+    machine.hermes(&["self-update", "--revert", "--yes"]);
+    assert_eq!(machine.status()["image"]["version"], version());
+    assert_eq!(machine.identity(), identity);
+
+    machine.run("dpkg", &["--remove", "hermes-gateway"]);
+    assert!(!machine.is_up(), "a removed package serves nobody");
+    assert!(Path::new("/var/lib/hermes/gateway.toml").exists(), "data stay");
+    machine.run("dpkg", &["--purge", "hermes-gateway"]);
+    assert_eq!(machine.new_since(&before), Vec::<String>::new());
+}
+
+#[test]
+fn a_user_installs_a_release_and_removes_it() {
+    let name = "install::a_user_installs_a_release_and_removes_it";
+    let Some((systemd, given)) = systemd::inside_debian(name, DEADLINE, machine::releases) else { return };
+    let machine = Machine::of_user(&systemd, "kim");
+    let before = machine.listing();
+    let script = given.join("install");
+    let script = script.to_str().expect("a plain path");
+    machine.shell(&[script]);
+    let said = machine.answered(&["setup"], "y\nnone\necho\n");
+    assert!(said.contains("installed as /home/kim/.config/systemd/user/hermes-gateway.service"), "{said}");
+    assert!(said.contains("hello"), "{said}");
+    let identity = machine.identity();
+
+    // Another installation changes nothing; a file that was changed by hand is left alone.
+    let again = machine.hermes(&["gateway", "install"]);
+    assert!(again.contains("was already") && again.contains("runs 1.0.0 already"), "{again}");
+    let unit = "/home/kim/.config/systemd/user/hermes-gateway.service";
+    let text = fs::read_to_string(unit).expect("installed");
+    fs::write(unit, text.replace("WatchdogSec=30", "WatchdogSec=40")).expect("writes");
+    let refused = machine.refused(&["gateway", "install"]);
+    assert!(refused.contains("was changed by hand") && refused.contains("drop-in"), "{refused}");
+    let forced = machine.hermes(&["gateway", "install", "--force"]);
+    assert!(forced.contains("refreshed"), "{forced}");
+    assert_eq!(fs::read_to_string(unit).expect("installed"), text);
+    assert_eq!(machine.identity(), identity, "none of it restarted the gateway");
+
+    // It updates itself, because no package owns it.
+    let key = fs::read_to_string(given.join(PUBLIC_KEY)).expect("the publisher's key");
+    let update = format!(
+        "\n[update]\nmanifest_url = \"file://{}/manifest.json\"\nverifying_keys = [\"{key}\"]\n",
+        given.display()
+    );
+    machine.append("/home/kim/.hermes/gateway.toml", &update);
+    machine.hermes(&["gateway", "reload"]);
+    machine.hermes(&["self-update", "--yes"]);
+    assert_eq!(machine.status()["image"]["version"], NEXT);
+    machine.hermes(&["self-update", "--revert", "--yes"]);
+    assert_eq!(machine.status()["image"]["version"], version());
+    assert_eq!(machine.identity(), identity);
+
+    machine.hermes(&["gateway", "stop"]);
+    assert!(!machine.is_up());
+    let started = machine.hermes(&["gateway", "start"]);
+    assert!(started.contains("the gateway runs 1.0.0"), "{started}");
+    let list = machine.hermes(&["gateway", "list"]);
+    assert!(list.contains("user service  /home/kim/.hermes  active, enabled"), "{list}");
+
+    machine.hermes(&["gateway", "uninstall", "--purge", "--yes"]);
+    assert!(!machine.is_up());
+    machine.shell(&[script, "--remove"]);
+    assert_eq!(machine.new_since(&before), Vec::<String>::new());
+}
+
+#[test]
+fn the_service_of_the_machine_becomes_what_is_installed_over_it() {
+    let name = "install::the_service_of_the_machine_becomes_what_is_installed_over_it";
+    let Some((systemd, given)) = systemd::inside_debian(name, DEADLINE, machine::programs) else { return };
+    let machine = Machine::system(&systemd);
+    let before = machine.listing();
+    let first = given.join(version()).join("hermes");
+    let next = given.join(NEXT).join("hermes");
+    let install = ["gateway", "install", "--system"];
+    let machine = machine.with_program(&first);
+    let missing = machine.refused(&["gateway", "start"]);
+    assert!(missing.contains("no service is installed for system") && missing.contains("gateway install"), "{missing}");
+    machine.hermes(&install);
+    let identity = machine.identity();
+    assert_eq!(machine.run("stat", &["--format=%U %a", "/var/lib/hermes"]).trim(), "hermes 700");
+    assert_eq!(machine.run("stat", &["--format=%U", "/usr/local/lib/hermes/hermes-launch"]).trim(), "root");
+
+    let machine = machine.with_program(&next);
+    let said = machine.hermes(&install);
+    assert!(said.contains("has become 1.0.1, in the same process"), "{said}");
+    assert_eq!((machine.status()["image"]["version"].as_str(), machine.identity()), (Some(NEXT), identity));
+
+    // A gateway that does not come up is told with its own words.
+    machine.hermes(&["gateway", "stop"]);
+    machine.append("/var/lib/hermes/gateway.toml", "[gatewya]\n");
+    let down = machine.refused(&["gateway", "start"]);
+    assert!(down.contains("does not come up") && down.contains("gatewya") && down.contains("journalctl"), "{down}");
+
+    machine.hermes(&["gateway", "uninstall", "--system"]);
+    assert!(Path::new("/var/lib/hermes/gateway.toml").exists(), "data stay");
+    machine.hermes(&["gateway", "uninstall", "--system", "--purge", "--yes"]);
+    assert_eq!(machine.new_since(&before), Vec::<String>::new());
+}
+
+#[test]
+fn an_archive_that_is_not_the_published_one_is_not_installed() {
+    let site = tempfile::tempdir().expect("a directory");
+    machine::releases(site.path());
+    let prefix = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory that allows execution");
+    let install = |script: &Path| {
+        let output = std::process::Command::new(script).arg("--prefix").arg(prefix.path()).output().expect("runs");
+        let installed = fs::read_dir(prefix.path().join("bin")).map_or(0, Iterator::count);
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned(), installed)
+    };
+    let script = site.path().join("install");
+    let (done, said, installed) = install(&script);
+    assert!(done && installed == 2, "{said}");
+    fs::remove_dir_all(prefix.path().join("bin")).expect("removes");
+
+    // The digest comes first; the signature counts even where the digest is right.
+    let own = std::process::Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/install")).output();
+    assert!(String::from_utf8_lossy(&own.expect("runs").stderr).contains("names no release"));
+    let text = fs::read_to_string(&script).expect("there");
+    let key = fs::read_to_string(site.path().join(PUBLIC_KEY)).expect("there");
+    let other = crate::support::release::Publisher::new().public_key();
+    fs::write(&script, text.replace(&key, &other)).expect("writes");
+    let (done, said, installed) = install(&script);
+    assert!(!done && said.contains("no trusted key signed") && installed == 0, "{said}");
+    fs::write(&script, &text).expect("writes");
+    let archive = machine::archive(site.path(), version());
+    let mut bytes = fs::read(&archive).expect("there");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&archive, bytes).expect("writes");
+    let (done, said, installed) = install(&script);
+    assert!(!done && said.contains("was published: it was changed") && installed == 0, "{said}");
+}
