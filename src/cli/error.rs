@@ -81,9 +81,9 @@ pub enum CliError {
     /// An archive is not to be trusted.
     #[error("this is no release to be trusted")]
     Release(#[source] UpdateError),
-    /// The gateway would refuse the configuration.
+    /// What is to be written would be refused.
     #[error("nothing was changed, because the gateway would refuse it")]
-    Config(#[source] ConfigError),
+    WouldBeRefused(#[source] ConfigError),
     /// A platform does not take a secret.
     #[error("{platform} refuses it: {why}")]
     Refused {
@@ -161,6 +161,7 @@ impl CliError {
             | Self::Check(CheckError::Config(_) | CheckError::Home(_))
             | Self::Offline(OfflineError::Config(_) | OfflineError::Home(_))
             | Self::Config(_)
+            | Self::WouldBeRefused(_)
             | Self::ConfigHome(_)
             | Self::ConfigRefused => CONFIG,
             Self::Usage(_) | Self::Offline(OfflineError::Usage(_)) => USAGE,
@@ -177,7 +178,7 @@ impl CliError {
             Self::NotRunning { .. } => "not_running",
             Self::Lock(_) | Self::Offline(OfflineError::Lock(_)) => "busy",
             Self::Offline(_) => "update_failed",
-            Self::Config(_) | Self::ConfigHome(_) | Self::ConfigRefused => "config",
+            Self::Config(_) | Self::WouldBeRefused(_) | Self::ConfigHome(_) | Self::ConfigRefused => "config",
             Self::Store(_) => "internal",
             Self::Pairing(Refused::Wrong { .. }) => "invalid",
             Self::Pairing(Refused::Locked { .. }) => "forbidden",

@@ -131,7 +131,7 @@ fn write(home: &Path, config_file: &Path, text: &str, plan: &Plan) -> Result<(),
     });
     let checked = written.map_err(failed("write the file of a secret")).and_then(|()| {
         let env = Environment::from_process();
-        Config::from_text(text, config_file, &env).map_err(CliError::Config)
+        Config::from_text(text, config_file, &env).map_err(CliError::WouldBeRefused)
     });
     if let Err(error) = checked {
         for (path, bytes) in before {
