@@ -21,6 +21,8 @@ use crate::store::StoreError;
 
 /// Exit code: it did not work.
 const FAILURE: u8 = 1;
+/// Exit code of `status`: the gateway does not run (as LSB's init scripts and systemctl(1) have it).
+const NOT_SERVING: u8 = 3;
 /// Exit code: it was asked in a wrong way; clap's errors have it too.
 pub(super) const USAGE: u8 = 2;
 /// Exit code: the configuration or the environment must be changed first (EX_CONFIG of sysexits.h(3)).
@@ -84,6 +86,15 @@ pub enum CliError {
     /// The answer to `--once` did not come or is not complete.
     #[error("{0}")]
     NoAnswer(String),
+    /// The gateway does not run, which is the answer to a question and was told as such.
+    #[error("the gateway does not run")]
+    NotServing,
+    /// `hermes doctor` has told what is wrong.
+    #[error("something is wrong")]
+    Unwell,
+    /// There is no journal to read.
+    #[error("there is no log to show: {0}")]
+    NoJournal(String),
     /// The user said no.
     #[error("nothing was changed")]
     Declined,
@@ -127,6 +138,7 @@ impl CliError {
             | Self::Daemon(DaemonError::Config(_) | DaemonError::Home(_))
             | Self::Check(CheckError::Config(_) | CheckError::Home(_)) => CONFIG,
             Self::Usage(_) => USAGE,
+            Self::NotServing => NOT_SERVING,
             _ => FAILURE,
         }
     }
@@ -137,7 +149,9 @@ impl CliError {
             Self::NoHome => "no_home",
             Self::Daemon(_) => "startup_failed",
             Self::Check(_) => "cannot_take_over",
-            Self::NotRunning { .. } => "not_running",
+            Self::NotRunning { .. } | Self::NotServing => "not_running",
+            Self::Unwell => "unwell",
+            Self::NoJournal(_) => "no_journal",
             Self::Lock(_) => "busy",
             Self::Store(_) => "internal",
             Self::Pairing(Refused::Wrong { .. }) => "invalid",
@@ -185,6 +199,9 @@ impl CliError {
             Self::Login { code: "timeout" | "expired", .. } => {
                 Some("run it again, and scan the code while it is shown")
             }
+            Self::NoJournal(_) => {
+                Some("a gateway that systemd does not run logs to the standard error of `hermes gateway run`")
+            }
             Self::HandoffLost(_) => Some("`hermes gateway status` shows what runs, its journal why"),
             _ => None,
         }
@@ -196,6 +213,9 @@ impl CliError {
 pub(super) fn tell(error: &CliError, json: bool) -> ExitCode {
     if error.is_broken_pipe() {
         return ExitCode::SUCCESS;
+    }
+    if matches!(error, CliError::NotServing | CliError::Unwell) {
+        return ExitCode::from(error.exit_code());
     }
     if json {
         let message = Chain(error).to_string();

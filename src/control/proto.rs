@@ -15,6 +15,8 @@ pub const STATUS: &str = "status";
 pub const HANDOFF: &str = "handoff";
 /// `stop` → `null`, sent when the gateway has begun to stop.
 pub const STOP: &str = "stop";
+/// `history` [`HistoryParams`] → [`History`].
+pub const HISTORY: &str = "history";
 /// `update_check` → [`UpdateCheck`].
 pub const UPDATE_CHECK: &str = "update_check";
 /// `platform_pause` [`PlatformParams`] → [`PlatformChange`]: holds a platform back until it is let go on.
@@ -366,6 +368,20 @@ pub struct TurnStatus {
     pub started_at: UnixMillis,
     /// Bytes of the answer so far.
     pub answer_bytes: u64,
+}
+
+/// Parameters of [`HISTORY`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryParams {
+    /// How many handoffs, the newest first; the store keeps 1000.
+    pub limit: u32,
+}
+
+/// Answer to [`HISTORY`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct History {
+    /// The handoffs, newest first.
+    pub handoffs: Vec<HandoffRecord>,
 }
 
 /// Parameters of [`PLATFORM_PAUSE`] and [`PLATFORM_RESUME`].

@@ -59,6 +59,7 @@ use thiserror::Error;
 pub use boot::init_logging;
 pub use check::{CheckError, handoff_check};
 pub use run::run;
+pub(crate) use specs::Specs;
 
 use crate::clock::MonoNanos;
 use crate::config::{ConfigError, HomeError};

@@ -23,6 +23,7 @@
 //! - A platform's trouble is its own: it is told as [`LinkState`] and never ends the daemon.
 //! - This module knows no agent.
 
+mod account;
 mod delivery;
 pub mod dingtalk;
 mod fetch;
@@ -48,6 +49,7 @@ use crate::chat::{Fetched, Inbound, LinkState, Outbound};
 use crate::clock::UnixMillis;
 use crate::id::{PlatformName, TurnId};
 use crate::store::EntryId;
+pub use account::{Account, account};
 pub use fetch::{Order, turn_of};
 pub use link::NamedFd;
 

@@ -154,6 +154,14 @@ impl Store {
         schema::inspect(path)
     }
 
+    /// Checks the database at `path` as a whole, without writing to it. Reads all of it.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`], [`StoreError::Open`], [`StoreError::TooNew`].
+    pub fn check(path: &Path) -> Result<(), StoreError> {
+        damage::look(path)
+    }
+
     /// Whether the writer thread has ended, which it does by itself only when it panics.
     pub fn is_over(&self) -> bool {
         self.writer.is_over()
