@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use serde_json::json;
+use serde::Serialize;
 use thiserror::Error;
 
 use super::screen;
@@ -208,6 +208,29 @@ impl CliError {
     }
 }
 
+/// What `--json` prints of a command that did not work.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct ErrorDocument {
+    error: Told,
+}
+
+/// The error in [`ErrorDocument`].
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Told {
+    /// The kind of failure, for programs: `not_running`, `busy`, …
+    code: &'static str,
+    /// What went wrong, for people.
+    message: String,
+}
+
+impl From<&CliError> for Told {
+    fn from(error: &CliError) -> Self {
+        Self { code: error.code(), message: Chain(error).to_string() }
+    }
+}
+
 /// Tells the error once and gives the exit code. With `json` it is a document on standard output, where a program
 /// looks for the answer.
 pub(super) fn tell(error: &CliError, json: bool) -> ExitCode {
@@ -218,9 +241,8 @@ pub(super) fn tell(error: &CliError, json: bool) -> ExitCode {
         return ExitCode::from(error.exit_code());
     }
     if json {
-        let message = Chain(error).to_string();
         // If standard output is what is broken, there is nobody left to tell.
-        let _ = screen::print_json(&json!({ "error": { "code": error.code(), "message": message } }));
+        let _ = screen::print_json(&ErrorDocument { error: error.into() });
     } else {
         screen::complain(&format!("error: {}", Chain(error)));
         if let Some(hint) = error.hint() {
@@ -233,6 +255,33 @@ pub(super) fn tell(error: &CliError, json: bool) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_error_is_told_with_what_to_do() {
+        let gateway = |code, message: &str| CliError::Gateway(ErrorObject::new(code, message));
+        let home = PathBuf::from("/h");
+        let method = "status".to_owned();
+        let errors = [
+            CliError::NoHome,
+            CliError::NotRunning { home: home.clone() },
+            gateway(proto::BUSY, "an update is under way"),
+            gateway(proto::HANDOFF_FAILED, "the new image crashed"),
+            gateway(ErrorObject::METHOD_NOT_FOUND, "there is no method 'history'"),
+            CliError::Client(ClientError::PermissionDenied { path: home.clone() }),
+            CliError::Client(ClientError::Timeout { method, after: Duration::from_secs(10) }),
+            CliError::Client(ClientError::Protocol("a number".into())),
+            CliError::StillStopping { pid: 42, after: Duration::from_secs(90) },
+            CliError::HandoffLost("1.4.0 runs".into()),
+            CliError::NoJournal("no unit hermes-gateway.service is installed (user scope)".into()),
+            CliError::Login { code: "timeout", why: "nobody scanned the code".into() },
+            CliError::Declined,
+        ];
+        let told = errors.iter().map(|error| {
+            let hint = error.hint().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
+            format!("error: {}{hint}\nexit code {}, {}", Chain(error), error.exit_code(), error.code())
+        });
+        insta::assert_snapshot!(told.collect::<Vec<_>>().join("\n\n"));
+    }
 
     #[test]
     fn each_kind_has_its_exit_code() {

@@ -70,8 +70,7 @@ fn entry(page: &mut Page, record: &HandoffRecord) {
     } else {
         format!("{} → {}", short_digest(&record.from_sha256), short_digest(&record.to_sha256))
     };
-    let carried =
-        format!("{}, {}", count(record.turns_carried, "turn"), count(record.agents_carried, "agent"));
+    let carried = format!("{}, {}", count(record.turns_carried, "turn"), count(record.agents_carried, "agent"));
     let total = fine(record.phases_us.iter().map(|(_, us)| us).sum());
     page.rows(&[
         row!["asked", format!("by {requested_by} ({requested_via}){why}")],

@@ -70,7 +70,9 @@ pub(super) async fn run(home: &Home, args: &LogsArgs) -> Result<(), CliError> {
     let interrupted = tokio::signal::ctrl_c();
     let ended = async {
         match outcome {
-            Ok(()) => child.wait().await.map_err(|source| CliError::Io { what: "wait for journalctl", source }).map(Some),
+            Ok(()) => {
+                child.wait().await.map_err(|source| CliError::Io { what: "wait for journalctl", source }).map(Some)
+            }
             // Nobody reads any more.
             Err(error) => {
                 drop(tokio::time::timeout(END, child.kill()).await);

@@ -8,7 +8,7 @@
 mod args;
 mod chat;
 mod ctl;
-mod doctor;
+pub mod doctor;
 mod error;
 mod handoff;
 mod history;
@@ -19,6 +19,8 @@ mod pairing;
 mod platform;
 mod probe;
 mod progress;
+#[cfg(test)]
+mod reference;
 mod render;
 #[cfg(test)]
 mod schema;

@@ -340,12 +340,18 @@ mod tests {
         let rows = [row![Cell::state("connected"), Cell::state("fatal"), Cell::state("other")]];
         assert!(!page(Look::PLAIN, &rows).contains('\u{1b}'));
         let shown = page(Look::narrow(80, true), &rows);
-        assert_eq!(shown, "\u{1b}[1mthings\u{1b}[0m\n  \u{1b}[32mconnected\u{1b}[0m  \u{1b}[31mfatal\u{1b}[0m  other\n");
+        assert_eq!(
+            shown,
+            "\u{1b}[1mthings\u{1b}[0m\n  \u{1b}[32mconnected\u{1b}[0m  \u{1b}[31mfatal\u{1b}[0m  other\n"
+        );
     }
 
     #[test]
     fn units_are_the_fitting_ones() {
-        assert_eq!([59, 60, 3600, 172_800].map(|secs| span(Duration::from_secs(secs))), ["59 s", "1 min", "1 h", "2 d"]);
+        assert_eq!(
+            [59, 60, 3600, 172_800].map(|secs| span(Duration::from_secs(secs))),
+            ["59 s", "1 min", "1 h", "2 d"]
+        );
         assert_eq!([999, 1000, 10_000_000].map(fine), ["999 µs", "1 ms", "10 s"]);
         assert_eq!([1023, 1024, 1_048_576, 1 << 30].map(size), ["1023 B", "1 KiB", "1 MiB", "1 GiB"]);
     }

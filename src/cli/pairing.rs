@@ -85,7 +85,11 @@ async fn record(store: &Store, changes: Vec<crate::store::Change>) -> Result<(),
 }
 
 fn show(entries: Vec<PairingEntry>, json: bool) -> Result<(), CliError> {
-    if json { screen::print_json(&entries) } else { screen::print(&render::pairings(&entries, UnixMillis::now(), Look::of_stdout())) }
+    if json {
+        screen::print_json(&entries)
+    } else {
+        screen::print(&render::pairings(&entries, UnixMillis::now(), Look::of_stdout()))
+    }
 }
 
 fn approved(entry: &PairingEntry, json: bool) -> Result<(), CliError> {
@@ -94,7 +98,6 @@ fn approved(entry: &PairingEntry, json: bool) -> Result<(), CliError> {
 }
 
 fn revoked(entry: &PairingEntry, json: bool) -> Result<(), CliError> {
-    let text =
-        || format!("{} (id {}) may no longer talk on {}\n", clean(&entry.name), entry.user, entry.platform);
+    let text = || format!("{} (id {}) may no longer talk on {}\n", clean(&entry.name), entry.user, entry.platform);
     if json { screen::print_json(entry) } else { screen::print(&text()) }
 }

@@ -5,9 +5,7 @@ use std::fmt::Write;
 use super::page::{Cell, Look, Page, Row, ago, count, fine, row, span};
 use crate::chat::LinkState;
 use crate::clock::UnixMillis;
-use crate::control::proto::{
-    FailedBefore, HandoffReport, PairingEntry, PlatformChange, PlatformStatus, UpdateCheck,
-};
+use crate::control::proto::{FailedBefore, HandoffReport, PairingEntry, PlatformChange, PlatformStatus, UpdateCheck};
 
 /// `hermes gateway platform list`.
 pub(super) fn platforms(platforms: &[PlatformStatus], now: UnixMillis, look: Look) -> String {
@@ -172,13 +170,5 @@ mod tests {
         assert_eq!(super::report(&restart, 1), "restarted 1.5.0, new process (PID 4242), 980 µs");
         let dry = HandoffReport { dry_run: true, ..report };
         assert!(super::report(&dry, 4242).starts_with("1.4.0 → 1.5.0 would work"));
-    }
-
-    #[test]
-    fn spans_and_sizes_use_the_unit_that_fits() {
-        let spans: Vec<String> = [0, 59, 60, 3599, 3600, 172_799, 172_800].map(Duration::from_secs).map(span).into();
-        assert_eq!(spans, ["0 s", "59 s", "1 min", "59 min", "1 h", "47 h", "2 d"]);
-        assert_eq!([1023, 1024, 1 << 20].map(size), ["1023 B", "1 KiB", "1 MiB"].map(str::to_owned));
-        assert_eq!([999, 1000, 10_000_000].map(|us| fine(Duration::from_micros(us))), ["999 µs", "1 ms", "10 s"]);
     }
 }

@@ -53,6 +53,7 @@ pub const STOPPING: i64 = 6;
 
 /// A version of the program and its exact bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Image {
     /// The version.
     pub version: String,
@@ -118,6 +119,7 @@ pub struct HandoffParams {
 
 /// How a handoff went.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HandoffReport {
     /// `restart`, `reload`, `update` or `revert`.
     pub kind: String,
@@ -161,6 +163,7 @@ pub struct Progress {
 
 /// Answer to [`UPDATE_CHECK`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct UpdateCheck {
     /// The version that runs.
     pub running: String,
@@ -179,6 +182,7 @@ pub struct UpdateCheck {
 
 /// A version that is not tried again unasked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FailedBefore {
     /// The version.
     pub version: String,
@@ -188,6 +192,7 @@ pub struct FailedBefore {
 
 /// Answer to [`STATUS`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Status {
     /// `starting`, `running`, `degraded`, `draining` or `stopped`.
     pub gateway_state: String,
@@ -236,6 +241,7 @@ pub struct Status {
 
 /// The image in `versions/current`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DiskImage {
     /// Its version, by the name of its directory.
     pub version: String,
@@ -246,6 +252,7 @@ pub struct DiskImage {
 
 /// How much waits in the gateway.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Queues {
     /// Messages that are stored and whose turn has not begun; those of `stash` are among them.
     pub inbox: usize,
@@ -258,6 +265,7 @@ pub struct Queues {
 
 /// How often a kind of handoff ended in one way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HandoffTotal {
     /// `restart`, `reload`, `update`, `revert` or `rollback`.
     pub kind: String,
@@ -270,6 +278,7 @@ pub struct HandoffTotal {
 
 /// Something that would be in the way of a restart.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Blocker {
     /// `refuses`: a restart would not come about. `delays`: it would wait. `risks`: it would work, and a crash would
     /// cost more than it should.
@@ -283,6 +292,7 @@ pub struct Blocker {
 
 /// One platform in [`Status`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PlatformStatus {
     /// Its name.
     pub name: String,
@@ -307,6 +317,7 @@ pub struct PlatformStatus {
 
 /// Trouble with a platform's link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LinkError {
     /// The platform's error code, or the kind of failure.
     pub code: String,
@@ -318,6 +329,7 @@ pub struct LinkError {
 
 /// One agent in [`Status`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct AgentStatus {
     /// Its name.
     pub name: String,
@@ -346,6 +358,7 @@ pub struct AgentStatus {
 
 /// An open permission request in [`AgentStatus`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PermissionStatus {
     /// What people know it by: `/approve NUMBER.OPTION`.
     pub number: u64,
@@ -359,6 +372,7 @@ pub struct PermissionStatus {
 
 /// One running turn in [`AgentStatus`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TurnStatus {
     /// Its id.
     pub turn: i64,
@@ -379,6 +393,7 @@ pub struct HistoryParams {
 
 /// Answer to [`HISTORY`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct History {
     /// The handoffs, newest first.
     pub handoffs: Vec<HandoffRecord>,
@@ -393,6 +408,7 @@ pub struct PlatformParams {
 
 /// Answer to [`PLATFORM_PAUSE`] and [`PLATFORM_RESUME`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PlatformChange {
     /// Its name.
     pub platform: String,
@@ -422,6 +438,7 @@ pub struct RevokeParams {
 
 /// Somebody who was let in by pairing, or has asked to be.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PairingEntry {
     /// The platform's name.
     pub platform: String,

@@ -9,7 +9,9 @@ use super::run::Daemon;
 use super::state::{CheckFor, ControlRequest, Origin};
 use super::swap::Step;
 use crate::chat::Conversation;
-use crate::control::proto::{self, ChatOpenParams, ChatSendParams, ChatSent, FailedBefore, HandoffParams, History, HistoryParams, UpdateCheck};
+use crate::control::proto::{
+    self, ChatOpenParams, ChatSendParams, ChatSent, FailedBefore, HandoffParams, History, HistoryParams, UpdateCheck,
+};
 use crate::control::{ClientId, ControlCommand};
 use crate::gateway::notice;
 use crate::jsonrpc::{ErrorObject, RequestId};

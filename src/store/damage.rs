@@ -44,9 +44,7 @@ pub(super) fn look(path: &Path) -> Result<(), StoreError> {
         return Err(StoreError::Damaged { path: path.to_owned(), problem: word });
     }
     match schema::missing_table(&connection).map_err(failed)? {
-        Some(table) => {
-            Err(StoreError::Damaged { path: path.to_owned(), problem: format!("it has no table {table}") })
-        }
+        Some(table) => Err(StoreError::Damaged { path: path.to_owned(), problem: format!("it has no table {table}") }),
         None => Ok(()),
     }
 }

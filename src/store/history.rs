@@ -72,6 +72,7 @@ pub struct Glance {
 
 /// One handoff that is over, as the history table and `status` tell it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HandoffRecord {
     /// `restart`, `reload` or `update`.
     pub kind: String,

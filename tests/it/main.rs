@@ -7,6 +7,7 @@
 //! - `control`: the control socket, its limits, and clients over freezes and adoptions.
 //! - `dingtalk`: its messages, which come once, over handoffs, kills and updates.
 //! - `dingtalk_api`: how DingTalk's chats are answered, against the test server, and what comes of faults.
+//! - `doctor`: what `hermes doctor` finds, with a fault planted for each of its checks.
 //! - `fault`: the fault points are where they should be, and in no release.
 //! - `fdstore`: the fd store of a real systemd.
 //! - `golden`: states that earlier images handed over.
@@ -21,6 +22,7 @@
 //! - `rollback`: new images that fail after the execve (needs the feature `fault-points`).
 //! - `revert`: the way back to the version before, and versions that failed.
 //! - `scene`: the scene of the bug report under a real systemd, with all platforms connected at once.
+//! - `schema`: what `--json` prints is as `dist/schema/` says.
 //! - `service`: the unit files, and notifications, logs and sockets under a real systemd.
 //! - `soak`: what the soak judges by, and its schedule.
 //! - `telegram`: the Telegram platform against the test server.
@@ -37,6 +39,7 @@ mod control;
 mod core;
 mod dingtalk;
 mod dingtalk_api;
+mod doctor;
 mod fault;
 mod fdstore;
 mod golden;
@@ -51,6 +54,7 @@ mod revert;
 #[cfg(feature = "fault-points")]
 mod rollback;
 mod scene;
+mod schema;
 mod service;
 mod soak;
 mod support;

@@ -25,7 +25,8 @@ pub(super) async fn agents(patient: &Patient) -> Vec<Finding> {
             Ok(()) => Finding::ok(check, format!("agent '{name}' starts and answers ({command})")),
             Err(error) => {
                 let what = format!("agent '{name}' does not start: {}", Chain(&error));
-                let fix = format!("run `{command}` by hand as the gateway's user; its command stands in [agents.{name}]");
+                let fix =
+                    format!("run `{command}` by hand as the gateway's user; its command stands in [agents.{name}]");
                 Finding::fail(check, what, fix)
             }
         }

@@ -155,13 +155,16 @@ pub(super) fn versions(patient: &Patient) -> Vec<Finding> {
 
 fn slots_findings(slots: &Slots, versions: &Versions) -> Vec<Finding> {
     let check = Check::Versions;
-    let is_there = |version: &str| {
-        semver::Version::parse(version).is_ok_and(|version| versions.path(&version).is_file())
-    };
+    let is_there =
+        |version: &str| semver::Version::parse(version).is_ok_and(|version| versions.path(&version).is_file());
     let mut found = Vec::new();
     if let Some(proven) = slots.proven.as_deref().filter(|version| !is_there(version)) {
         let what = format!("the proven version {proven} is not in versions/: there is no way back to it");
-        found.push(Finding::warn(check, what, format!("hermes self-update --version {proven}, or update to a newer one")));
+        found.push(Finding::warn(
+            check,
+            what,
+            format!("hermes self-update --version {proven}, or update to a newer one"),
+        ));
     }
     if let Some(failed) = &slots.failed {
         found.push(Finding::note(check, format!("{} failed here: {}", failed.version, failed.reason)));

@@ -31,7 +31,10 @@ pub(super) fn image(patient: &Patient) -> Vec<Finding> {
                 found.push(Finding::note(check, what));
             } else {
                 let digest = disk.sha256.as_deref().map_or("unknown", short_digest);
-                let what = format!("{running} runs, and {} (sha256 {digest}) is on disk: a crash would lead there", disk.version);
+                let what = format!(
+                    "{running} runs, and {} (sha256 {digest}) is on disk: a crash would lead there",
+                    disk.version
+                );
                 let fix = format!("hermes self-update --version {}, or restart the unit", disk.version);
                 found.push(Finding::warn(check, what, fix));
             }
@@ -101,7 +104,11 @@ pub(super) fn gateway(patient: &Patient) -> Vec<Finding> {
             LinkState::Retrying { error_code, error_message, .. } => {
                 let since = span(status.at.since(platform.updated_at));
                 let what = format!("{name} has trouble for {since}: {error_message} ({error_code})");
-                found.push(Finding::warn(check, what, "it is tried again by itself; the check of the network says more"));
+                found.push(Finding::warn(
+                    check,
+                    what,
+                    "it is tried again by itself; the check of the network says more",
+                ));
             }
             LinkState::Fatal { error_code, error_message } => {
                 let what = format!("{name} has given up: {error_message} ({error_code})");

@@ -233,7 +233,9 @@ impl Patient {
         let paths = config::Home::resolve(&env, args.config.as_deref());
         let paths = paths.map_err(|error| crate::report::Chain(&error).to_string());
         let config = match &paths {
-            Ok(paths) => Config::load(paths.config_file(), &env).map_err(|error| crate::report::Chain(&error).to_string()),
+            Ok(paths) => {
+                Config::load(paths.config_file(), &env).map_err(|error| crate::report::Chain(&error).to_string())
+            }
             Err(why) => Err(why.clone()),
         };
         let scope = if home.path.as_os_str() == SYSTEM_HOME { Scope::System } else { Scope::User };

@@ -50,7 +50,9 @@ fn places(config: &Config) -> Vec<Place> {
     }
     let mut found: Vec<Place> = Vec::new();
     for (who, url) in named {
-        let Some(mut url) = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https")) else { continue };
+        let Some(mut url) = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https")) else {
+            continue;
+        };
         url.set_path("/");
         url.set_query(None);
         url.set_fragment(None);
@@ -136,7 +138,8 @@ pub(super) async fn clock(patient: &Patient) -> Vec<Finding> {
         Ok(found) => found,
         Err(finding) => return vec![finding],
     };
-    let asked = places.iter().map(async |place| knock(&client, place).await.ok().flatten().map(|date| (place.who, date)));
+    let asked =
+        places.iter().map(async |place| knock(&client, place).await.ok().flatten().map(|date| (place.who, date)));
     let dates: Vec<(&str, UnixMillis)> = join_all(asked).await.into_iter().flatten().collect();
     let now = UnixMillis::now();
     let skew = |date: UnixMillis| Duration::from_millis(date.0.abs_diff(now.0));

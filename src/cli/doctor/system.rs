@@ -138,7 +138,8 @@ fn judge(properties: &BTreeMap<String, String>, needs: Needs) -> Vec<Finding> {
     expect(matches!(access, "main" | "exec" | "all"), Level::Fail, what, "NotifyAccess=main");
     let stored: u64 = of("FileDescriptorStoreMax").parse().unwrap_or(0);
     let needed = needs.agents * STORED_PER_AGENT + STORED_BESIDES;
-    let what = format!("FileDescriptorStoreMax={stored}, and {needed} are needed: a crash costs agents and their turns");
+    let what =
+        format!("FileDescriptorStoreMax={stored}, and {needed} are needed: a crash costs agents and their turns");
     expect(stored >= needed, Level::Warn, what, "FileDescriptorStoreMax=1024");
     let mode = of("KillMode");
     let what = format!("KillMode={mode}: agents do not outlive a gateway that is killed or restarted");
@@ -149,7 +150,12 @@ fn judge(properties: &BTreeMap<String, String>, needs: Needs) -> Vec<Finding> {
         of("TimeoutStopUSec"),
         needs.stop.as_secs()
     );
-    expect(stop.is_none_or(|stop| stop >= needs.stop), Level::Warn, what, &format!("TimeoutStopSec={}", needs.stop.as_secs()));
+    expect(
+        stop.is_none_or(|stop| stop >= needs.stop),
+        Level::Warn,
+        what,
+        &format!("TimeoutStopSec={}", needs.stop.as_secs()),
+    );
     let watchdog = timespan(of("WatchdogUSec"));
     let what = "there is no watchdog: a gateway that hangs stays so".to_owned();
     expect(watchdog.is_some_and(|time| !time.is_zero()), Level::Warn, what, "WatchdogSec=30");
@@ -168,21 +174,22 @@ fn judge(properties: &BTreeMap<String, String>, needs: Needs) -> Vec<Finding> {
 
 /// A time span as systemctl(1) shows it: `1min 30s`. None is no bound, `infinity`, or one that is not understood.
 fn timespan(text: &str) -> Option<Duration> {
-    text.split_whitespace().map(|part| {
-        let end = part.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = part[..end].parse().ok()?;
-        let secs = match &part[end..] {
-            "us" => 1e-6,
-            "ms" => 1e-3,
-            "s" => 1.0,
-            "min" => 60.0,
-            "h" => 3600.0,
-            "d" => 86_400.0,
-            _ => return None,
-        };
-        Duration::try_from_secs_f64(number * secs).ok()
-    })
-    .sum()
+    text.split_whitespace()
+        .map(|part| {
+            let end = part.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+            let number: f64 = part[..end].parse().ok()?;
+            let secs = match &part[end..] {
+                "us" => 1e-6,
+                "ms" => 1e-3,
+                "s" => 1.0,
+                "min" => 60.0,
+                "h" => 3600.0,
+                "d" => 86_400.0,
+                _ => return None,
+            };
+            Duration::try_from_secs_f64(number * secs).ok()
+        })
+        .sum()
 }
 
 pub(super) fn linger(patient: &Patient) -> Vec<Finding> {
@@ -311,7 +318,9 @@ mod tests {
 
     #[test]
     fn time_spans_are_read_as_systemctl_writes_them() {
-        for (text, secs) in [("1min 30s", Some(90)), ("30s", Some(30)), ("1h", Some(3600)), ("infinity", None), ("5", None)] {
+        for (text, secs) in
+            [("1min 30s", Some(90)), ("30s", Some(30)), ("1h", Some(3600)), ("infinity", None), ("5", None)]
+        {
             assert_eq!(timespan(text), secs.map(Duration::from_secs), "{text}");
         }
         assert_eq!(timespan("500ms"), Some(Duration::from_millis(500)));

@@ -4,6 +4,7 @@
 
 use serde::Serialize;
 
+use crate::cli::error::{CliError, Told};
 use crate::cli::home::Home;
 use crate::cli::page::{Cell, Look, Page, Tone, ago, local_time, row};
 use crate::clock::UnixMillis;
@@ -20,6 +21,8 @@ use crate::update::Versions;
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(in crate::cli) struct Down {
+    /// As in the document of any error.
+    error: Told,
     /// `not_running`, or `not_answering` while a process has the home.
     pub(in crate::cli) gateway_state: String,
     /// The home directory.
@@ -68,6 +71,7 @@ impl Down {
             None => "hermes gateway run".to_owned(),
         };
         Self {
+            error: (&CliError::NotRunning { home: home.path.clone() }).into(),
             gateway_state: if held { "not_answering" } else { "not_running" }.to_owned(),
             home: home.path.display().to_string(),
             pid,
@@ -88,7 +92,11 @@ impl Down {
 
     fn page_at(&self, now: UnixMillis, look: Look) -> String {
         let mut page = Page::new(look);
-        let state = if self.pid.is_some() || self.gateway_state == "not_answering" { "does not answer" } else { "does not run" };
+        let state = if self.pid.is_some() || self.gateway_state == "not_answering" {
+            "does not answer"
+        } else {
+            "does not run"
+        };
         page.headline(&[Cell::toned("hermes", Tone::Title), Cell::toned(state, Tone::Bad)]);
         let mut rows = vec![row!["why", &self.why]];
         if let Some(since) = self.since {
@@ -153,6 +161,7 @@ mod tests {
 
     fn down() -> Down {
         Down {
+            error: (&CliError::NotServing).into(),
             gateway_state: "not_running".into(),
             home: "/var/lib/hermes".into(),
             pid: None,
@@ -173,7 +182,8 @@ mod tests {
     #[test]
     fn the_page_says_why_and_what_to_do() {
         // The time is that of the zone of whoever runs the test.
-        let page = down().page_at(UnixMillis(1_180_000), Look::PLAIN).replace(&local_time(UnixMillis(1_000_000)), "[time]");
+        let page =
+            down().page_at(UnixMillis(1_180_000), Look::PLAIN).replace(&local_time(UnixMillis(1_000_000)), "[time]");
         insta::assert_snapshot!(page, @r"
         hermes does not run
           why    it ended without a word while it was running: it was killed, or it crashed

@@ -28,7 +28,8 @@ pub(super) fn status(status: &Status, full: bool, look: Look) -> String {
         status.handoffs.iter().take(shown).flat_map(|record| record_rows(record, now, full)).collect();
     page.table("handoffs", &handoffs);
     if full {
-        let totals = status.handoff_totals.iter().map(|total| row![&total.kind, &total.outcome, total.count.to_string()]);
+        let totals =
+            status.handoff_totals.iter().map(|total| row![&total.kind, &total.outcome, total.count.to_string()]);
         page.table("handoffs in all", &totals.collect::<Vec<_>>());
     }
     page.text()
@@ -128,8 +129,7 @@ fn record_rows(record: &HandoffRecord, now: UnixMillis, full: bool) -> Vec<Row> 
     let took = fine(record.phases_us.iter().map(|(_, us)| us).sum());
     let reason = record.reason.as_ref().map(|reason| format!(" “{reason}”")).unwrap_or_default();
     let outcome = Cell::toned(&record.outcome, tone_of(&record.outcome));
-    let mut rows =
-        vec![row![ago(record.started_at, now), change(record), took, outcome, format!("{by}{reason}")]];
+    let mut rows = vec![row![ago(record.started_at, now), change(record), took, outcome, format!("{by}{reason}")]];
     if full {
         rows.push(row!["", Cell::toned(phases(record), Tone::Faint)]);
     }
@@ -281,24 +281,24 @@ mod tests {
 
     #[test]
     fn a_page_has_all_that_matters_and_is_aligned() {
-        insta::assert_snapshot!(super::status(&full_status(), false, Look::PLAIN));
+        insta::assert_snapshot!(status(&full_status(), false, Look::PLAIN));
     }
 
     #[test]
     fn a_full_page_has_every_phase_and_digest() {
-        insta::assert_snapshot!(super::status(&full_status(), true, Look::PLAIN));
+        insta::assert_snapshot!(status(&full_status(), true, Look::PLAIN));
     }
 
     #[test]
     fn a_narrow_terminal_gets_a_page_that_fits() {
-        let text = super::status(&full_status(), false, Look::narrow(48, false));
+        let text = status(&full_status(), false, Look::narrow(48, false));
         assert!(text.lines().all(|line| line.chars().count() <= 48), "{text}");
         insta::assert_snapshot!(text);
     }
 
     #[test]
     fn a_calm_gateway_has_a_short_page() {
-        let status = Status {
+        let calm = Status {
             blockers: Vec::new(),
             platforms: Vec::new(),
             handoffs: Vec::new(),
@@ -310,6 +310,6 @@ mod tests {
             gateway_state: "running".into(),
             ..full_status()
         };
-        insta::assert_snapshot!(super::status(&status, false, Look::PLAIN));
+        insta::assert_snapshot!(status(&calm, false, Look::PLAIN));
     }
 }

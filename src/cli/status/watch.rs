@@ -178,14 +178,20 @@ fn in_a_line(status: &Status) -> String {
     ];
     let turns: usize = status.agents.iter().map(|agent| agent.turns.len()).sum();
     words.push(format!("turns {turns} running {} waiting", status.queued_turns));
-    words.extend(status.agents.iter().filter(|agent| agent.state != "ready").map(|agent| {
-        format!("agent {} {}", agent.name, agent.state)
-    }));
+    words.extend(
+        status
+            .agents
+            .iter()
+            .filter(|agent| agent.state != "ready")
+            .map(|agent| format!("agent {} {}", agent.name, agent.state)),
+    );
     words.extend(status.platforms.iter().map(|platform| {
         let link = serde_json::to_value(&platform.link).expect("plain data serialises");
         format!("{} {}", platform.name, link["state"].as_str().unwrap_or("?"))
     }));
-    words.extend(status.blockers.iter().filter(|blocker| blocker.effect == "refuses").map(|blocker| blocker.what.clone()));
+    words.extend(
+        status.blockers.iter().filter(|blocker| blocker.effect == "refuses").map(|blocker| blocker.what.clone()),
+    );
     words.join("; ")
 }
 
@@ -207,7 +213,10 @@ mod tests {
             ..Status::default()
         };
         let line = in_a_line(&status);
-        assert_eq!(line, "1.4.0 running; phase serving; PID 42 generation 0; turns 0 running 0 waiting; agent default down");
+        assert_eq!(
+            line,
+            "1.4.0 running; phase serving; PID 42 generation 0; turns 0 running 0 waiting; agent default down"
+        );
         assert_eq!(in_a_line(&Status { at: UnixMillis(6), ..status.clone() }), line);
         assert_ne!(in_a_line(&Status { generation: 1, ..status }), line);
     }
