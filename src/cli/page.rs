@@ -173,29 +173,33 @@ impl Page {
         let used = row.iter().rposition(|cell| !cell.text.is_empty()).map_or(0, |last| last + 1);
         let (mut line, mut at) = (" ".repeat(INDENT), INDENT);
         for (column, cell) in row.iter().take(used).enumerate() {
-            let is_last = column + 1 == used;
-            let room = self.look.width.saturating_sub(at);
-            if column > 0 && cell.text.width() > room {
-                // No room: the rest goes below.
-                self.line(line.trim_end());
+            // What has no room goes below, unless it is the first.
+            if column > 0 && cell.text.width() > self.look.width.saturating_sub(at) {
+                self.line_unless_blank(&line);
                 (line, at) = (" ".repeat(INDENT_MORE), INDENT_MORE);
             }
-            let room = self.look.width.saturating_sub(at);
-            let pieces = wrap(&cell.text, room.max(1));
-            for piece in pieces.iter().take(pieces.len().saturating_sub(1)) {
-                line.push_str(&self.paint(piece, cell.tone));
-                self.line(line.trim_end());
+            let mut pieces = wrap(&cell.text, self.look.width.saturating_sub(at));
+            let last = pieces.pop().unwrap_or_default();
+            for piece in pieces {
+                line.push_str(&self.paint(&piece, cell.tone));
+                self.line_unless_blank(&line);
                 (line, at) = (" ".repeat(INDENT_MORE), INDENT_MORE);
             }
-            let piece = pieces.last().map_or("", String::as_str);
-            line.push_str(&self.paint(piece, cell.tone));
-            if !is_last && at >= INDENT {
-                let pad = widths[column].saturating_sub(piece.width()) + GAP;
+            line.push_str(&self.paint(&last, cell.tone));
+            if column + 1 < used {
+                let pad = widths[column].saturating_sub(last.width()) + GAP;
                 line.push_str(&" ".repeat(pad));
-                at += piece.width() + pad;
+                at += last.width() + pad;
             }
         }
         self.line(line.trim_end());
+    }
+
+    fn line_unless_blank(&mut self, line: &str) {
+        let line = line.trim_end();
+        if !line.is_empty() {
+            self.line(line);
+        }
     }
 
     /// A paragraph, indented.
@@ -224,6 +228,9 @@ impl Page {
 
 /// Breaks a text into lines at spaces; a word that is longer than a line stays whole.
 fn wrap(text: &str, width: usize) -> Vec<String> {
+    if text.width() <= width {
+        return vec![text.to_owned()];
+    }
     let mut lines = vec![String::new()];
     for word in text.split(' ') {
         let line = lines.last_mut().expect("there is one from the start");

@@ -40,6 +40,8 @@ const PROPERTIES: [&str; 10] = [
 /// What the unit must give.
 #[derive(Clone, Copy, Debug)]
 struct Needs {
+    /// What systemd shows of the watchdog is of a unit that runs.
+    is_up: bool,
     agents: u64,
     stop: Duration,
 }
@@ -69,7 +71,7 @@ pub(super) async fn unit(patient: &Patient) -> Vec<Finding> {
     };
     let agents = patient.config().map_or(1, |config| config.agents.len() as u64);
     let stop = patient.config().map_or(STOP_MARGIN, |config| config.gateway.restart_drain_timeout + STOP_MARGIN);
-    found.extend(judge(&properties, Needs { agents, stop }));
+    found.extend(judge(&properties, Needs { is_up: state.is_up(), agents, stop }));
     if state.needs_reload {
         let fix = patient.manager.command(&["daemon-reload"]);
         found.push(Finding::warn(check, "the unit's file has changed since systemd read it", fix));
@@ -158,7 +160,7 @@ fn judge(properties: &BTreeMap<String, String>, needs: Needs) -> Vec<Finding> {
     );
     let watchdog = timespan(of("WatchdogUSec"));
     let what = "there is no watchdog: a gateway that hangs stays so".to_owned();
-    expect(watchdog.is_some_and(|time| !time.is_zero()), Level::Warn, what, "WatchdogSec=30");
+    expect(!needs.is_up || watchdog.is_some_and(|time| !time.is_zero()), Level::Warn, what, "WatchdogSec=30");
     let restart = of("Restart");
     let what = format!("Restart={restart}: a gateway that is killed stays dead");
     expect(!matches!(restart, "no" | "on-success" | ""), Level::Warn, what, "Restart=on-failure");
@@ -263,7 +265,7 @@ fn open_files(limits: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    const NEEDS: Needs = Needs { agents: 2, stop: Duration::from_secs(35) };
+    const NEEDS: Needs = Needs { is_up: true, agents: 2, stop: Duration::from_secs(35) };
 
     /// As systemctl shows the unit of dist/.
     fn good() -> BTreeMap<String, String> {

@@ -89,11 +89,12 @@ fn platform_rows(platform: &PlatformStatus, now: UnixMillis) -> Vec<Row> {
 }
 
 fn agent_rows(agent: &AgentStatus, now: UnixMillis) -> Vec<Row> {
-    let pid = agent.pid.map(|pid| format!("PID {pid}")).unwrap_or_default();
+    let pid = agent.pid.map(|pid| format!("PID {pid}"));
     let since = agent.since.map(|since| format!("for {}", span(now.since(since)))).unwrap_or_default();
     let again = agent.next_attempt_at.map(|at| format!("; next try in {}", span(at.since(now)))).unwrap_or_default();
     let detail = agent.error.as_ref().map(|error| format!("{error}{again}")).or_else(|| agent.title.clone());
-    let mut rows = vec![row![&agent.name, Cell::state(&agent.state), since, pid, detail.unwrap_or_default()]];
+    let detail: Vec<String> = pid.into_iter().chain(detail).collect();
+    let mut rows = vec![row![&agent.name, Cell::state(&agent.state), since, detail.join(", ")]];
     rows.extend(agent.turns.iter().map(|turn| {
         let so_far = format!("{} so far", size(turn.answer_bytes));
         row![format!("  turn {}", turn.turn), &turn.conversation, ago(turn.started_at, now), so_far]
@@ -128,8 +129,10 @@ fn record_rows(record: &HandoffRecord, now: UnixMillis, full: bool) -> Vec<Row> 
     let by = format!("by {} ({})", record.requested_by, record.requested_via);
     let took = fine(record.phases_us.iter().map(|(_, us)| us).sum());
     let reason = record.reason.as_ref().map(|reason| format!(" “{reason}”")).unwrap_or_default();
-    let outcome = Cell::toned(&record.outcome, tone_of(&record.outcome));
-    let mut rows = vec![row![ago(record.started_at, now), change(record), took, outcome, format!("{by}{reason}")]];
+    let (outcome, why) = record.outcome.split_once(": ").unwrap_or((&record.outcome, ""));
+    let why = if why.is_empty() { String::new() } else { format!("{why}; ") };
+    let outcome = Cell::toned(outcome, tone_of(outcome));
+    let mut rows = vec![row![ago(record.started_at, now), change(record), took, outcome, format!("{why}{by}{reason}")]];
     if full {
         rows.push(row!["", Cell::toned(phases(record), Tone::Faint)]);
     }

@@ -42,7 +42,7 @@ enum Seen {
 pub(super) async fn run(home: &Home, args: StatusArgs) -> Result<(), CliError> {
     let mut sight = Sight { home, client: None, lost: None };
     let mut shown: Box<dyn Canvas> = match Look::of_stdout() {
-        look if look.is_terminal() && !args.json.json => Box::new(Terminal::enter(look, args.full)?),
+        look if look.is_terminal() && !args.json.json => Box::new(Terminal::enter(args.full)?),
         _ => Box::new(Lines { json: args.json.json, last: String::new() }),
     };
     let mut ticks = interval(PERIOD);
@@ -108,7 +108,7 @@ struct Terminal {
 }
 
 impl Terminal {
-    fn enter(_look: Look, full: bool) -> Result<Self, CliError> {
+    fn enter(full: bool) -> Result<Self, CliError> {
         screen::print(ENTER)?;
         Ok(Self { full, last: String::new() })
     }
