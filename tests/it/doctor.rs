@@ -79,9 +79,20 @@ impl Bed {
         told
     }
 
+    /// What `hermes gateway logs` shows.
+    fn logs(&self, more: &[&str]) -> Vec<Value> {
+        let args = [&["gateway", "logs", "--json"], more].concat();
+        let mut command = Command::new(BINARY);
+        command.args(&args).env_clear().env("HERMES_HOME", &self.home).env("PATH", &self.path);
+        let output = command.output().expect("it starts");
+        assert!(output.status.success(), "{output:?}");
+        schema::check(&args, &output.stdout);
+        let lines = serde_json::Deserializer::from_slice(&output.stdout).into_iter();
+        lines.map(|line| line.expect("a document")).collect()
+    }
+
     /// The worst that a check finds.
     fn worst(&self, check: Check) -> (usize, Value) {
-        // Those that ask servers find some on this machine, or none at all.
         let told = self.examine(&[]);
         let findings = told["findings"].as_array().expect("a list").iter();
         let own: Vec<Value> = findings.filter(|finding| finding["check"] == check.name()).cloned().collect();
@@ -245,4 +256,11 @@ async fn nothing_is_wrong_with_a_gateway_that_is_installed_as_it_should_be() {
     };
     let told = bed.examine(&["--offline"]);
     assert_eq!(told["level"], "note", "{told:#}");
+
+    systemd.journalctl(&["--lines", "1"]);
+    let lines = bed.logs(&["--handoffs"]);
+    assert!(lines.iter().any(|line| line["event"] == "hermes.ready"), "{lines:?}");
+    assert!(lines.iter().all(|line| line["event"].is_string()), "{lines:?}");
+    assert_eq!(bed.logs(&["-n", "1"]).len(), 1);
+    assert!(unit.status().await.blockers.is_empty(), "nothing is in the way of a restart");
 }

@@ -134,7 +134,7 @@ fn record_rows(record: &HandoffRecord, now: UnixMillis, full: bool) -> Vec<Row> 
     let outcome = Cell::toned(outcome, tone_of(outcome));
     let mut rows = vec![row![ago(record.started_at, now), change(record), took, outcome, format!("{why}{by}{reason}")]];
     if full {
-        rows.push(row!["", Cell::toned(phases(record), Tone::Faint)]);
+        rows.push(row!["", "", "", "", Cell::toned(phases(record), Tone::Faint)]);
     }
     rows
 }
