@@ -29,7 +29,7 @@ const WRITE: &str = "HERMES_WRITE_SCHEMAS";
 #[expect(dead_code, reason = "only its schema is of interest")]
 enum GatewayStatus {
     Running(Box<Status>),
-    NotRunning(Down),
+    NotRunning(Box<Down>),
 }
 
 /// What `hermes self-update --json` prints: with `--check` what there is, else how the update went.
