@@ -12,6 +12,7 @@ macro_rules! string_id {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
+        #[cfg_attr(test, derive(schemars::JsonSchema))]
         pub struct $name(String);
 
         impl $name {
@@ -51,6 +52,19 @@ string_id! {
 string_id! {
     /// An ACP session id, as the agent gave it.
     SessionId
+}
+
+string_id! {
+    /// One handoff, in the journal, in the history and in traces: 32 lower-case hexadecimal digits, not all 0, as W3C Trace
+    /// Context has them.
+    TraceId
+}
+
+impl TraceId {
+    /// One that no other handoff has.
+    pub fn random() -> Self {
+        Self(crate::hex::encode(&crate::sys::random::some::<16>()))
+    }
 }
 
 /// One prompt turn. It is the row id of the inbox message that asked for it, so it is unique for the life of the

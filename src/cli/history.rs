@@ -102,6 +102,7 @@ mod tests {
             started_at: UnixMillis(1_000_000),
             phases_us: vec![("stage".into(), 1_200_000), ("preflight".into(), 80_000), ("exec".into(), 900)],
             outcome: "committed".into(),
+            trace_id: None,
         };
         let restart = HandoffRecord {
             kind: "restart".into(),

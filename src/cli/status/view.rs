@@ -190,6 +190,7 @@ mod tests {
             started_at: before(180),
             phases_us: vec![("preflight".into(), 80_000), ("exec".into(), 4_000)],
             outcome: "committed".into(),
+            trace_id: None,
         }
     }
 
