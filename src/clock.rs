@@ -11,6 +11,7 @@ use crate::fault;
 
 /// Wall-clock time, milliseconds since 1970-01-01 UTC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct UnixMillis(pub i64);
 

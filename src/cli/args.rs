@@ -64,6 +64,8 @@ pub enum Command {
     Weixin(WeixinCommand),
     /// Talk to the gateway's agent from this terminal.
     Chat(ChatArgs),
+    /// Look for what is wrong, and say how to put it right.
+    Doctor(DoctorArgs),
     /// Run a built-in ACP agent, for this gateway or any other ACP client.
     #[command(subcommand)]
     Agent(AgentCommand),
@@ -108,7 +110,9 @@ impl Command {
                 | GatewayCommand::Start(StartArgs { json: JsonArgs { json }, .. })
                 | GatewayCommand::List(JsonArgs { json })
                 | GatewayCommand::Adopt(JsonArgs { json })
-                | GatewayCommand::Status(JsonArgs { json })
+                | GatewayCommand::Status(StatusArgs { json: JsonArgs { json }, .. })
+                | GatewayCommand::History(HistoryArgs { json: JsonArgs { json }, .. })
+                | GatewayCommand::Logs(LogsArgs { json: JsonArgs { json }, .. })
                 | GatewayCommand::Restart(RestartArgs { json: JsonArgs { json }, .. })
                 | GatewayCommand::Reload(JsonArgs { json })
                 | GatewayCommand::Stop(JsonArgs { json })
@@ -126,7 +130,8 @@ impl Command {
             | Self::Config(ConfigCommand::Check(ConfigCheckArgs { json: JsonArgs { json }, .. }))
             | Self::Weixin(WeixinCommand::Login(WeixinLoginArgs { json: JsonArgs { json }, .. }))
             | Self::Setup(SetupArgs { json: JsonArgs { json }, .. })
-            | Self::SelfUpdate(SelfUpdateArgs { json: JsonArgs { json }, .. }) => *json,
+            | Self::SelfUpdate(SelfUpdateArgs { json: JsonArgs { json }, .. })
+            | Self::Doctor(DoctorArgs { json: JsonArgs { json }, .. }) => *json,
         }
     }
 }
@@ -137,7 +142,11 @@ pub enum GatewayCommand {
     /// Run the gateway in the foreground.
     Run(RunArgs),
     /// Show what runs, how it is, and what happened lately.
-    Status(JsonArgs),
+    Status(StatusArgs),
+    /// Show the handoffs: when, who, why, from and to which version, and how they ended.
+    History(HistoryArgs),
+    /// Show the gateway's log, from the journal.
+    Logs(LogsArgs),
     /// Start the gateway's program anew in the same process; running turns go on.
     Restart(RestartArgs),
     /// Read the configuration anew; running turns go on.
@@ -262,6 +271,65 @@ pub enum AgentCommand {
     Echo(EchoArgs),
     /// Answer with a model behind an OpenAI-compatible chat completions API.
     Openai(OpenaiArgs),
+}
+
+/// `hermes gateway status`.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct StatusArgs {
+    /// Go on showing it, until Ctrl-C.
+    #[arg(long, short)]
+    pub watch: bool,
+    /// Show everything: each phase of the handoffs, whole digests, totals.
+    #[arg(long, visible_alias = "deep")]
+    pub full: bool,
+    /// See [`JsonArgs`].
+    #[command(flatten)]
+    pub json: JsonArgs,
+}
+
+/// `hermes gateway history`.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct HistoryArgs {
+    /// How many handoffs to show, the newest first.
+    #[arg(short, long = "lines", value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub number: u32,
+    /// See [`JsonArgs`].
+    #[command(flatten)]
+    pub json: JsonArgs,
+}
+
+/// `hermes gateway logs`.
+#[derive(Clone, Debug, Args)]
+pub struct LogsArgs {
+    /// Go on showing what comes.
+    #[arg(long, short)]
+    pub follow: bool,
+    /// How many of the latest lines to show.
+    #[arg(short, long = "lines", value_name = "N", default_value_t = 100)]
+    pub number: u32,
+    /// Only what is not older: a time as of journalctl(1), such as "10 min ago" or "2026-11-27 03:00".
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Only starts, stops and handoffs.
+    #[arg(long)]
+    pub handoffs: bool,
+    /// Print one JSON document for each line.
+    #[command(flatten)]
+    pub json: JsonArgs,
+}
+
+/// `hermes doctor`.
+#[derive(Clone, Debug, Args)]
+pub struct DoctorArgs {
+    /// The configuration [default: gateway.toml in the home directory].
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Ask nobody outside of this machine.
+    #[arg(long)]
+    pub offline: bool,
+    /// See [`JsonArgs`].
+    #[command(flatten)]
+    pub json: JsonArgs,
 }
 
 /// `hermes gateway restart`.

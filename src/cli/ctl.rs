@@ -1,4 +1,4 @@
-//! `hermes gateway status|restart|reload|stop`.
+//! `hermes gateway restart|reload|stop`.
 
 use std::time::Duration;
 
@@ -8,7 +8,6 @@ use super::handoff;
 use super::home::Home;
 use super::progress::ProgressView;
 use super::{render, screen, service};
-use crate::clock::UnixMillis;
 use crate::control::client::Client;
 use crate::control::proto::{self, HandoffKind, HandoffParams, HandoffReport};
 
@@ -23,13 +22,6 @@ const STOPPED_TIMEOUT: Duration = Duration::from_secs(90);
 /// [`CliError::NotRunning`] and the others of connecting.
 pub(super) async fn connect(home: &Home) -> Result<Client, CliError> {
     home.connect().await.map_err(|error| CliError::client(error, &home.path))
-}
-
-/// `hermes gateway status`.
-pub(super) async fn status(home: &Home, args: JsonArgs) -> Result<(), CliError> {
-    let mut client = connect(home).await?;
-    let status = handoff::status(&mut client).await.map_err(|error| CliError::client(error, &home.path))?;
-    if args.json { screen::print_json(&status) } else { screen::print(&render::status(&status, UnixMillis::now())) }
 }
 
 /// `hermes gateway restart`.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use serde_json::json;
+use serde::Serialize;
 use thiserror::Error;
 
 use super::screen;
@@ -25,6 +25,8 @@ use crate::update::UpdateError;
 
 /// Exit code: it did not work.
 const FAILURE: u8 = 1;
+/// Exit code of `status`: the gateway does not run (as LSB's init scripts and systemctl(1) have it).
+const NOT_SERVING: u8 = 3;
 /// Exit code: it was asked in a wrong way; clap's errors have it too.
 pub(super) const USAGE: u8 = 2;
 /// Exit code: the configuration or the environment must be changed first (EX_CONFIG of sysexits.h(3)).
@@ -117,6 +119,15 @@ pub enum CliError {
     /// The answer to `--once` did not come or is not complete.
     #[error("{0}")]
     NoAnswer(String),
+    /// The gateway does not run, which is the answer to a question and was told as such.
+    #[error("the gateway does not run")]
+    NotServing,
+    /// `hermes doctor` has told what is wrong.
+    #[error("something is wrong")]
+    Unwell,
+    /// There is no journal to read.
+    #[error("there is no log to show: {0}")]
+    NoJournal(String),
     /// The user said no.
     #[error("nothing was changed")]
     Declined,
@@ -164,6 +175,7 @@ impl CliError {
             | Self::WouldBeRefused(_)
             | Self::ConfigHome(_)
             | Self::ConfigRefused => CONFIG,
+            Self::NotServing => NOT_SERVING,
             Self::Usage(_) | Self::Offline(OfflineError::Usage(_)) => USAGE,
             _ => FAILURE,
         }
@@ -175,10 +187,12 @@ impl CliError {
             Self::NoHome => "no_home",
             Self::Daemon(_) => "startup_failed",
             Self::Check(_) => "cannot_take_over",
-            Self::NotRunning { .. } => "not_running",
             Self::Lock(_) | Self::Offline(OfflineError::Lock(_)) => "busy",
             Self::Offline(_) => "update_failed",
             Self::Config(_) | Self::WouldBeRefused(_) | Self::ConfigHome(_) | Self::ConfigRefused => "config",
+            Self::NotRunning { .. } | Self::NotServing => "not_running",
+            Self::Unwell => "unwell",
+            Self::NoJournal(_) => "no_journal",
             Self::Store(_) => "internal",
             Self::Pairing(Refused::Wrong { .. }) => "invalid",
             Self::Pairing(Refused::Locked { .. }) => "forbidden",
@@ -242,9 +256,35 @@ impl CliError {
             Self::Login { code: "timeout" | "expired", .. } => {
                 Some("run it again, and scan the code while it is shown")
             }
+            Self::NoJournal(_) => {
+                Some("a gateway that systemd does not run logs to the standard error of `hermes gateway run`")
+            }
             Self::HandoffLost(_) => Some("`hermes gateway status` shows what runs, its journal why"),
             _ => None,
         }
+    }
+}
+
+/// What `--json` prints of a command that did not work.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct ErrorDocument {
+    error: Told,
+}
+
+/// The error in [`ErrorDocument`].
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Told {
+    /// The kind of failure, for programs: `not_running`, `busy`, …
+    code: &'static str,
+    /// What went wrong, for people.
+    message: String,
+}
+
+impl From<&CliError> for Told {
+    fn from(error: &CliError) -> Self {
+        Self { code: error.code(), message: Chain(error).to_string() }
     }
 }
 
@@ -254,12 +294,14 @@ pub(super) fn tell(error: &CliError, json: bool) -> ExitCode {
     if error.is_broken_pipe() {
         return ExitCode::SUCCESS;
     }
-    // Its document was printed: it is what was asked for.
-    if json && !matches!(error, CliError::ConfigRefused) {
-        let message = Chain(error).to_string();
+    // What was printed is what was asked for.
+    if matches!(error, CliError::NotServing | CliError::Unwell) || json && matches!(error, CliError::ConfigRefused) {
+        return ExitCode::from(error.exit_code());
+    }
+    if json {
         // If standard output is what is broken, there is nobody left to tell.
-        let _ = screen::print_json(&json!({ "error": { "code": error.code(), "message": message } }));
-    } else if !json {
+        let _ = screen::print_json(&ErrorDocument { error: error.into() });
+    } else {
         screen::complain(&format!("error: {}", Chain(error)));
         if let Some(hint) = error.hint() {
             screen::complain(&format!("hint: {hint}"));
@@ -271,6 +313,33 @@ pub(super) fn tell(error: &CliError, json: bool) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_error_is_told_with_what_to_do() {
+        let gateway = |code, message: &str| CliError::Gateway(ErrorObject::new(code, message));
+        let home = PathBuf::from("/h");
+        let method = "status".to_owned();
+        let errors = [
+            CliError::NoHome,
+            CliError::NotRunning { home: home.clone() },
+            gateway(proto::BUSY, "an update is under way"),
+            gateway(proto::HANDOFF_FAILED, "the new image crashed"),
+            gateway(ErrorObject::METHOD_NOT_FOUND, "there is no method 'history'"),
+            CliError::Client(ClientError::PermissionDenied { path: home.clone() }),
+            CliError::Client(ClientError::Timeout { method, after: Duration::from_secs(10) }),
+            CliError::Client(ClientError::Protocol("a number".into())),
+            CliError::StillStopping { pid: 42, after: Duration::from_secs(90) },
+            CliError::HandoffLost("1.4.0 runs".into()),
+            CliError::NoJournal("no unit hermes-gateway.service is installed (user scope)".into()),
+            CliError::Login { code: "timeout", why: "nobody scanned the code".into() },
+            CliError::Declined,
+        ];
+        let told = errors.iter().map(|error| {
+            let hint = error.hint().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
+            format!("error: {}{hint}\nexit code {}, {}", Chain(error), error.exit_code(), error.code())
+        });
+        insta::assert_snapshot!(told.collect::<Vec<_>>().join("\n\n"));
+    }
 
     #[test]
     fn each_kind_has_its_exit_code() {

@@ -9,18 +9,27 @@ mod args;
 mod chat;
 mod config;
 mod ctl;
+pub mod doctor;
 mod error;
 mod files;
 mod handoff;
+mod history;
 mod home;
+mod logs;
+mod page;
 mod pairing;
 mod platform;
 mod probe;
 mod progress;
+#[cfg(test)]
+mod reference;
 mod render;
+#[cfg(test)]
+mod schema;
 mod screen;
 mod service;
 mod setup;
+mod status;
 mod update;
 mod weixin;
 
@@ -101,7 +110,9 @@ fn run(cli: Cli, main_at: MonoNanos) -> Result<ExitCode, CliError> {
 
 async fn client_command(command: Command, home: Home) -> Result<(), CliError> {
     match command {
-        Command::Gateway(GatewayCommand::Status(args)) => ctl::status(&home, args).await,
+        Command::Gateway(GatewayCommand::Status(args)) => status::run(&home, args).await,
+        Command::Gateway(GatewayCommand::History(args)) => history::run(&home, args).await,
+        Command::Gateway(GatewayCommand::Logs(args)) => logs::run(&home, &args).await,
         Command::Gateway(GatewayCommand::Restart(args)) => ctl::restart(&home, args).await,
         Command::Gateway(GatewayCommand::Reload(args)) => ctl::reload(&home, args).await,
         Command::Gateway(GatewayCommand::Stop(args)) => ctl::stop(&home, args).await,
@@ -111,6 +122,7 @@ async fn client_command(command: Command, home: Home) -> Result<(), CliError> {
         Command::Weixin(command) => weixin::run(&home, command).await,
         Command::SelfUpdate(args) => update::self_update(&home, args).await,
         Command::Chat(args) => chat::run(&home, args).await,
+        Command::Doctor(args) => doctor::run(&home, &args).await,
         Command::Gateway(
             GatewayCommand::Run(_)
             | GatewayCommand::Install(_)

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::args::{ApproveArgs, PairingCommand, RevokeArgs};
 use super::error::CliError;
 use super::home::Home;
+use super::page::{Look, clean};
 use super::{render, screen};
 use crate::clock::UnixMillis;
 use crate::control::client::{Client, ClientError};
@@ -84,16 +85,19 @@ async fn record(store: &Store, changes: Vec<crate::store::Change>) -> Result<(),
 }
 
 fn show(entries: Vec<PairingEntry>, json: bool) -> Result<(), CliError> {
-    if json { screen::print_json(&entries) } else { screen::print(&render::pairings(&entries, UnixMillis::now())) }
+    if json {
+        screen::print_json(&entries)
+    } else {
+        screen::print(&render::pairings(&entries, UnixMillis::now(), Look::of_stdout()))
+    }
 }
 
 fn approved(entry: &PairingEntry, json: bool) -> Result<(), CliError> {
-    let text = || format!("{} (id {}) may talk on {}\n", render::clean(&entry.name), entry.user, entry.platform);
+    let text = || format!("{} (id {}) may talk on {}\n", clean(&entry.name), entry.user, entry.platform);
     if json { screen::print_json(entry) } else { screen::print(&text()) }
 }
 
 fn revoked(entry: &PairingEntry, json: bool) -> Result<(), CliError> {
-    let text =
-        || format!("{} (id {}) may no longer talk on {}\n", render::clean(&entry.name), entry.user, entry.platform);
+    let text = || format!("{} (id {}) may no longer talk on {}\n", clean(&entry.name), entry.user, entry.platform);
     if json { screen::print_json(entry) } else { screen::print(&text()) }
 }

@@ -6,6 +6,7 @@ use super::args::{PlatformArgs, PlatformCommand};
 use super::ctl::connect;
 use super::error::CliError;
 use super::home::Home;
+use super::page::Look;
 use super::{handoff, render, screen};
 use crate::clock::UnixMillis;
 use crate::control::proto::{self, PlatformChange, PlatformParams};
@@ -20,7 +21,7 @@ pub(super) async fn run(home: &Home, command: PlatformCommand) -> Result<(), Cli
     let (args, pause) = match command {
         PlatformCommand::List(args) => {
             let status = handoff::status(&mut client).await.map_err(failed)?;
-            let text = || render::platforms(&status.platforms, UnixMillis::now());
+            let text = || render::platforms(&status.platforms, UnixMillis::now(), Look::of_stdout());
             return if args.json { screen::print_json(&status.platforms) } else { screen::print(&text()) };
         }
         PlatformCommand::Pause(args) => (args, true),

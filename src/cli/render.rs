@@ -1,29 +1,25 @@
 //! How answers look to people. Nothing here reads a clock or a terminal.
 
 use std::fmt::Write;
-use std::time::Duration;
 
 use super::config::Checked;
+use super::page::{Cell, Look, Page, Row, ago, count, fine, row, span};
 use crate::chat::LinkState;
 use crate::clock::UnixMillis;
 use crate::config::{Problem, Severity};
 use crate::control::proto::{
-    AgentStatus, FailedBefore, HandoffReport, HoldStatus, Image, PairingEntry, PlatformChange, PlatformStatus, Status,
-    UpdateCheck, UpdateStatus,
+    FailedBefore, HandoffReport, HoldStatus, Image, PairingEntry, PlatformChange, PlatformStatus, UpdateCheck,
 };
-use crate::store::HandoffRecord;
-
-/// Handoffs that the status shows.
-const HANDOFFS_SHOWN: usize = 5;
 
 /// `hermes gateway platform list`.
-pub(super) fn platforms(platforms: &[PlatformStatus], now: UnixMillis) -> String {
+pub(super) fn platforms(platforms: &[PlatformStatus], now: UnixMillis, look: Look) -> String {
     if platforms.is_empty() {
         return "no platform is configured\n".to_owned();
     }
-    let mut text = String::new();
-    table(&mut text, "platforms", platforms.iter().map(|platform| platform_row(platform, now)).collect());
-    text
+    let mut page = Page::new(look);
+    let rows: Vec<Row> = platforms.iter().map(|platform| platform_row(platform, now)).collect();
+    page.table("platforms", &rows);
+    page.text()
 }
 
 /// `hermes gateway platform pause|resume`.
@@ -38,55 +34,18 @@ pub(super) fn platform_change(change: &PlatformChange) -> String {
 }
 
 /// `hermes pairing list`.
-pub(super) fn pairings(entries: &[PairingEntry], now: UnixMillis) -> String {
+pub(super) fn pairings(entries: &[PairingEntry], now: UnixMillis, look: Look) -> String {
     if entries.is_empty() {
         return "nobody was let in by pairing, and nobody asks to be\n".to_owned();
     }
     let row = |entry: &PairingEntry| {
         let code = entry.code.as_ref().map(|code| format!("code {code}")).unwrap_or_default();
         let who = format!("{} (id {})", entry.name, entry.user);
-        vec![entry.platform.clone(), entry.state.clone(), ago(entry.since, now), who, code]
+        row![&entry.platform, &entry.state, ago(entry.since, now), who, code]
     };
-    let mut text = String::new();
-    table(&mut text, "pairings", entries.iter().map(row).collect());
-    text
-}
-
-/// A text from elsewhere, by which a terminal must not be steered.
-pub(super) fn clean(text: &str) -> String {
-    text.replace(char::is_control, " ")
-}
-
-/// `hermes gateway status`.
-pub(super) fn status(status: &Status, now: UnixMillis) -> String {
-    let mut text = String::new();
-    let sha = status.image.sha256.get(..12).unwrap_or(&status.image.sha256);
-    let waiting = status.waiting_for.as_ref().map_or(String::new(), |what| format!(": waiting for {what}"));
-    let phase = if status.phase == "serving" { String::new() } else { format!(" ({}{waiting})", status.phase) };
-    let image_age = now.since(status.image_started_at);
-    line(&mut text, format_args!("hermes {} (sha256 {sha}…) is {}{phase}", status.image.version, status.gateway_state));
-    line(
-        &mut text,
-        format_args!(
-            "  PID {}, up {}; this image for {} (generation {})",
-            status.pid,
-            span(now.since(status.started_at)),
-            span(image_age),
-            status.generation
-        ),
-    );
-    line(&mut text, format_args!("  home {}", status.home));
-    if let Some(updates) = updates(&status.update, now) {
-        line(&mut text, format_args!("  updates {updates}"));
-    }
-    table(&mut text, "platforms", status.platforms.iter().map(|platform| platform_row(platform, now)).collect());
-    table(&mut text, "agents", status.agents.iter().flat_map(|agent| agent_rows(agent, now)).collect());
-    if status.queued_turns > 0 {
-        line(&mut text, format_args!("  {} waiting for an agent", count(status.queued_turns, "turn")));
-    }
-    let recent = status.handoffs.iter().take(HANDOFFS_SHOWN).map(|record| record_row(record, now)).collect();
-    table(&mut text, "handoffs", recent);
-    text
+    let mut page = Page::new(look);
+    page.table("pairings", &entries.iter().map(row).collect::<Vec<_>>());
+    page.text()
 }
 
 /// How a handoff ended, in one line. `pid_before` is the process that was asked.
@@ -108,7 +67,7 @@ pub(super) fn report(report: &HandoffReport, pid_before: u32) -> String {
         let _ = write!(text, ", {} carried", count(report.turns_carried, "turn"));
     }
     if report.blackout_us > 0 {
-        let _ = write!(text, ", {}", fine(Duration::from_micros(report.blackout_us)));
+        let _ = write!(text, ", {}", fine(report.blackout_us));
     }
     text
 }
@@ -164,77 +123,20 @@ pub(super) fn held(held: Option<&HoldStatus>, now: UnixMillis) -> String {
 /// `hermes config check`.
 pub(super) fn config_check(checked: &Checked) -> String {
     let (file, mut text) = (checked.file.display(), String::new());
-    for Problem { severity, line: at, column, message, .. } in &checked.problems {
+    for Problem { severity, line, column, message, .. } in &checked.problems {
         let warning = if *severity == Severity::Warning { "warning: " } else { "" };
-        line(&mut text, format_args!("{file}:{at}:{column}: {warning}{message}"));
+        let _ = writeln!(text, "{file}:{line}:{column}: {warning}{message}");
     }
     if !checked.exists {
-        line(&mut text, format_args!("{file} is not there; the defaults hold"));
+        let _ = writeln!(text, "{file} is not there; the defaults hold");
     } else if checked.ok {
-        line(&mut text, format_args!("{file} is good"));
+        let _ = writeln!(text, "{file} is good");
     }
     text
 }
 
-/// What happens with updates by itself, in one line; none if nothing does and nothing is known.
-fn updates(update: &UpdateStatus, now: UnixMillis) -> Option<String> {
-    let is_quiet = matches!(update.auto.as_str(), "" | "off");
-    if is_quiet && update.held.is_none() && update.available.is_none() {
-        return None;
-    }
-    let mut parts = vec![update.auto.clone(), format!("channel {}", update.channel)];
-    parts.extend(update.window.as_ref().map(|window| format!("window {window}")));
-    if let Some(hold) = &update.held {
-        let until = hold.until.map_or(String::new(), |until| format!(" for {}", span(until.since(now))));
-        parts.push(format!("held{until} by {}", clean(&hold.by)));
-    }
-    parts.extend(update.available.as_ref().map(|version| format!("{version} is available")));
-    parts.extend(
-        update.deferred.map(|rollout| format!("rolled out to {} % so far and not to this one", rollout.percent)),
-    );
-    parts.extend(update.apply_at.map(|at| format!("installs in {}", span(at.since(now)))));
-    parts.extend(update.failed.as_ref().map(|failed| format!("{} failed ({})", failed.version, clean(&failed.reason))));
-    parts.extend(update.last_error.as_ref().map(|error| format!("the last look failed ({})", clean(error))));
-    parts.extend(update.next_check_at.map(|at| format!("next look in {}", span(at.since(now)))));
-    Some(parts.join(", "))
-}
-
-/// The longest unit that gives a whole number: `3 min`, `2 h`, `5 d`.
-fn span(duration: Duration) -> String {
-    let secs = duration.as_secs();
-    match secs {
-        0..60 => format!("{secs} s"),
-        60..3600 => format!("{} min", secs / 60),
-        3600..172_800 => format!("{} h", secs / 3600),
-        _ => format!("{} d", secs / 86_400),
-    }
-}
-
-fn ago(then: UnixMillis, now: UnixMillis) -> String {
-    format!("{} ago", span(now.since(then)))
-}
-
-fn fine(duration: Duration) -> String {
-    match duration.as_micros() {
-        micros @ 0..1000 => format!("{micros} µs"),
-        1000..10_000_000 => format!("{} ms", duration.as_millis()),
-        _ => format!("{} s", duration.as_secs()),
-    }
-}
-
-fn size(bytes: u64) -> String {
-    match bytes {
-        0..1024 => format!("{bytes} B"),
-        1024..1_048_576 => format!("{} KiB", bytes / 1024),
-        _ => format!("{} MiB", bytes / 1_048_576),
-    }
-}
-
-fn count(number: usize, noun: &str) -> String {
-    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
-}
-
-fn platform_row(platform: &PlatformStatus, now: UnixMillis) -> Vec<String> {
+/// How a platform's link is.
+pub(super) fn platform_row(platform: &PlatformStatus, now: UnixMillis) -> Row {
     let (state, detail) = match &platform.link {
         LinkState::Connecting => ("connecting", String::new()),
         LinkState::Connected => ("connected", String::new()),
@@ -246,57 +148,13 @@ fn platform_row(platform: &PlatformStatus, now: UnixMillis) -> Vec<String> {
         LinkState::Fatal { error_code, error_message } => ("fatal", format!("{error_message} ({error_code})")),
     };
     let since = format!("for {}", span(now.since(platform.updated_at)));
-    vec![platform.name.clone(), state.to_owned(), since, detail]
-}
-
-fn agent_rows(agent: &AgentStatus, now: UnixMillis) -> Vec<Vec<String>> {
-    let pid = agent.pid.map(|pid| format!("PID {pid}")).unwrap_or_default();
-    let detail = agent.error.clone().or_else(|| agent.title.clone()).unwrap_or_default();
-    let mut rows = vec![vec![agent.name.clone(), agent.state.clone(), pid, detail]];
-    rows.extend(agent.turns.iter().map(|turn| {
-        let name = format!("  turn {}", turn.turn);
-        let so_far = format!("{} so far", size(turn.answer_bytes));
-        vec![name, turn.conversation.clone(), ago(turn.started_at, now), so_far]
-    }));
-    rows
-}
-
-fn record_row(record: &HandoffRecord, now: UnixMillis) -> Vec<String> {
-    let what = if record.from_version == record.to_version {
-        format!("{} {}", record.kind, record.to_version)
-    } else {
-        format!("{} {} → {}", record.kind, record.from_version, record.to_version)
-    };
-    let by = format!("by {} ({})", record.requested_by, record.requested_via);
-    let took = fine(Duration::from_micros(record.phases_us.iter().map(|(_, us)| us).sum()));
-    let reason = record.reason.as_ref().map(|reason| format!("“{reason}”")).unwrap_or_default();
-    vec![ago(record.started_at, now), what, record.outcome.clone(), took, by, reason]
-}
-
-/// Rows under a title, their columns aligned; nothing at all without rows.
-fn table(text: &mut String, title: &str, rows: Vec<Vec<String>>) {
-    if rows.is_empty() {
-        return;
-    }
-    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| clean(cell)).collect()).collect();
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
-    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
-    line(text, format_args!("{title}"));
-    for row in &rows {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        line(text, format_args!("  {}", cells.join("  ").trim_end()));
-    }
-}
-
-fn line(text: &mut String, content: std::fmt::Arguments<'_>) {
-    writeln!(text, "{content}").expect("a String takes all that is written");
+    row![&platform.name, Cell::state(state), since, detail]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::proto::{Image, TurnStatus};
+    use crate::control::proto::Image;
 
     const NOW: UnixMillis = UnixMillis(1_000_000_000);
 
@@ -306,87 +164,6 @@ mod tests {
 
     fn image(version: &str) -> Image {
         Image { version: version.into(), sha256: "0123456789abcdef".repeat(4) }
-    }
-
-    fn record() -> HandoffRecord {
-        HandoffRecord {
-            kind: "update".into(),
-            requested_by: "Ann".into(),
-            requested_via: "telegram:1001".into(),
-            reason: Some("security".into()),
-            from_version: "1.3.0".into(),
-            from_sha256: String::new(),
-            to_version: "1.4.0".into(),
-            to_sha256: String::new(),
-            generation: 2,
-            turns_carried: 1,
-            agents_carried: 1,
-            started_at: before(180),
-            phases_us: vec![("preflight".into(), 80_000), ("execve".into(), 4_000)],
-            outcome: "committed".into(),
-            trace_id: None,
-        }
-    }
-
-    #[test]
-    fn a_status_is_short_and_aligned() {
-        let retrying = LinkState::Retrying {
-            error_code: "502".into(),
-            error_message: "bad gateway".into(),
-            next_attempt_at: UnixMillis(NOW.0 + 8_000),
-        };
-        let turn =
-            TurnStatus { turn: 17, conversation: "telegram:1001".into(), started_at: before(121), answer_bytes: 3_000 };
-        let platform = |name: &str, link| PlatformStatus { name: name.into(), link, updated_at: before(90_000) };
-        let agent = AgentStatus {
-            name: "default".into(),
-            state: "ready".into(),
-            pid: Some(4243),
-            title: Some("Echo\u{1b}[31m".into()),
-            error: None,
-            turns: vec![turn],
-        };
-        let restart = HandoffRecord {
-            kind: "restart".into(),
-            from_version: "1.3.0".into(),
-            to_version: "1.3.0".into(),
-            requested_by: "root".into(),
-            requested_via: "control".into(),
-            reason: None,
-            started_at: before(300_000),
-            ..record()
-        };
-        let status = Status {
-            gateway_state: "degraded".into(),
-            image: image("1.4.0"),
-            pid: 4242,
-            generation: 2,
-            started_at: before(300_000),
-            image_started_at: before(180),
-            phase: "probation".into(),
-            waiting_for: None,
-            home: "/var/lib/hermes".into(),
-            platforms: vec![platform("local", LinkState::Connected), platform("telegram", retrying)],
-            agents: vec![agent],
-            queued_turns: 2,
-            handoffs: vec![record(), restart],
-            update: UpdateStatus::default(),
-        };
-        insta::assert_snapshot!(super::status(&status, NOW), @r"
-        hermes 1.4.0 (sha256 0123456789ab…) is degraded (probation)
-          PID 4242, up 3 d; this image for 3 min (generation 2)
-          home /var/lib/hermes
-        platforms
-          local     connected  for 25 h
-          telegram  retrying   for 25 h  bad gateway (502); next try in 8 s
-        agents
-          default    ready          PID 4243   Echo [31m
-            turn 17  telegram:1001  2 min ago  2 KiB so far
-          2 turns waiting for an agent
-        handoffs
-          3 min ago  update 1.3.0 → 1.4.0  committed  84 ms  by Ann (telegram:1001)  “security”
-          3 d ago    restart 1.3.0         committed  84 ms  by root (control)
-        ");
     }
 
     #[test]
@@ -400,12 +177,12 @@ mod tests {
             code: Some("ABCD2345".into()),
         };
         let approved = PairingEntry { state: "approved".into(), code: None, since: before(7200), ..entry.clone() };
-        insta::assert_snapshot!(pairings(&[entry, approved], NOW), @r"
+        insta::assert_snapshot!(pairings(&[entry, approved], NOW, Look::PLAIN), @r"
         pairings
           telegram  asked     2 min ago  Ann [31m (id 1003)  code ABCD2345
           telegram  approved  2 h ago    Ann [31m (id 1003)
         ");
-        assert_eq!(pairings(&[], NOW), "nobody was let in by pairing, and nobody asks to be\n");
+        assert_eq!(pairings(&[], NOW, Look::PLAIN), "nobody was let in by pairing, and nobody asks to be\n");
     }
 
     #[test]
@@ -417,7 +194,7 @@ mod tests {
         telegram goes on
         telegram was not paused
         ");
-        assert_eq!(platforms(&[], NOW), "no platform is configured\n");
+        assert_eq!(platforms(&[], NOW, Look::PLAIN), "no platform is configured\n");
     }
 
     #[test]
@@ -443,13 +220,5 @@ mod tests {
         assert_eq!(super::report(&restart, 1), "restarted 1.5.0, new process (PID 4242), 980 µs");
         let dry = HandoffReport { dry_run: true, ..report };
         assert!(super::report(&dry, 4242).starts_with("1.4.0 → 1.5.0 would work"));
-    }
-
-    #[test]
-    fn spans_and_sizes_use_the_unit_that_fits() {
-        let spans: Vec<String> = [0, 59, 60, 3599, 3600, 172_799, 172_800].map(Duration::from_secs).map(span).into();
-        assert_eq!(spans, ["0 s", "59 s", "1 min", "59 min", "1 h", "47 h", "2 d"]);
-        assert_eq!([1023, 1024, 1 << 20].map(size), ["1023 B", "1 KiB", "1 MiB"].map(str::to_owned));
-        assert_eq!([999, 1000, 10_000_000].map(|us| fine(Duration::from_micros(us))), ["999 µs", "1 ms", "10 s"]);
     }
 }

@@ -15,6 +15,8 @@ pub const STATUS: &str = "status";
 pub const HANDOFF: &str = "handoff";
 /// `stop` → `null`, sent when the gateway has begun to stop.
 pub const STOP: &str = "stop";
+/// `history` [`HistoryParams`] → [`History`].
+pub const HISTORY: &str = "history";
 /// `update_check` → [`UpdateCheck`].
 pub const UPDATE_CHECK: &str = "update_check";
 /// `update_hold` [`HoldParams`] → [`UpdateStatus`]: nothing is updated by itself.
@@ -54,7 +56,8 @@ pub const OVERLOADED: i64 = 5;
 pub const STOPPING: i64 = 6;
 
 /// A version of the program and its exact bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Image {
     /// The version.
     pub version: String,
@@ -125,6 +128,7 @@ pub struct HandoffParams {
 
 /// How a handoff went.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HandoffReport {
     /// `restart`, `reload`, `update` or `revert`.
     pub kind: String,
@@ -168,6 +172,7 @@ pub struct Progress {
 
 /// Answer to [`UPDATE_CHECK`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct UpdateCheck {
     /// The version that runs.
     pub running: String,
@@ -201,6 +206,7 @@ pub struct UpdateCheck {
 
 /// How far a release is rolled out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RolloutStatus {
     /// To how many of 100 installations.
     pub percent: u8,
@@ -211,6 +217,7 @@ pub struct RolloutStatus {
 
 /// Updates are held: nothing is installed by itself, and nobody is told of releases.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HoldStatus {
     /// Since when.
     pub since: UnixMillis,
@@ -233,6 +240,7 @@ pub struct HoldParams {
 /// What happens with updates by itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct UpdateStatus {
     /// `off`, `notify` or `apply`; empty if the gateway does not say.
     pub auto: String,
@@ -260,6 +268,7 @@ pub struct UpdateStatus {
 
 /// A version that is not tried again unasked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FailedBefore {
     /// The version.
     pub version: String,
@@ -268,7 +277,8 @@ pub struct FailedBefore {
 }
 
 /// Answer to [`STATUS`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Status {
     /// `starting`, `running`, `degraded`, `draining` or `stopped`.
     pub gateway_state: String,
@@ -301,10 +311,77 @@ pub struct Status {
     /// What happens with updates by itself.
     #[serde(default)]
     pub update: UpdateStatus,
+    /// When all of this was so: ages are counted up to here.
+    #[serde(default)]
+    pub at: UnixMillis,
+    /// What `versions/current` has, which the next start would run; none where nothing was installed there.
+    #[serde(default)]
+    pub on_disk: Option<DiskImage>,
+    /// What waits, and where.
+    #[serde(default)]
+    pub queues: Queues,
+    /// Handoffs that are over, counted since the database was made: unlike the history, nothing is dropped from it.
+    #[serde(default)]
+    pub handoff_totals: Vec<HandoffTotal>,
+    /// What would hold up or refuse a restart now, the worst first.
+    #[serde(default)]
+    pub blockers: Vec<Blocker>,
+}
+
+/// The image in `versions/current`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct DiskImage {
+    /// Its version, by the name of its directory.
+    pub version: String,
+    /// SHA-256 of the file, lower-case hex; none while it is being computed, and if the file is not there.
+    #[serde(default)]
+    pub sha256: Option<String>,
+}
+
+/// How much waits in the gateway.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Queues {
+    /// Messages that are stored and whose turn has not begun; those of `stash` are among them.
+    pub inbox: usize,
+    /// Replies and notices that are stored and not delivered; none while the database does not answer.
+    #[serde(default)]
+    pub outbox: Option<usize>,
+    /// Messages and requests that arrived while everything was held and were not handled yet.
+    pub stash: usize,
+}
+
+/// How often a kind of handoff ended in one way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct HandoffTotal {
+    /// `restart`, `reload`, `update`, `revert` or `rollback`.
+    pub kind: String,
+    /// `committed`, `rolled_back`, `unproven` (stopped or replaced before that was known) or `failed`. One that still
+    /// has to prove itself is not counted.
+    pub outcome: String,
+    /// How often.
+    pub count: u64,
+}
+
+/// Something that would be in the way of a restart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Blocker {
+    /// `refuses`: a restart would not come about. `delays`: it would wait. `risks`: it would work, and a crash would
+    /// cost more than it should.
+    pub effect: String,
+    /// What it is, in words.
+    pub what: String,
+    /// Since when, where that is known.
+    #[serde(default)]
+    pub since: Option<UnixMillis>,
 }
 
 /// One platform in [`Status`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PlatformStatus {
     /// Its name.
     pub name: String,
@@ -313,10 +390,35 @@ pub struct PlatformStatus {
     pub link: LinkState,
     /// When the link last changed.
     pub updated_at: UnixMillis,
+    /// The last trouble, which may be over.
+    #[serde(default)]
+    pub last_error: Option<LinkError>,
+    /// Replies and notices that wait to be sent.
+    #[serde(default)]
+    pub waiting: usize,
+    /// Requests to the platform that have not been answered yet.
+    #[serde(default)]
+    pub sending: usize,
+    /// When the oldest of these was begun.
+    #[serde(default)]
+    pub sending_since: Option<UnixMillis>,
+}
+
+/// Trouble with a platform's link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct LinkError {
+    /// The platform's error code, or the kind of failure.
+    pub code: String,
+    /// What went wrong, without secrets.
+    pub message: String,
+    /// When.
+    pub at: UnixMillis,
 }
 
 /// One agent in [`Status`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct AgentStatus {
     /// Its name.
     pub name: String,
@@ -332,10 +434,34 @@ pub struct AgentStatus {
     pub error: Option<String>,
     /// The turns it runs.
     pub turns: Vec<TurnStatus>,
+    /// Since when it is in this state.
+    #[serde(default)]
+    pub since: Option<UnixMillis>,
+    /// When it is started again, if it is down.
+    #[serde(default)]
+    pub next_attempt_at: Option<UnixMillis>,
+    /// What it asked and nobody has answered.
+    #[serde(default)]
+    pub permissions: Vec<PermissionStatus>,
+}
+
+/// An open permission request in [`AgentStatus`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct PermissionStatus {
+    /// What people know it by: `/approve NUMBER.OPTION`.
+    pub number: u64,
+    /// Where it was asked.
+    pub conversation: String,
+    /// What the agent wants to do, in its own words.
+    pub title: String,
+    /// When the chat was told.
+    pub asked_at: UnixMillis,
 }
 
 /// One running turn in [`AgentStatus`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TurnStatus {
     /// Its id.
     pub turn: i64,
@@ -347,6 +473,21 @@ pub struct TurnStatus {
     pub answer_bytes: u64,
 }
 
+/// Parameters of [`HISTORY`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryParams {
+    /// How many handoffs, the newest first; the store keeps 1000.
+    pub limit: u32,
+}
+
+/// Answer to [`HISTORY`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct History {
+    /// The handoffs, newest first.
+    pub handoffs: Vec<HandoffRecord>,
+}
+
 /// Parameters of [`PLATFORM_PAUSE`] and [`PLATFORM_RESUME`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlatformParams {
@@ -356,6 +497,7 @@ pub struct PlatformParams {
 
 /// Answer to [`PLATFORM_PAUSE`] and [`PLATFORM_RESUME`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PlatformChange {
     /// Its name.
     pub platform: String,
@@ -385,6 +527,7 @@ pub struct RevokeParams {
 
 /// Somebody who was let in by pairing, or has asked to be.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PairingEntry {
     /// The platform's name.
     pub platform: String,

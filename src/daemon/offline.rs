@@ -301,6 +301,7 @@ fn first_state(note: &Note) -> Result<Sealed, SealError> {
         agents_carried: 0,
         stored: Default::default(),
         probation: None,
+        link_errors: Default::default(),
     };
     let control = json!({ "version": ControlSnapshot::VERSION, "next_client": 1, "clients": [] });
     let mut registry = Registry::default();

@@ -4,14 +4,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::pulse::Health;
 use super::run::Daemon;
 use super::state::{CheckFor, ControlRequest, Origin};
 use super::swap::Step;
 use crate::chat::Conversation;
 use crate::config::UpdateConfig;
 use crate::control::proto::{
-    self, ChatOpenParams, ChatSendParams, ChatSent, FailedBefore, HandoffParams, HoldParams, HoldStatus, RolloutStatus,
-    UpdateCheck,
+    self, ChatOpenParams, ChatSendParams, ChatSent, FailedBefore, HandoffParams, History, HistoryParams, HoldParams,
+    HoldStatus, RolloutStatus, UpdateCheck,
 };
 use crate::control::{ClientId, ControlCommand};
 use crate::gateway::notice;
@@ -30,9 +31,15 @@ impl Daemon {
         let ControlRequest { client, peer, id, method, params } = request;
         let outcome = match method.as_str() {
             proto::STATUS => {
-                self.close_books().await;
-                self.status(HISTORY).await
+                if !matches!(self.pulse.health(), Health::Hangs(_)) {
+                    self.close_books().await;
+                }
+                to_value(Ok(self.status(HISTORY).await))
             }
+            proto::HISTORY => match read(params) {
+                Ok(params) => self.history(params).await,
+                Err(error) => Err(error),
+            },
             proto::HANDOFF => {
                 let params: HandoffParams = match read(params) {
                     Ok(params) => params,
@@ -70,6 +77,16 @@ impl Daemon {
             _ => Err(ErrorObject::new(ErrorObject::METHOD_NOT_FOUND, format!("there is no method '{method}'"))),
         };
         self.respond(client, id, outcome);
+    }
+
+    async fn history(&mut self, params: HistoryParams) -> Result<Value, ErrorObject> {
+        let hangs = |why: String| ErrorObject::new(ErrorObject::INTERNAL, format!("cannot read the history: {why}"));
+        if let Health::Hangs(_) = self.pulse.health() {
+            return Err(hangs("the database does not answer".to_owned()));
+        }
+        self.close_books().await;
+        let handoffs = self.store.handoffs(params.limit).await.map_err(|error| hangs(Chain(&error).to_string()))?;
+        to_value(Ok(History { handoffs }))
     }
 
     async fn chat_send(&mut self, client: ClientId, peer: crate::control::Peer, id: RequestId, params: Value) {

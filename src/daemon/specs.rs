@@ -6,14 +6,14 @@ use crate::id::AgentName;
 
 /// What the specification of an agent is made of.
 #[derive(Clone, Copy)]
-pub(super) struct Specs<'a> {
-    pub(super) config: &'a Config,
-    pub(super) home: &'a Home,
+pub(crate) struct Specs<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) home: &'a Home,
 }
 
 impl Specs<'_> {
     /// That of an agent; one that is not configured (any more) is not started again.
-    pub(super) fn of(self, name: &AgentName) -> AgentSpec {
+    pub(crate) fn of(self, name: &AgentName) -> AgentSpec {
         let spec = match self.config.agents.get(name) {
             Some(agent) => AgentSpec {
                 name: name.clone(),

@@ -32,6 +32,23 @@ pub(super) fn open(path: &Path) -> Result<(Connection, Option<PathBuf>), StoreEr
     Ok((schema::open(path)?, Some(aside)))
 }
 
+/// Checks a database as a whole without writing to it, and without a bound: for somebody who asks. None is not damaged.
+///
+/// # Errors
+/// [`StoreError::Damaged`], [`StoreError::Open`], [`StoreError::TooNew`].
+pub(super) fn look(path: &Path) -> Result<(), StoreError> {
+    let failed = |source| StoreError::Open { path: path.to_owned(), source };
+    let Some(connection) = schema::open_to_read(path)? else { return Ok(()) };
+    let word: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(failed)?;
+    if word != "ok" {
+        return Err(StoreError::Damaged { path: path.to_owned(), problem: word });
+    }
+    match schema::missing_table(&connection).map_err(failed)? {
+        Some(table) => Err(StoreError::Damaged { path: path.to_owned(), problem: format!("it has no table {table}") }),
+        None => Ok(()),
+    }
+}
+
 fn is_damage(error: &StoreError) -> bool {
     match error {
         StoreError::Damaged { .. } => true,

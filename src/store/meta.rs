@@ -13,11 +13,7 @@ impl Store {
     /// # Errors
     /// Any [`StoreError`].
     pub async fn meta(&self, key: &'static str) -> Result<Option<String>, StoreError> {
-        self.writer
-            .run("read a value", move |db| {
-                db.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0)).optional()
-            })
-            .await
+        self.writer.run("read a value", move |db| get(db, key)).await
     }
 
     /// The values kept under `keys`; those that are there.
@@ -60,14 +56,17 @@ impl Store {
 }
 
 fn read(db: &Connection, keys: &'static [&'static str]) -> rusqlite::Result<BTreeMap<&'static str, String>> {
-    let mut query = db.prepare_cached("SELECT value FROM meta WHERE key = ?1")?;
     let mut values = BTreeMap::new();
     for key in keys {
-        if let Some(value) = query.query_row([key], |row| row.get(0)).optional()? {
+        if let Some(value) = get(db, key)? {
             values.insert(*key, value);
         }
     }
     Ok(values)
+}
+
+pub(super) fn get(db: &Connection, key: &str) -> rusqlite::Result<Option<String>> {
+    db.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0)).optional()
 }
 
 pub(super) fn set(db: &Connection, key: &str, value: &str) -> rusqlite::Result<()> {

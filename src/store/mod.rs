@@ -27,7 +27,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 pub use change::Change;
-pub use history::HandoffRecord;
+pub use history::{Glance, HandoffEnd, HandoffRecord, HandoffTotals};
 pub use inbox::{Accepted, OpenTurn};
 pub use outbox::{Attempt, Entry, EntryId, Finding, Outbox, Outcome, Part, Seen, Target};
 pub use pairings::{Pairing, Standing};
@@ -152,6 +152,14 @@ impl Store {
     /// [`StoreError::Open`], [`StoreError::TooNew`].
     pub fn inspect(path: &Path) -> Result<i64, StoreError> {
         schema::inspect(path)
+    }
+
+    /// Checks the database at `path` as a whole, without writing to it. Reads all of it.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`], [`StoreError::Open`], [`StoreError::TooNew`].
+    pub fn check(path: &Path) -> Result<(), StoreError> {
+        damage::look(path)
     }
 
     /// Whether the writer thread has ended, which it does by itself only when it panics.

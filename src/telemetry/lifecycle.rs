@@ -33,6 +33,11 @@ const IDS: [(&str, &str); 7] = [
     (AGENT_DIED, "a2ba7475625d493dba37208f622c721c"),
 ];
 
+/// The names and ids of all events.
+pub fn ids() -> impl Iterator<Item = (&'static str, &'static str)> {
+    IDS.into_iter()
+}
+
 /// The journal's id of the event with this name; nothing for an event that is not of the lifecycle.
 pub fn message_id(name: &str) -> Option<&'static str> {
     IDS.iter().find(|(known, _)| *known == name).map(|&(_, id)| id)

@@ -15,6 +15,7 @@ use hermes_gateway::jsonrpc::ErrorObject;
 use serde_json::{Value, json};
 
 use crate::support::fake_gateway::{Act, FakeGateway};
+use crate::support::schema;
 
 /// The longest wait for a command.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -41,7 +42,9 @@ fn finish(child: Child) -> Output {
 }
 
 fn run(home: &Path, args: &[&str]) -> Output {
-    finish(hermes(home, args).spawn().expect("starts"))
+    let output = finish(hermes(home, args).spawn().expect("starts"));
+    schema::check(args, &output.stdout);
+    output
 }
 
 fn run_with_input(home: &Path, args: &[&str], input: &str) -> Output {
@@ -117,6 +120,7 @@ fn help_names_every_command() {
       pairing      Let people in by the codes that they were given in a chat
       weixin       Log in to Weixin (WeChat)
       chat         Talk to the gateway's agent from this terminal
+      doctor       Look for what is wrong, and say how to put it right
       agent        Run a built-in ACP agent, for this gateway or any other ACP client
       completion   Print completions for a shell
 
@@ -156,10 +160,12 @@ fn an_empty_home_is_none_and_the_environment_is_to_be_changed() {
 #[test]
 fn without_a_gateway_each_command_says_how_to_start_one() {
     let home = Path::new("/nonexistent/home");
-    for args in [&["gateway", "status"][..], &["gateway", "restart"], &["gateway", "reload"], &["gateway", "stop"]]
-        .into_iter()
-        .chain([&["self-update", "--yes"][..], &["update", "--check"], &["chat"], &["chat", "--once", "hi"]])
-    {
+    for args in [&["gateway", "restart"][..], &["gateway", "reload"], &["gateway", "stop"]].into_iter().chain([
+        &["self-update", "--yes"][..],
+        &["update", "--check"],
+        &["chat"],
+        &["chat", "--once", "hi"],
+    ]) {
         let output = run(home, args);
         assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(1), ""), "{args:?}");
         let expected = "error: no gateway is running on /nonexistent/home\n\
@@ -170,24 +176,96 @@ fn without_a_gateway_each_command_says_how_to_start_one() {
 
 #[test]
 fn with_json_an_error_is_a_document_too() {
-    let output = run(Path::new("/nonexistent/home"), &["gateway", "status", "--json"]);
+    let output = run(Path::new("/nonexistent/home"), &["gateway", "restart", "--json"]);
     assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(1), ""));
     let expected = json!({ "code": "not_running", "message": "no gateway is running on /nonexistent/home" });
     assert_eq!(json_of(&output), json!({ "error": expected }));
 }
 
 #[test]
+fn the_status_of_a_gateway_that_does_not_run_says_why_and_what_starts_it() {
+    let home = tempfile::tempdir().expect("a directory");
+    let state = json!({ "gateway_state": "running", "version": "1.4.0", "updated_at": 1_000 });
+    std::fs::write(home.path().join("gateway_state.json"), state.to_string()).expect("writes");
+    let output = run(home.path(), &["gateway", "status"]);
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(3), ""));
+    let text = stdout(&output);
+    for said in ["hermes does not run", "it was killed, or it crashed", "ran    1.4.0", "start  hermes gateway run"] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    let output = run(home.path(), &["gateway", "status", "--json"]);
+    assert_eq!(output.status.code(), Some(3));
+    let told = json_of(&output);
+    assert_eq!((&told["error"]["code"], &told["last_version"]), (&json!("not_running"), &json!("1.4.0")));
+}
+
+#[test]
+fn watching_tells_each_change_and_a_handoff_is_no_error() {
+    let mut generation = 0;
+    let gateway = FakeGateway::start(move |_, _| {
+        generation += 1;
+        match generation {
+            1 => ok(status("1.4.0", 0)),
+            2 => {
+                let answer = Act::Respond(Ok(status("1.5.0", 1)));
+                vec![Act::Adopt, answer]
+            }
+            _ => ok(status("1.5.0", 1)),
+        }
+    });
+    let mut child = hermes(gateway.home(), &["gateway", "status", "--watch"]).spawn().expect("starts");
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().expect("piped")));
+    let seen: Vec<String> = lines.by_ref().take(2).map(|line| line.expect("UTF-8")).collect();
+    assert!(seen[0].contains("1.4.0 running; phase serving; PID 4242 generation 0"), "{seen:?}");
+    assert!(seen[1].contains("1.5.0 running; phase serving; PID 4242 generation 1"), "{seen:?}");
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).expect("it runs");
+    assert_eq!(lines.count(), 0, "nothing else was told");
+    let output = finish(child);
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""));
+}
+
+#[test]
+fn the_history_comes_from_the_gateway_or_from_what_it_left() {
+    let record = json!({
+        "kind": "update", "requested_by": "Ann", "requested_via": "telegram:1", "from_version": "1.3.0",
+        "from_sha256": "aa", "to_version": "1.4.0", "to_sha256": "bb", "generation": 1, "turns_carried": 0,
+        "agents_carried": 0, "started_at": 1_000, "phases_us": [["exec", 900]], "outcome": "committed", "reason": null
+    });
+    let told = json!({ "handoffs": [record] });
+    let answer = told.clone();
+    let gateway = FakeGateway::start(move |method, params| match method {
+        proto::HISTORY if params["limit"] == 3 => ok(answer.clone()),
+        _ => err(ErrorObject::METHOD_NOT_FOUND, "there is no such method"),
+    });
+    let output = run(gateway.home(), &["gateway", "history", "-n", "3", "--json"]);
+    assert_eq!((output.status.code(), json_of(&output)), (Some(0), told));
+    // An older gateway does not know the question; its database is there, or not yet.
+    let output = run(gateway.home(), &["gateway", "history"]);
+    assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(0), "  no handoff is on record\n"));
+}
+
+#[test]
+fn without_a_journal_it_is_said_where_the_log_is() {
+    let home = tempfile::tempdir().expect("a directory");
+    let output = finish(hermes(home.path(), &["gateway", "logs"]).env("PATH", "/nonexistent").spawn().expect("starts"));
+    assert_eq!(output.status.code(), Some(1));
+    insta::assert_snapshot!(stderr(&output), @r"
+    error: there is no log to show: cannot run systemctl
+    hint: a gateway that systemd does not run logs to the standard error of `hermes gateway run`
+    ");
+}
+
+#[test]
 fn status_is_for_people_and_for_programs() {
     let gateway = FakeGateway::start(|_, _| ok(status("1.4.0", 0)));
     let output = run(gateway.home(), &["gateway", "status", "--json"]);
-    assert_eq!((output.status.code(), json_of(&output)), (Some(0), status("1.4.0", 0)));
+    let read = |value| serde_json::from_value::<proto::Status>(value).expect("a status");
+    assert_eq!((output.status.code(), read(json_of(&output))), (Some(0), read(status("1.4.0", 0))));
 
     let output =
         run(Path::new("/nonexistent"), &["gateway", "status", "--home", gateway.home().to_str().expect("UTF-8")]);
-    assert!(
-        stdout(&output).starts_with("hermes 1.4.0 (sha256 1a4a01a4a01a…) is running\n  PID 4242, up "),
-        "{output:?}"
-    );
+    assert!(stdout(&output).starts_with("hermes 1.4.0 is running\n  process  PID 4242, up "), "{output:?}");
 }
 
 #[test]

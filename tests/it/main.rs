@@ -9,6 +9,7 @@
 //! - `dingtalk`: its messages, which come once, over handoffs, kills and updates.
 //! - `dingtalk_api`: how DingTalk's chats are answered, against the test server, and what comes of faults.
 //! - `dist`: man pages and completions are those of the command line.
+//! - `doctor`: what `hermes doctor` finds, with a fault planted for each of its checks.
 //! - `fault`: the fault points are where they should be, and in no release.
 //! - `fdstore`: the fd store of a real systemd.
 //! - `golden`: states that earlier images handed over.
@@ -25,6 +26,7 @@
 //! - `revert`: the way back to the version before, and versions that failed.
 //! - `scene`: the scene of the bug report under a real systemd, with all platforms connected at once.
 //! - `secrets`: no secret is where somebody else could read it, with every platform and over handoffs.
+//! - `schema`: what `--json` prints is as `dist/schema/` says.
 //! - `service`: the unit files, and notifications, logs and sockets under a real systemd.
 //! - `soak`: what the soak judges by, and its schedule.
 //! - `telegram`: the Telegram platform against the test server.
@@ -44,6 +46,7 @@ mod core;
 mod dingtalk;
 mod dingtalk_api;
 mod dist;
+mod doctor;
 mod fault;
 mod fdstore;
 mod golden;
@@ -59,6 +62,7 @@ mod revert;
 #[cfg(feature = "fault-points")]
 mod rollback;
 mod scene;
+mod schema;
 mod secrets;
 mod service;
 mod soak;

@@ -9,9 +9,10 @@ mod keep;
 mod qr;
 
 use std::io::{self, BufRead, IsTerminal};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde::Serialize;
 use tokio::sync::oneshot;
 
 use super::args::{WeixinCommand, WeixinLoginArgs};
@@ -137,12 +138,38 @@ impl Login {
     }
 }
 
+/// What `hermes weixin login --json` prints.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub(super) enum LoginAnswer {
+    /// This person has a bot already; nothing was changed.
+    AlreadyBound,
+    /// There is a new account.
+    LoggedIn {
+        /// Its id.
+        account_id: String,
+        /// Where it is spoken to.
+        base_url: String,
+        /// Who scanned the code, where Weixin says.
+        scanner: Option<String>,
+        /// Where the token is.
+        token_file: PathBuf,
+        /// The configuration.
+        config_file: PathBuf,
+        /// What was done to it: `appended`, `none` or `by_hand`.
+        config: &'static str,
+        /// The lines that it has, or is to have.
+        lines: String,
+    },
+}
+
 /// Says how it ended, after what is to be kept is kept.
 fn tell(home: &Home, args: &WeixinLoginArgs, outcome: Outcome) -> Result<(), CliError> {
     let said = Said::new(args.json.json);
     let (credentials, base_url) = match outcome {
         Outcome::Done(credentials, base_url) => (credentials, base_url),
-        Outcome::AlreadyBound if said.json => return screen::print_json(&json!({ "outcome": "already_bound" })),
+        Outcome::AlreadyBound if said.json => return screen::print_json(&LoginAnswer::AlreadyBound),
         Outcome::AlreadyBound => {
             return said.line(
                 "This person has a bot already, and its login goes on being valid: nothing was changed.\n\
@@ -152,16 +179,15 @@ fn tell(home: &Home, args: &WeixinLoginArgs, outcome: Outcome) -> Result<(), Cli
     };
     let kept = keep::keep(home, &credentials, &base_url)?;
     if said.json {
-        return screen::print_json(&json!({
-            "outcome": "logged_in",
-            "account_id": credentials.account,
-            "base_url": base_url,
-            "scanner": credentials.scanner,
-            "token_file": kept.token_file,
-            "config_file": kept.config_file,
-            "config": kept.change.name(),
-            "lines": kept.lines,
-        }));
+        return screen::print_json(&LoginAnswer::LoggedIn {
+            account_id: credentials.account,
+            base_url,
+            scanner: credentials.scanner,
+            token_file: kept.token_file,
+            config_file: kept.config_file,
+            config: kept.change.name(),
+            lines: kept.lines,
+        });
     }
     said.line(&format!("Logged in as {}. The token is in {}.", credentials.account, kept.token_file.display()))?;
     let config = kept.config_file.display();

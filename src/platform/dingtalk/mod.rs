@@ -27,7 +27,7 @@ use tokio::sync::mpsc;
 
 use super::delivery::limiter::Rate;
 use super::delivery::medium::{Growth, Measure, Medium};
-use super::{Left, PlatformEvent, PlatformHandle, saved, task};
+use super::{Account, Left, PlatformEvent, PlatformHandle, saved, task};
 use crate::config::{DingTalkConfig, PlatformAccess, Secret};
 use crate::report::Chain;
 use crate::store::Store;
@@ -44,6 +44,17 @@ const MESSAGE_BYTES_MAX: usize = 6000;
 
 /// A group takes 20 messages in a minute (<https://open.dingtalk.com/document/orgapp/custom-robot-access>).
 const CHAT_RATE: Rate = Rate { period: Duration::from_secs(4), burst: 5 };
+
+/// Whether DingTalk takes the client's id and secret. Fetches an access token, of which there may be any number.
+pub(super) async fn account(config: &DingTalkConfig) -> Account {
+    match api::Api::new(config).token().await {
+        Ok(_) => Account::Known(format!("client {}", config.client_id)),
+        Err(error @ api::DingTalkError::Refused { status: 400..=407 | 409..=428, .. }) => {
+            Account::Refused(Chain(&error).to_string())
+        }
+        Err(error) => Account::Unknown(Chain(&error).to_string()),
+    }
+}
 
 /// Starts the task of the platform, see [`super`]. `program` is this image's own: it is run with the argument `conduit`
 /// ([`run_conduit`]).

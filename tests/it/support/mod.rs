@@ -6,6 +6,7 @@ pub mod faults;
 pub mod gateway;
 pub mod openai;
 pub mod release;
+pub mod schema;
 pub mod shared;
 pub mod systemd;
 pub mod telegram;
