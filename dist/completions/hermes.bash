@@ -28,6 +28,9 @@ _hermes() {
             hermes,conduit)
                 cmd="hermes__subcmd__conduit"
                 ;;
+            hermes,doctor)
+                cmd="hermes__subcmd__doctor"
+                ;;
             hermes,exec-probe)
                 cmd="hermes__subcmd__exec__subcmd__probe"
                 ;;
@@ -54,6 +57,12 @@ _hermes() {
                 ;;
             hermes__subcmd__agent,openai)
                 cmd="hermes__subcmd__agent__subcmd__openai"
+                ;;
+            hermes__subcmd__gateway,history)
+                cmd="hermes__subcmd__gateway__subcmd__history"
+                ;;
+            hermes__subcmd__gateway,logs)
+                cmd="hermes__subcmd__gateway__subcmd__logs"
                 ;;
             hermes__subcmd__gateway,platform)
                 cmd="hermes__subcmd__gateway__subcmd__platform"
@@ -101,7 +110,7 @@ _hermes() {
 
     case "${cmd}" in
         hermes)
-            opts="-h -V --home --help --version gateway self-update update pairing weixin chat agent completion handoff-check conduit exec-probe"
+            opts="-h -V --home --help --version gateway self-update update pairing weixin chat doctor agent completion handoff-check conduit exec-probe"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -266,6 +275,28 @@ _hermes() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        hermes__subcmd__doctor)
+            opts="-h --config --offline --json --home --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --home)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         hermes__subcmd__exec__subcmd__probe)
             opts="-h --count --home --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -289,12 +320,68 @@ _hermes() {
             return 0
             ;;
         hermes__subcmd__gateway)
-            opts="-h --home --help run status restart reload stop platform"
+            opts="-h --home --help run status history logs restart reload stop platform"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --home)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hermes__subcmd__gateway__subcmd__history)
+            opts="-n -h --lines --json --home --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --lines)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -n)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --home)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hermes__subcmd__gateway__subcmd__logs)
+            opts="-f -n -h --follow --lines --since --handoffs --json --home --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --lines)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -n)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --since)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --home)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -445,7 +532,7 @@ _hermes() {
             return 0
             ;;
         hermes__subcmd__gateway__subcmd__status)
-            opts="-h --json --home --help"
+            opts="-w -h --watch --deep --full --json --home --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -33,26 +33,42 @@ complete -c hermes -n "__fish_hermes_needs_command" -f -a "update" -d 'Update th
 complete -c hermes -n "__fish_hermes_needs_command" -f -a "pairing" -d 'Let people in by the codes that they were given in a chat'
 complete -c hermes -n "__fish_hermes_needs_command" -f -a "weixin" -d 'Log in to Weixin (WeChat)'
 complete -c hermes -n "__fish_hermes_needs_command" -f -a "chat" -d 'Talk to the gateway\'s agent from this terminal'
+complete -c hermes -n "__fish_hermes_needs_command" -f -a "doctor" -d 'Look for what is wrong, and say how to put it right'
 complete -c hermes -n "__fish_hermes_needs_command" -f -a "agent" -d 'Run a built-in ACP agent, for this gateway or any other ACP client'
 complete -c hermes -n "__fish_hermes_needs_command" -f -a "completion" -d 'Print completions for a shell'
 complete -c hermes -n "__fish_hermes_needs_command" -f -a "handoff-check" -d 'Say whether this program could take over the state on standard input'
 complete -c hermes -n "__fish_hermes_needs_command" -f -a "conduit" -d 'Hold the connection to DingTalk, for the gateway at standard input'
 complete -c hermes -n "__fish_hermes_needs_command" -f -a "exec-probe" -d 'Measure what it costs to replace this image, for scripts/bench'
-complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status restart reload stop platform" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
-complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status restart reload stop platform" -s h -l help -d 'Print help'
-complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status restart reload stop platform" -f -a "run" -d 'Run the gateway in the foreground'
-complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status restart reload stop platform" -f -a "status" -d 'Show what runs, how it is, and what happened lately'
-complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status restart reload stop platform" -f -a "restart" -d 'Start the gateway\'s program anew in the same process; running turns go on'
-complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status restart reload stop platform" -f -a "reload" -d 'Read the configuration anew; running turns go on'
-complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status restart reload stop platform" -f -a "stop" -d 'Stop the gateway'
-complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status restart reload stop platform" -f -a "platform" -d 'Hold a chat platform back, or let it go on'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status history logs restart reload stop platform" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status history logs restart reload stop platform" -s h -l help -d 'Print help'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status history logs restart reload stop platform" -f -a "run" -d 'Run the gateway in the foreground'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status history logs restart reload stop platform" -f -a "status" -d 'Show what runs, how it is, and what happened lately'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status history logs restart reload stop platform" -f -a "history" -d 'Show the handoffs: when, who, why, from and to which version, and how they ended'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status history logs restart reload stop platform" -f -a "logs" -d 'Show the gateway\'s log, from the journal'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status history logs restart reload stop platform" -f -a "restart" -d 'Start the gateway\'s program anew in the same process; running turns go on'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status history logs restart reload stop platform" -f -a "reload" -d 'Read the configuration anew; running turns go on'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status history logs restart reload stop platform" -f -a "stop" -d 'Stop the gateway'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status history logs restart reload stop platform" -f -a "platform" -d 'Hold a chat platform back, or let it go on'
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from run" -l config -d 'The configuration [default: gateway.toml in the home directory]' -r -F
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from run" -l log-format -d 'How to log [default: the journal under systemd, else text]' -r
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from run" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from run" -s h -l help -d 'Print help'
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from status" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from status" -s w -l watch -d 'Go on showing it, until Ctrl-C'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from status" -l full -l deep -d 'Show everything: each phase of the handoffs, whole digests, totals'
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from status" -l json -d 'Print one JSON document'
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from status" -s h -l help -d 'Print help'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from history" -s n -l lines -d 'How many handoffs to show, the newest first' -r
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from history" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from history" -l json -d 'Print one JSON document'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from history" -s h -l help -d 'Print help'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from logs" -s n -l lines -d 'How many of the latest lines to show' -r
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from logs" -l since -d 'Only what is not older: a time as of journalctl(1), such as "10 min ago" or "2026-11-27 03:00"' -r
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from logs" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from logs" -s f -l follow -d 'Go on showing what comes'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from logs" -l handoffs -d 'Only starts, stops and handoffs'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from logs" -l json -d 'Print one JSON document'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from logs" -s h -l help -d 'Print help'
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from restart" -l reason -d 'Why, for the history' -r
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from restart" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from restart" -l force -d 'Do not wait for messages that are being sent'
@@ -111,6 +127,11 @@ complete -c hermes -n "__fish_hermes_using_subcommand chat" -l chat -d 'The chat
 complete -c hermes -n "__fish_hermes_using_subcommand chat" -l once -d 'Send this one message, print the answer and exit' -r
 complete -c hermes -n "__fish_hermes_using_subcommand chat" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
 complete -c hermes -n "__fish_hermes_using_subcommand chat" -s h -l help -d 'Print help'
+complete -c hermes -n "__fish_hermes_using_subcommand doctor" -l config -d 'The configuration [default: gateway.toml in the home directory]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand doctor" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand doctor" -l offline -d 'Ask nobody outside of this machine'
+complete -c hermes -n "__fish_hermes_using_subcommand doctor" -l json -d 'Print one JSON document'
+complete -c hermes -n "__fish_hermes_using_subcommand doctor" -s h -l help -d 'Print help'
 complete -c hermes -n "__fish_hermes_using_subcommand agent; and not __fish_seen_subcommand_from echo openai" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
 complete -c hermes -n "__fish_hermes_using_subcommand agent; and not __fish_seen_subcommand_from echo openai" -s h -l help -d 'Print help'
 complete -c hermes -n "__fish_hermes_using_subcommand agent; and not __fish_seen_subcommand_from echo openai" -f -a "echo" -d 'Answer with what was said; streams, asks and crashes on request'
