@@ -6,7 +6,6 @@ use std::fs;
 use std::path::Path;
 
 use hermes_gateway::control::proto::HandoffKind;
-use nix::sys::signal::Signal;
 
 use crate::support::dingtalk::DingTalkServer;
 use crate::support::faults::Fault;
