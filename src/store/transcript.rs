@@ -97,11 +97,11 @@ impl Store {
                 Span::Before(number) => {
                     let query = "SELECT number, chat, body FROM transcript WHERE chat = ?1 AND number < ?2
                                  ORDER BY number DESC LIMIT ?3";
-                    let lines = db.prepare_cached(query)?.query_map(params![chat, number, limit], line)?.collect();
-                    lines.map(|mut lines: Vec<Line>| {
-                        lines.reverse();
-                        lines
-                    })
+                    let mut look = db.prepare_cached(query)?;
+                    let mut lines: Vec<Line> =
+                        look.query_map(params![chat, number, limit], line)?.collect::<rusqlite::Result<_>>()?;
+                    lines.reverse();
+                    Ok(lines)
                 }
                 Span::Behind(number) => {
                     let query = "SELECT number, chat, body FROM transcript WHERE chat = ?1 AND number > ?2
