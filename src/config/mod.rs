@@ -63,6 +63,8 @@ pub struct Config {
     pub web: Option<WebConfig>,
     /// `[update]`.
     pub update: UpdateConfig,
+    /// `[telemetry]`.
+    pub telemetry: TelemetryConfig,
 }
 
 /// `[gateway]`.
@@ -259,6 +261,14 @@ pub struct UpdateConfig {
     pub verifying_keys: Vec<String>,
 }
 
+/// `[telemetry]`.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct TelemetryConfig {
+    /// The collector to which spans of handoffs and turns are sent, over OTLP/HTTP; without `/v1/traces` and without a slash
+    /// at the end.
+    pub otlp_endpoint: Option<String>,
+}
+
 impl Config {
     /// What all configured platforms have in common, by their names.
     pub fn platforms(&self) -> impl Iterator<Item = (&'static str, &PlatformAccess)> {
@@ -311,6 +321,7 @@ impl Config {
             weixin: None,
             web: None,
             update: UpdateConfig::default(),
+            telemetry: TelemetryConfig::default(),
         }
     }
 }
