@@ -34,7 +34,7 @@ use maud::{DOCTYPE, Markup, html};
 pub use assets::{Asset, asset};
 pub use chat::chat;
 pub use health::{ALIVE, health_detailed, readiness};
-pub use metrics::metrics;
+pub use metrics::{CONTENT_TYPE as METRICS_CONTENT_TYPE, metrics};
 pub use status::{status, live};
 
 use crate::control::proto::Status;
