@@ -35,6 +35,7 @@ mod saved;
 mod task;
 pub mod telegram;
 mod uploads;
+pub mod web;
 pub mod weixin;
 
 use std::os::fd::OwnedFd;

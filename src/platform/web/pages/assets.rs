@@ -72,7 +72,9 @@ mod tests {
     fn scripts_make_no_markup_of_text_that_people_or_agents_wrote() {
         for name in ["chat.js", "markdown.js"] {
             let script = std::str::from_utf8(asset(name).expect("built in").content).expect("text");
-            for sink in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "DOMParser", "setHTML"] {
+            for sink in
+                ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "DOMParser", "setHTML"]
+            {
                 assert!(!script.contains(sink), "{name} uses {sink}");
             }
         }

@@ -68,9 +68,14 @@ struct Scale {
 impl Scale {
     fn of(records: &[HandoffRecord]) -> Self {
         let busy = |record: &HandoffRecord| {
-            record.phases_us.iter().filter(|(phase, _)| !waits(phase)).fold(0, |sum: u64, (_, us)| sum.saturating_add(*us))
+            record
+                .phases_us
+                .iter()
+                .filter(|(phase, _)| !waits(phase))
+                .fold(0, |sum: u64, (_, us)| sum.saturating_add(*us))
         };
-        let wait_us_max = (records.iter().map(busy).max().unwrap_or(0) / 100).saturating_mul(WAIT_PERCENT_MAX).max(1000);
+        let wait_us_max =
+            (records.iter().map(busy).max().unwrap_or(0) / 100).saturating_mul(WAIT_PERCENT_MAX).max(1000);
         let mut scale = Self { us: 1, wait_us_max };
         let drawn = |record: &HandoffRecord| {
             record.phases_us.iter().fold(0, |sum: u64, (phase, us)| sum.saturating_add(scale.drawn(phase, *us).0))

@@ -35,7 +35,9 @@ pub fn health_detailed(status: &Status) -> Value {
                 LinkState::Connecting => ("connecting", None, None),
                 LinkState::Connected => ("connected", None, None),
                 LinkState::Paused => ("paused", None, None),
-                LinkState::Retrying { error_code, error_message, .. } => ("retrying", Some(error_code), Some(error_message)),
+                LinkState::Retrying { error_code, error_message, .. } => {
+                    ("retrying", Some(error_code), Some(error_message))
+                }
                 LinkState::Fatal { error_code, error_message } => ("fatal", Some(error_code), Some(error_message)),
             };
             let told = json!({

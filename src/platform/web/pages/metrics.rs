@@ -107,10 +107,9 @@ fn gateway(out: &mut Exposition, status: &Status) {
 }
 
 fn handoffs(out: &mut Exposition, status: &Status) {
-    let totals = status
-        .handoff_totals
-        .iter()
-        .map(|total| (vec![("kind", total.kind.as_str()), ("outcome", total.outcome.as_str())], total.count.to_string()));
+    let totals = status.handoff_totals.iter().map(|total| {
+        (vec![("kind", total.kind.as_str()), ("outcome", total.outcome.as_str())], total.count.to_string())
+    });
     out.put("hermes_handoffs_total", "counter", "Handoffs that are over, since the database was made.", totals);
     let Some(last) = status.handoffs.iter().find(|record| !record.phases_us.is_empty()) else { return };
     out.gauge(
@@ -158,7 +157,11 @@ fn agents(out: &mut Exposition, status: &Status) {
     let each = |value: fn(&crate::control::proto::AgentStatus) -> String| {
         status.agents.iter().map(move |agent| (vec![("agent", agent.name.as_str())], value(agent)))
     };
-    out.gauge("hermes_agent_up", "Whether an agent takes turns.", each(|agent| u8::from(agent.state == "ready").to_string()));
+    out.gauge(
+        "hermes_agent_up",
+        "Whether an agent takes turns.",
+        each(|agent| u8::from(agent.state == "ready").to_string()),
+    );
     out.gauge("hermes_turns_running", "Turns that an agent runs.", each(|agent| agent.turns.len().to_string()));
     out.gauge(
         "hermes_permissions_open",

@@ -1,4 +1,5 @@
-//! What the web platform shows: pages, their assets, metrics and health. Pure functions of [`Status`] and of who looks;
+//! What the web platform shows: pages, their assets, metrics and health. Pure functions of [`Status`](crate::control::proto::Status) and of
+//! who looks;
 //! no I/O.
 //!
 //! | function | where it is served |
@@ -35,9 +36,7 @@ pub use assets::{Asset, asset};
 pub use chat::chat;
 pub use health::{ALIVE, health_detailed, readiness};
 pub use metrics::{CONTENT_TYPE as METRICS_CONTENT_TYPE, metrics};
-pub use status::{status, live};
-
-use crate::control::proto::Status;
+pub use status::{live, status};
 
 /// What pages need and no more: their own scripts, styles, pictures and events.
 pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
