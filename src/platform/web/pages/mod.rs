@@ -1,6 +1,5 @@
-//! What the web platform shows: pages, their assets, metrics and health. Pure functions of [`Status`](crate::control::proto::Status) and of
-//! who looks;
-//! no I/O.
+//! What the web platform shows: pages, their assets, metrics and health. Pure functions of
+//! [`Status`](crate::control::proto::Status) and of who looks; no I/O.
 //!
 //! | function | where it is served |
 //! |---|---|
@@ -150,3 +149,11 @@ pub fn failure(title: &str, text: &str) -> String {
     };
     page(title, None, None, &[], &main)
 }
+
+#[cfg(test)]
+#[path = "tests/fixture.rs"]
+mod fixture;
+
+#[cfg(test)]
+#[path = "tests/pages.rs"]
+mod tests;
