@@ -235,10 +235,11 @@ pub enum ReplyEnd {
 }
 
 /// The state of a platform's link, as `status` shows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum LinkState {
     /// Trying for the first time.
+    #[default]
     Connecting,
     /// Messages flow.
     Connected,

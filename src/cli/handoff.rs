@@ -137,14 +137,8 @@ mod tests {
             pid,
             generation,
             started_at: UnixMillis(i64::from(pid)),
-            image_started_at: UnixMillis(0),
             phase: "serving".into(),
-            waiting_for: None,
-            home: "/h".into(),
-            platforms: Vec::new(),
-            agents: Vec::new(),
-            queued_turns: 0,
-            handoffs: Vec::new(),
+            ..Status::default()
         }
     }
 

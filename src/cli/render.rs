@@ -262,14 +262,19 @@ mod tests {
         };
         let turn =
             TurnStatus { turn: 17, conversation: "telegram:1001".into(), started_at: before(121), answer_bytes: 3_000 };
-        let platform = |name: &str, link| PlatformStatus { name: name.into(), link, updated_at: before(90_000) };
+        let platform = |name: &str, link| PlatformStatus {
+            name: name.into(),
+            link,
+            updated_at: before(90_000),
+            ..PlatformStatus::default()
+        };
         let agent = AgentStatus {
             name: "default".into(),
             state: "ready".into(),
             pid: Some(4243),
             title: Some("Echo\u{1b}[31m".into()),
-            error: None,
             turns: vec![turn],
+            ..AgentStatus::default()
         };
         let restart = HandoffRecord {
             kind: "restart".into(),
@@ -289,12 +294,12 @@ mod tests {
             started_at: before(300_000),
             image_started_at: before(180),
             phase: "probation".into(),
-            waiting_for: None,
             home: "/var/lib/hermes".into(),
             platforms: vec![platform("local", LinkState::Connected), platform("telegram", retrying)],
             agents: vec![agent],
             queued_turns: 2,
             handoffs: vec![record(), restart],
+            ..Status::default()
         };
         insta::assert_snapshot!(super::status(&status, NOW), @r"
         hermes 1.4.0 (sha256 0123456789ab…) is degraded (probation)

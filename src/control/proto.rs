@@ -50,7 +50,7 @@ pub const OVERLOADED: i64 = 5;
 pub const STOPPING: i64 = 6;
 
 /// A version of the program and its exact bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
     /// The version.
     pub version: String,
@@ -185,7 +185,7 @@ pub struct FailedBefore {
 }
 
 /// Answer to [`STATUS`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// `starting`, `running`, `degraded`, `draining` or `stopped`.
     pub gateway_state: String,
@@ -215,10 +215,72 @@ pub struct Status {
     /// The latest handoffs, newest first.
     #[serde(default)]
     pub handoffs: Vec<HandoffRecord>,
+    /// When all of this was so: ages are counted up to here.
+    #[serde(default)]
+    pub at: UnixMillis,
+    /// What `versions/current` has, which the next start would run; none where nothing was installed there.
+    #[serde(default)]
+    pub on_disk: Option<DiskImage>,
+    /// What waits, and where.
+    #[serde(default)]
+    pub queues: Queues,
+    /// Handoffs that are over, counted since the database was made: unlike the history, nothing is dropped from it.
+    #[serde(default)]
+    pub handoff_totals: Vec<HandoffTotal>,
+    /// What would hold up or refuse a restart now, the worst first.
+    #[serde(default)]
+    pub blockers: Vec<Blocker>,
+}
+
+/// The image in `versions/current`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskImage {
+    /// Its version, by the name of its directory.
+    pub version: String,
+    /// SHA-256 of the file, lower-case hex; none while it is being computed, and if the file is not there.
+    #[serde(default)]
+    pub sha256: Option<String>,
+}
+
+/// How much waits in the gateway.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Queues {
+    /// Messages that are stored and whose turn has not begun; those of `stash` are among them.
+    pub inbox: usize,
+    /// Replies and notices that are stored and not delivered; none while the database does not answer.
+    #[serde(default)]
+    pub outbox: Option<usize>,
+    /// Messages and requests that arrived while everything was held and were not handled yet.
+    pub stash: usize,
+}
+
+/// How often a kind of handoff ended in one way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandoffTotal {
+    /// `restart`, `reload`, `update`, `revert` or `rollback`.
+    pub kind: String,
+    /// `committed`, `rolled_back`, `unproven` (stopped or replaced before that was known) or `failed`. One that still
+    /// has to prove itself is not counted.
+    pub outcome: String,
+    /// How often.
+    pub count: u64,
+}
+
+/// Something that would be in the way of a restart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blocker {
+    /// `refuses`: a restart would not come about. `delays`: it would wait. `risks`: it would work, and a crash would
+    /// cost more than it should.
+    pub effect: String,
+    /// What it is, in words.
+    pub what: String,
+    /// Since when, where that is known.
+    #[serde(default)]
+    pub since: Option<UnixMillis>,
 }
 
 /// One platform in [`Status`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlatformStatus {
     /// Its name.
     pub name: String,
@@ -227,10 +289,33 @@ pub struct PlatformStatus {
     pub link: LinkState,
     /// When the link last changed.
     pub updated_at: UnixMillis,
+    /// The last trouble, which may be over.
+    #[serde(default)]
+    pub last_error: Option<LinkError>,
+    /// Replies and notices that wait to be sent.
+    #[serde(default)]
+    pub waiting: usize,
+    /// Requests to the platform that have not been answered yet.
+    #[serde(default)]
+    pub sending: usize,
+    /// When the oldest of these was begun.
+    #[serde(default)]
+    pub sending_since: Option<UnixMillis>,
+}
+
+/// Trouble with a platform's link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkError {
+    /// The platform's error code, or the kind of failure.
+    pub code: String,
+    /// What went wrong, without secrets.
+    pub message: String,
+    /// When.
+    pub at: UnixMillis,
 }
 
 /// One agent in [`Status`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentStatus {
     /// Its name.
     pub name: String,
@@ -246,6 +331,28 @@ pub struct AgentStatus {
     pub error: Option<String>,
     /// The turns it runs.
     pub turns: Vec<TurnStatus>,
+    /// Since when it is in this state.
+    #[serde(default)]
+    pub since: Option<UnixMillis>,
+    /// When it is started again, if it is down.
+    #[serde(default)]
+    pub next_attempt_at: Option<UnixMillis>,
+    /// What it asked and nobody has answered.
+    #[serde(default)]
+    pub permissions: Vec<PermissionStatus>,
+}
+
+/// An open permission request in [`AgentStatus`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PermissionStatus {
+    /// What people know it by: `/approve NUMBER.OPTION`.
+    pub number: u64,
+    /// Where it was asked.
+    pub conversation: String,
+    /// What the agent wants to do, in its own words.
+    pub title: String,
+    /// When the chat was told.
+    pub asked_at: UnixMillis,
 }
 
 /// One running turn in [`AgentStatus`].

@@ -32,16 +32,24 @@ pub(super) fn advice(environment: &Environment, pid: u32) -> Option<Advice> {
 }
 
 impl Advice {
+    /// In words.
+    pub(super) fn text(self) -> &'static str {
+        match self {
+            Self::NoServiceManager => {
+                "not run by systemd: nothing starts a gateway again that is killed, and its agents end with it; as a \
+                 systemd service it would be started again and go on with its agents and their running turns"
+            }
+            Self::NeverRestarted => {
+                "the unit has Restart=no: a gateway that is killed stays dead; set Restart=on-failure in the unit"
+            }
+        }
+    }
+
     /// Writes it to the log.
     pub(super) fn log(self) {
         match self {
-            Self::NoServiceManager => tracing::info!(
-                "not run by systemd: nothing starts a gateway again that is killed, and its agents end with it; as a \
-                 systemd service it would be started again and go on with its agents and their running turns"
-            ),
-            Self::NeverRestarted => tracing::warn!(
-                "the unit has Restart=no: a gateway that is killed stays dead; set Restart=on-failure in the unit"
-            ),
+            Self::NoServiceManager => tracing::info!("{}", self.text()),
+            Self::NeverRestarted => tracing::warn!("{}", self.text()),
         }
     }
 }

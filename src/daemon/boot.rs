@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::advice::advice;
+use super::disk::Disk;
 use super::keeper::Keeper;
 use super::kept::Kept;
 use super::outlet::Outlet;
@@ -26,10 +27,10 @@ use super::state::{
     AGENTS, AgentEntry, CONTROL, ControlEntry, GATEWAY, LOCAL, PASSPORT, Passport, SECTIONS, STASH, Stash, TRACES,
     agent_fds, agent_log_fd, client_fd, listener_fd, lock_fd, proven_fd,
 };
+use super::status::LinkView;
 use super::swap::{FIRST, RunningImage, Step, Swap};
 use super::{DaemonError, RunOptions, report};
 use crate::agent::{self, AgentCommand, AgentEvent, AgentFds, AgentHandle, AgentSnapshot};
-use crate::chat::LinkState;
 use crate::clock::{MonoNanos, UnixMillis};
 use crate::config::{Config, Environment, Home};
 use crate::control::proto::Image;
@@ -254,7 +255,8 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     let came_back = way_back::came_back();
     let image = running_image(passport.as_ref(), came_back.is_some()).map_err(system("open the running image"))?;
     let now = UnixMillis::now();
-    let links = platforms.keys().map(|name| (name.clone(), (LinkState::Connecting, now))).collect();
+    let last_error = |name| passport.as_ref().and_then(|passport| passport.link_errors.get(name)).cloned();
+    let links = platforms.keys().map(|name| (name.clone(), LinkView::anew(last_error(name)))).collect();
     let mut daemon = Daemon {
         ticks: ticks(&ground.notifier),
         options: ground.options,
@@ -291,6 +293,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
         held: true,
         stash,
         shown: Cell::new(None),
+        disk: Disk::default(),
         pulse: Pulse::default(),
         checks: Vec::new(),
         held_steps: Vec::new(),

@@ -38,6 +38,11 @@ impl Keeper {
         Self { fds: BTreeMap::new(), fd_store, stored, way_back: None }
     }
 
+    /// Whether a service manager may keep fds.
+    pub(super) fn has_fd_store(&self) -> bool {
+        self.fd_store.is_there()
+    }
+
     /// What the service manager has.
     pub(super) fn stored(&self) -> &BTreeSet<FdName> {
         &self.stored

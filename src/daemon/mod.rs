@@ -15,6 +15,8 @@
 //!   restart; `kept` is what the store has of all three.
 //! - `pulse` says whether the gateway is alive, for the watchdog; `advice` what an operator should know at the start.
 //! - `releases` looks for releases; `check` is the preflight child, `report` what is told about it all.
+//! - `status` is what can be seen of a gateway that runs, with `blockers`, which would be in the way of a restart, and
+//!   `disk`, the files that one would use.
 //!
 //! **Invariants**
 //! - Only this module binds listeners, reads the environment and chooses paths.
@@ -23,8 +25,10 @@
 
 mod advice;
 mod attachments;
+mod blockers;
 mod boot;
 mod check;
+mod disk;
 mod effects;
 mod keeper;
 mod kept;
@@ -45,6 +49,7 @@ mod run;
 mod slots;
 mod specs;
 mod state;
+mod status;
 mod swap;
 mod traces;
 

@@ -96,6 +96,11 @@ impl<I: Inlet> Outlet<I> {
         !self.backlog.is_empty()
     }
 
+    /// What takes them.
+    pub(super) fn inlet(&self) -> &I {
+        &self.inlet
+    }
+
     /// Whether the other end is gone.
     pub(super) fn is_over(&self) -> bool {
         self.inlet.is_over()

@@ -258,14 +258,14 @@ impl Daemon {
             Some(Err(why)) => return Err(format!("agent '{DEFAULT_AGENT}' does not start: {why}")),
             None => return Err(format!("agent '{DEFAULT_AGENT}' has not answered yet")),
         }
-        for (platform, (link, _)) in &self.links {
-            if matches!(link, LinkState::Connecting) {
+        for (platform, link) in &self.links {
+            if matches!(link.state, LinkState::Connecting) {
                 return Err(format!("platform '{platform}' has not answered yet"));
             }
         }
-        for (name, view, _) in self.gateway.agents() {
-            if name.as_str() == "default" && !matches!(view, AgentView::Ready { .. }) {
-                return Err(format!("agent '{name}' does not take turns"));
+        for agent in self.gateway.agents() {
+            if agent.name.as_str() == "default" && !matches!(agent.view, AgentView::Ready { .. }) {
+                return Err(format!("agent '{}' does not take turns", agent.name));
             }
         }
         Ok(())

@@ -12,6 +12,7 @@
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::report::Chain;
 use crate::store::{Store, StoreError};
@@ -19,15 +20,28 @@ use crate::store::{Store, StoreError};
 /// After this long without an answer the writer is named in the log. A disk that is slow for a moment is not.
 const SLOW: Duration = Duration::from_secs(5);
 
+/// Within this time the writer answers, if it is not very busy.
+const PROMPT: Duration = Duration::from_secs(1);
+
 /// The question to the database's writer that is under way.
 #[derive(Debug, Default)]
 pub(super) struct Pulse {
     asked: Option<JoinHandle<bool>>,
+    asked_at: Option<Instant>,
     /// What the last answer was. At first nobody has been asked, and a start is not a failure.
     failed: bool,
 }
 
 impl Pulse {
+    /// Whether the database can be asked now.
+    pub(super) fn health(&self) -> Health {
+        match (&self.asked, self.asked_at) {
+            (Some(asked), Some(at)) if !asked.is_finished() && at.elapsed() >= PROMPT => Health::Hangs(at.elapsed()),
+            _ if self.failed => Health::Broken,
+            _ => Health::Fine,
+        }
+    }
+
     /// Whether everything has made progress since the last call. To be called at every tick of the loop, within the
     /// tokio runtime; asks the writer for the next time.
     pub(super) fn beat(&mut self, store: &Store) -> bool {
@@ -40,8 +54,19 @@ impl Pulse {
             self.failed = !matches!(answer, Some(Ok(true)));
         }
         self.asked = Some(tokio::spawn(ask(store.clone())));
+        self.asked_at = Some(Instant::now());
         !self.failed
     }
+}
+
+/// How the database does, as far as it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Health {
+    Fine,
+    /// It has not answered for so long.
+    Hangs(Duration),
+    /// It answered that it does not work.
+    Broken,
 }
 
 /// Also logs when the answer takes too long: the loop itself may be waiting for the writer by then.

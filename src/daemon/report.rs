@@ -3,18 +3,17 @@
 use std::path::Path;
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::DaemonError;
 use super::quiesce::Waiting;
 use super::run::Daemon;
 use super::state::Origin;
+use super::status::LinkView;
 use super::swap::{Pending, Swap};
 use crate::chat::{Conversation, LinkState, Outbound, ReplyEnd, ReplyStep};
 use crate::clock::UnixMillis;
 use crate::config::{Home, PlatformAccess};
 use crate::control::ControlCommand;
-use crate::control::proto::{self, AgentStatus, HandoffReport, PlatformStatus, Progress, Status, TurnStatus};
+use crate::control::proto::{self, AgentStatus, HandoffReport, Progress};
 use crate::gateway::{AgentView, Describe, Effect, Requester, notice};
 use crate::handoff::Phase;
 use crate::jsonrpc::ErrorObject;
@@ -158,60 +157,6 @@ impl Daemon {
         }
     }
 
-    pub(super) async fn status(&self, history: u32) -> Result<Value, ErrorObject> {
-        let handoffs = self.store.handoffs(history).await.unwrap_or_else(|error| {
-            tracing::error!(error = %Chain(&error), "cannot read the history");
-            Vec::new()
-        });
-        let status = Status {
-            gateway_state: self.gateway_state().to_string(),
-            image: self.image.id.clone(),
-            pid: std::process::id(),
-            generation: self.generation.0,
-            started_at: self.process_started_at,
-            image_started_at: self.image_started_at,
-            phase: self.phase(),
-            waiting_for: self.waiting_for().map(|wait| wait.to_string()),
-            home: self.home.path().display().to_string(),
-            platforms: self
-                .links
-                .iter()
-                .map(|(name, (link, updated_at))| PlatformStatus {
-                    name: name.to_string(),
-                    link: link.clone(),
-                    updated_at: *updated_at,
-                })
-                .collect(),
-            agents: self.agent_statuses(),
-            queued_turns: self.gateway.turns_queued(),
-            handoffs,
-        };
-        Ok(serde_json::to_value(status).expect("plain data serialises"))
-    }
-
-    fn agent_statuses(&self) -> Vec<AgentStatus> {
-        self.gateway
-            .agents()
-            .map(|(name, view, turns)| {
-                let (state, pid, title, error) = match view {
-                    AgentView::Starting => ("starting", None, None, None),
-                    AgentView::Ready { pid, title } => ("ready", Some(*pid), title.clone(), None),
-                    AgentView::Down { reason, .. } => ("down", None, None, Some(reason.clone())),
-                };
-                let turns = turns
-                    .into_iter()
-                    .map(|turn| TurnStatus {
-                        turn: turn.turn.0,
-                        conversation: turn.conversation.to_string(),
-                        started_at: turn.started_at,
-                        answer_bytes: turn.answer_bytes,
-                    })
-                    .collect();
-                AgentStatus { name: name.to_string(), state: state.to_owned(), pid, title, error, turns }
-            })
-            .collect()
-    }
-
     /// The answer to `/status` and its relatives.
     pub(super) fn describe(&self, what: Describe, conversation: &Conversation) -> String {
         let words = self.gateway.words(conversation);
@@ -232,7 +177,7 @@ impl Daemon {
                 };
                 words.platform_line(name, link, next)
             };
-            let lines = self.links.iter().map(|(name, (link, _))| line(name.as_str(), link));
+            let lines = self.links.iter().map(|(name, link)| line(name.as_str(), &link.state));
             lines.chain([line(local::PLATFORM, &LinkState::Connected)]).collect::<Vec<_>>().join("\n")
         };
         match what {
@@ -263,7 +208,7 @@ impl Daemon {
     }
 
     /// What the handoff under way waits for, once that takes long.
-    fn waiting_for(&self) -> Option<Wait> {
+    pub(super) fn waiting_for(&self) -> Option<Wait> {
         match &self.swap {
             Swap::Preparing(pending) => pending.waiting.as_ref().map(Waiting::wait),
             Swap::Idle => None,
@@ -276,7 +221,7 @@ impl Daemon {
         format!("{}{waiting}", self.phase())
     }
 
-    fn phase(&self) -> String {
+    pub(super) fn phase(&self) -> String {
         match (&self.swap, &self.probation) {
             (Swap::Preparing(pending), _) => pending.timeline.phase().to_string(),
             (Swap::Idle, Some(_)) => "probation".to_owned(),
@@ -284,12 +229,12 @@ impl Daemon {
         }
     }
 
-    fn gateway_state(&self) -> state_file::Phase {
+    pub(super) fn gateway_state(&self) -> state_file::Phase {
         // After every start and handoff a link is made anew for a moment, which is no trouble.
         // One that is paused was meant to be.
         let fine = |link: &LinkState| matches!(link, LinkState::Connected | LinkState::Connecting | LinkState::Paused);
-        let trouble = self.links.values().any(|(link, _)| !fine(link))
-            || self.gateway.agents().any(|(_, view, _)| matches!(view, AgentView::Down { .. }));
+        let trouble = self.links.values().any(|link| !fine(&link.state))
+            || self.gateway.agents().any(|agent| matches!(agent.view, AgentView::Down { .. }));
         match &self.swap {
             _ if self.stopping.is_some() => state_file::Phase::Draining,
             Swap::Preparing(pending) if pending.timeline.phase() > Phase::Preflight => state_file::Phase::Draining,
@@ -399,8 +344,8 @@ pub(super) fn remove_pid_file(home: &Home) {
     }
 }
 
-fn platform_state((link, updated_at): &(LinkState, UnixMillis)) -> PlatformState {
-    let (state, code, message) = match link {
+fn platform_state(link: &LinkView) -> PlatformState {
+    let (state, code, message) = match &link.state {
         LinkState::Connecting => (LinkPhase::Connecting, None, None),
         LinkState::Connected => (LinkPhase::Connected, None, None),
         LinkState::Paused => (LinkPhase::Paused, None, None),
@@ -413,7 +358,7 @@ fn platform_state((link, updated_at): &(LinkState, UnixMillis)) -> PlatformState
         state,
         error_code: code.and_then(|code| code.parse().ok()),
         error_message: message.cloned(),
-        updated_at: *updated_at,
+        updated_at: link.updated_at,
     }
 }
 

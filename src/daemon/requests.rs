@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::pulse::Health;
 use super::run::Daemon;
 use super::state::{CheckFor, ControlRequest, Origin};
 use super::swap::Step;
@@ -26,8 +27,10 @@ impl Daemon {
         let ControlRequest { client, peer, id, method, params } = request;
         let outcome = match method.as_str() {
             proto::STATUS => {
-                self.close_books().await;
-                self.status(HISTORY).await
+                if !matches!(self.pulse.health(), Health::Hangs(_)) {
+                    self.close_books().await;
+                }
+                to_value(Ok(self.status(HISTORY).await))
             }
             proto::HANDOFF => {
                 let params: HandoffParams = match read(params) {

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::boot::Claimed;
+use super::disk::Disk;
 use super::keeper::Keeper;
 use super::kept::Kept;
 use super::notices::STOPPED;
@@ -19,6 +20,7 @@ use super::outlet::Outlet;
 use super::probation::Probation;
 use super::pulse::Pulse;
 use super::state::{CheckFor, ControlRequest, Stash, platform_fd};
+use super::status::LinkView;
 use super::swap::{RunningImage, Step, Swap};
 use super::{DaemonError, RunOptions, attachments, boot, report};
 use crate::agent::{AgentCommand, AgentEvent, AgentHandle};
@@ -75,7 +77,7 @@ pub(super) struct Daemon {
     pub(super) local: Local,
     /// What the store has for whoever comes next.
     pub(super) kept: Kept,
-    pub(super) links: BTreeMap<PlatformName, (LinkState, UnixMillis)>,
+    pub(super) links: BTreeMap<PlatformName, LinkView>,
     pub(super) agents: BTreeMap<AgentName, Outlet<AgentHandle>>,
     pub(super) platforms: BTreeMap<PlatformName, Outlet<PlatformHandle>>,
     pub(super) control: Outlet<ControlHandle>,
@@ -103,6 +105,8 @@ pub(super) struct Daemon {
     /// What arrived while everything was held and was not handled yet.
     pub(super) stash: Stash,
     pub(super) ticks: Interval,
+    /// The files that a restart would use.
+    pub(super) disk: Disk,
     /// Whether the database goes on, too.
     pub(super) pulse: Pulse,
     /// Looks for releases that are under way.
@@ -314,7 +318,7 @@ impl Daemon {
             return;
         }
         let open: BTreeSet<AgentName> =
-            self.gateway.agents().filter(|(_, _, turns)| !turns.is_empty()).map(|(name, ..)| name.clone()).collect();
+            self.gateway.agents().filter(|agent| !agent.turns.is_empty()).map(|agent| agent.name.clone()).collect();
         for agent in self.dead_agents.extract_if(.., |agent| !open.contains(agent)) {
             self.keeper.forget_agent(&agent);
         }
@@ -367,7 +371,7 @@ impl Daemon {
             PlatformEvent::Link { platform, state } => {
                 tracing::info!(%platform, ?state, "link changed");
                 let is_up = state == LinkState::Connected;
-                self.links.insert(platform.clone(), (state, UnixMillis::now()));
+                self.links.entry(platform.clone()).or_insert_with(|| LinkView::anew(None)).becomes(state);
                 self.write_state_file();
                 if is_up {
                     self.tell_restart(&platform).await;

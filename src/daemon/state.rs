@@ -1,6 +1,6 @@
 //! What crosses a handoff, by section.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::agent::AgentSnapshot;
 use crate::chat::{Conversation, Inbound};
 use crate::clock::{MonoNanos, UnixMillis};
-use crate::control::proto::{HandoffReport, Image};
+use crate::control::proto::{HandoffReport, Image, LinkError};
 use crate::control::{ClientId, ControlSnapshot, Peer};
 use crate::gateway::{GatewayState, Requester};
 use crate::handoff::{FdName, Phase, SectionSpec, Timeline};
@@ -100,6 +100,9 @@ pub(super) struct Passport {
     /// What the old image had not proven yet, if it is the new one again.
     #[serde(default)]
     pub(super) probation: Option<CarriedProbation>,
+    /// The last trouble of each platform.
+    #[serde(default)]
+    pub(super) link_errors: BTreeMap<PlatformName, LinkError>,
 }
 
 /// A handoff as the store knows it from before the execve until it is over: for whoever serves next, if the process

@@ -378,6 +378,11 @@ impl Daemon {
             agents_carried,
             stored: self.keeper.stored().clone(),
             probation: self.probation.as_ref().map(Probation::carried),
+            link_errors: self
+                .links
+                .iter()
+                .filter_map(|(name, link)| Some((name.clone(), link.last_error.clone()?)))
+                .collect(),
         }
     }
 

@@ -7,7 +7,7 @@
 //!   late answers nothing else. Without a number the oldest open request of the chat is meant.
 
 use super::conversation::Ask;
-use super::{ASK_MAX, Effect, Gateway, notice};
+use super::{ASK_MAX, Effect, Gateway, OpenAsk, notice};
 use crate::agent::{AgentCommand, PermissionOption, RecoveredPermission};
 use crate::chat::{Choice, Conversation, Inbound, Notice};
 use crate::clock::UnixMillis;
@@ -45,6 +45,19 @@ impl Gateway {
     /// Goes on counting requests from here, if they were counted further than this gateway knows.
     pub fn count_asks_from(&mut self, last: u64) {
         self.last_ask = self.last_ask.max(last);
+    }
+
+    /// What nobody has answered yet.
+    pub fn open_asks(&self) -> impl Iterator<Item = OpenAsk<'_>> {
+        self.talks.values().flat_map(|talk| {
+            talk.asks.iter().map(|ask| OpenAsk {
+                agent: &talk.agent,
+                number: ask.number,
+                conversation: &talk.conversation,
+                title: &ask.title,
+                asked_at: ask.asked_at,
+            })
+        })
     }
 
     /// An agent asks something in a chat; `again` if the chat may have been told before.

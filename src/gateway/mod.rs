@@ -75,11 +75,26 @@ pub enum AgentView {
     },
 }
 
+/// An agent and since when it is what it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Known {
+    #[serde(flatten)]
+    view: AgentView,
+    #[serde(default = "UnixMillis::now")]
+    since: UnixMillis,
+}
+
+impl Known {
+    fn now(view: AgentView) -> Self {
+        Self { view, since: UnixMillis::now() }
+    }
+}
+
 /// The state of a [`Gateway`], as it is carried over a handoff.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct GatewayState {
     talks: Vec<Talk>,
-    agents: BTreeMap<AgentName, AgentView>,
+    agents: BTreeMap<AgentName, Known>,
     #[serde(default)]
     strangers: BTreeSet<Conversation>,
     #[serde(default)]
@@ -98,7 +113,7 @@ pub struct Gateway {
     talks: BTreeMap<Conversation, Talk>,
     /// Which conversation a turn in flight belongs to.
     turns: BTreeMap<TurnId, Conversation>,
-    agents: BTreeMap<AgentName, AgentView>,
+    agents: BTreeMap<AgentName, Known>,
     strangers: BTreeSet<Conversation>,
     languages: Languages,
     /// The number of the permission request that came last.
@@ -118,8 +133,8 @@ impl Gateway {
         let agents: BTreeMap<_, _> = agents
             .into_iter()
             .map(|name| {
-                let view = state.agents.get(&name).cloned().unwrap_or(AgentView::Starting);
-                (name, view)
+                let known = state.agents.get(&name).cloned().unwrap_or_else(|| Known::now(AgentView::Starting));
+                (name, known)
             })
             .collect();
         let talks: BTreeMap<_, _> = state.talks.into_iter().map(|talk| (talk.conversation.clone(), talk)).collect();
@@ -194,9 +209,9 @@ impl Gateway {
         self.talks.values().map(|talk| talk.queue.len()).sum()
     }
 
-    /// The agents and what is known of them, with their running turns: turn, conversation, start, answer bytes.
-    pub fn agents(&self) -> impl Iterator<Item = (&AgentName, &AgentView, Vec<RunningTurn<'_>>)> {
-        self.agents.iter().map(|(name, view)| {
+    /// The agents and what is known of them.
+    pub fn agents(&self) -> impl Iterator<Item = AgentNow<'_>> {
+        self.agents.iter().map(|(name, known)| {
             let turns = self
                 .talks
                 .values()
@@ -211,7 +226,7 @@ impl Gateway {
                     })
                 })
                 .collect();
-            (name, view, turns)
+            AgentNow { name, view: &known.view, since: known.since, turns }
         })
     }
 
@@ -341,8 +356,8 @@ impl Gateway {
     pub fn agent_event(&mut self, event: AgentEvent, effects: &mut Vec<Effect>) {
         match event {
             AgentEvent::Ready { agent, pid, title } => {
-                let Some(view) = self.agents.get_mut(&agent) else { return };
-                *view = AgentView::Ready { pid, title };
+                let Some(known) = self.agents.get_mut(&agent) else { return };
+                *known = Known::now(AgentView::Ready { pid, title });
                 self.start_all(effects);
             }
             AgentEvent::Session { turn, session, kept } => {
@@ -434,7 +449,7 @@ impl Gateway {
     }
 
     fn agent_down(&mut self, agent: AgentName, reason: String, restart_in: Duration, effects: &mut Vec<Effect>) {
-        let Some(view) = self.agents.get_mut(&agent) else { return };
+        let Some(known) = self.agents.get_mut(&agent) else { return };
         for talk in self.talks.values_mut().filter(|talk| talk.agent == agent) {
             let words = self.languages.on(&talk.conversation.platform);
             // Its turn may go on with the next process.
@@ -447,7 +462,7 @@ impl Gateway {
         }
         let wait_ms = i64::try_from(restart_in.as_millis()).unwrap_or(i64::MAX);
         let until = UnixMillis(UnixMillis::now().0.saturating_add(wait_ms));
-        *view = AgentView::Down { reason, until };
+        *known = Known::now(AgentView::Down { reason, until });
     }
 
     fn enqueue(&mut self, turn: TurnId, conversation: &Conversation, question: Question, effects: &mut Vec<Effect>) {
@@ -461,7 +476,7 @@ impl Gateway {
         let Question { text, files } = question;
         talk.queue.push_back(Waiting { turn, text, files });
         let (agent, told) = (talk.agent.clone(), talk.told_down);
-        if let Some(AgentView::Down { reason, until }) = self.agents.get(&agent)
+        if let Some(AgentView::Down { reason, until }) = self.agents.get(&agent).map(|known| &known.view)
             && !told
         {
             let wait = until.since(UnixMillis::now());
@@ -502,7 +517,7 @@ impl Gateway {
                 self.languages.on(&conversation.platform).agent_gone(gone.as_str(), talk.agent.as_str()),
             ));
         }
-        if !matches!(self.agents.get(&talk.agent), Some(AgentView::Ready { .. })) {
+        if !self.agents.get(&talk.agent).is_some_and(|known| matches!(known.view, AgentView::Ready { .. })) {
             return;
         }
         let Some(Waiting { turn, text, files }) = talk.queue.pop_front() else { return };
@@ -527,6 +542,34 @@ impl Gateway {
         let new = || Talk::new(conversation.clone(), DEFAULT_AGENT.into());
         self.talks.entry(conversation.clone()).or_insert_with(new)
     }
+}
+
+/// An agent, as `status` shows it.
+#[derive(Debug)]
+pub struct AgentNow<'a> {
+    /// Its name.
+    pub name: &'a AgentName,
+    /// What is known of it.
+    pub view: &'a AgentView,
+    /// Since when it is so.
+    pub since: UnixMillis,
+    /// The turns that it has.
+    pub turns: Vec<RunningTurn<'a>>,
+}
+
+/// A permission request that nobody has answered, as `status` shows it.
+#[derive(Debug)]
+pub struct OpenAsk<'a> {
+    /// Who asks.
+    pub agent: &'a AgentName,
+    /// What people know it by.
+    pub number: u64,
+    /// Where it was asked.
+    pub conversation: &'a Conversation,
+    /// What is to be done, in the agent's words.
+    pub title: &'a str,
+    /// When the chat was told.
+    pub asked_at: UnixMillis,
 }
 
 /// A turn that an agent has, as `status` shows it.

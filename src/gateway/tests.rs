@@ -131,7 +131,7 @@ fn a_turn_goes_on_with_what_the_next_process_of_its_agent_has_kept() {
     ready(&mut gateway);
     let so_far = update(TurnUpdate::SoFar("hi there".into()));
     assert_eq!(short(&event(&mut gateway, so_far)), [r#"1 SoFar("hi there")"#]);
-    assert_eq!(gateway.agents().next().expect("one").2[0].answer_bytes, 8);
+    assert_eq!(gateway.agents().next().expect("one").turns[0].answer_bytes, 8);
 }
 
 #[test]

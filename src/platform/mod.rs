@@ -37,6 +37,7 @@ mod saved;
 mod task;
 pub mod telegram;
 mod uploads;
+pub mod web;
 pub mod weixin;
 
 use std::os::fd::OwnedFd;
@@ -44,8 +45,10 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::{SendError, TrySendError};
+use tokio::sync::watch;
 
 use crate::chat::{Fetched, Inbound, LinkState, Outbound};
+use crate::clock::UnixMillis;
 use crate::id::{PlatformName, TurnId};
 use crate::store::EntryId;
 pub use fetch::{Order, turn_of};
@@ -168,17 +171,35 @@ pub struct Left {
     pub paused: bool,
 }
 
+/// What a platform has to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Replies and notices that are not shown in full.
+    pub waiting: usize,
+    /// Requests that have not been answered.
+    pub sending: usize,
+    /// When the oldest of these was begun.
+    pub sending_since: Option<UnixMillis>,
+}
+
 /// The way to the task of a platform.
 #[derive(Clone, Debug)]
 pub struct PlatformHandle {
     name: PlatformName,
     commands: mpsc::Sender<PlatformCommand>,
+    load: watch::Receiver<Load>,
 }
 
 impl PlatformHandle {
-    /// The handle of the platform `name`, whose task takes its commands from the other end of `commands`.
-    pub fn new(name: PlatformName, commands: mpsc::Sender<PlatformCommand>) -> Self {
-        Self { name, commands }
+    /// The handle of the platform `name`, whose task takes its commands from the other end of `commands` and tells what
+    /// it has to do over `load`.
+    pub fn new(name: PlatformName, commands: mpsc::Sender<PlatformCommand>, load: watch::Receiver<Load>) -> Self {
+        Self { name, commands, load }
+    }
+
+    /// What it has to do now.
+    pub fn load(&self) -> Load {
+        *self.load.borrow()
     }
 
     /// Which platform.

@@ -9,10 +9,11 @@
 //! - After a freeze no request is started, and [`PlatformEvent::Frozen`] is the last event until the thaw. Requests
 //!   that end later still change the state here, so a thaw goes on as if nothing had been.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::delivery::ledger::{Booked, Ledger};
@@ -21,9 +22,9 @@ use super::delivery::pace::after;
 use super::delivery::{Action, Delivery, MessageId, Next, Pace, Request};
 use super::fetch::Fetches;
 use super::link::{Kept, Link, Sender, Unsent, Way};
-use super::{Left, PlatformCommand, PlatformEvent, PlatformHandle, saved};
+use super::{Left, Load, PlatformCommand, PlatformEvent, PlatformHandle, saved};
 use crate::chat::{Fetched, Inbound, LinkState};
-use crate::clock::MonoNanos;
+use crate::clock::{MonoNanos, UnixMillis};
 use crate::fault::{self, Point};
 use crate::id::TurnId;
 use crate::report::Chain;
@@ -87,6 +88,10 @@ struct Task<L: Link> {
     delivery: Delivery,
     ledger: Ledger,
     sends: JoinSet<(String, Result<Option<MessageId>, Unsent>)>,
+    /// When they were begun, by their chats: there is one for a chat at the most.
+    begun: BTreeMap<String, UnixMillis>,
+    /// What was told last of all that is to be done.
+    load: watch::Sender<Load>,
     /// A freeze does not wait for them: they are lost with the image, and asked for again.
     fetches: Fetches,
     /// The state of the link that was told last.
@@ -109,6 +114,7 @@ pub(super) fn spawn<L: Link>(
     events: mpsc::Sender<PlatformEvent>,
 ) -> PlatformHandle {
     let (sender, commands) = mpsc::channel(COMMANDS);
+    let (load, told_load) = watch::channel(Load::default());
     let saved = saved::read::<L>(left.state, link.account());
     link.restore(saved.link, left.fds);
     let task = Task {
@@ -120,6 +126,8 @@ pub(super) fn spawn<L: Link>(
         events,
         outbox: VecDeque::new(),
         sends: JoinSet::new(),
+        begun: BTreeMap::new(),
+        load,
         fetches: Fetches::default(),
         told: None,
         phase: Phase::Running,
@@ -127,7 +135,7 @@ pub(super) fn spawn<L: Link>(
         stays: false,
     };
     tokio::spawn(task.run());
-    PlatformHandle::new(L::PLATFORM.into(), sender)
+    PlatformHandle::new(L::PLATFORM.into(), sender, told_load)
 }
 
 impl<L: Link> Task<L> {
@@ -136,6 +144,7 @@ impl<L: Link> Task<L> {
         loop {
             let wake = self.advance();
             self.tell_changes();
+            self.tell_load();
             if matches!(self.phase, Phase::Leaving { until } if self.outbox.is_empty() || MonoNanos::now() >= until) {
                 return;
             }
@@ -189,6 +198,15 @@ impl<L: Link> Task<L> {
             self.told = Some(state.clone());
             self.outbox.push_back(PlatformEvent::Link { platform: L::PLATFORM.into(), state: state.clone() });
         }
+    }
+
+    fn tell_load(&self) {
+        let load = Load {
+            waiting: self.delivery.waiting(),
+            sending: self.sends.len(),
+            sending_since: self.begun.values().min().copied(),
+        };
+        self.load.send_if_modified(|told| std::mem::replace(told, load) != load);
     }
 
     /// Once the marker is sent, later events wait for the thaw.
@@ -289,6 +307,7 @@ impl<L: Link> Task<L> {
         };
         for request in requests {
             let (sender, store) = (sender.clone(), self.store.clone());
+            self.begun.insert(request.chat.clone(), UnixMillis::now());
             self.sends.spawn(async move {
                 let outcome = perform(&sender, &store, &request).await;
                 (request.chat, outcome)
@@ -354,6 +373,7 @@ impl<L: Link> Task<L> {
     }
 
     fn sent(&mut self, chat: &str, outcome: Result<Option<MessageId>, Unsent>) {
+        self.begun.remove(chat);
         let refused = outcome.as_ref().err().filter(|error| error.is_fatal).cloned();
         self.delivery.done(chat, outcome, MonoNanos::now());
         if let Some(why) = refused {

@@ -10,11 +10,7 @@ impl Store {
     /// # Errors
     /// Any [`StoreError`].
     pub async fn meta(&self, key: &'static str) -> Result<Option<String>, StoreError> {
-        self.writer
-            .run("read a value", move |db| {
-                db.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0)).optional()
-            })
-            .await
+        self.writer.run("read a value", move |db| get(db, key)).await
     }
 
     /// The value kept under `key`; `value` from now on, if there is none.
@@ -37,6 +33,10 @@ impl Store {
     pub async fn set_meta(&self, key: &'static str, value: String) -> Result<(), StoreError> {
         self.writer.run("record a value", move |db| set(db, key, &value)).await
     }
+}
+
+pub(super) fn get(db: &Connection, key: &str) -> rusqlite::Result<Option<String>> {
+    db.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0)).optional()
 }
 
 pub(super) fn set(db: &Connection, key: &str, value: &str) -> rusqlite::Result<()> {

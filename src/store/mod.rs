@@ -28,7 +28,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 pub use change::Change;
-pub use history::HandoffRecord;
+pub use history::{Glance, HandoffEnd, HandoffRecord, HandoffTotals};
 pub use inbox::{Accepted, OpenTurn};
 pub use outbox::{Attempt, Entry, EntryId, Finding, Outbox, Outcome, Part, Seen, Target};
 pub use pairings::{Pairing, Standing};

@@ -330,6 +330,12 @@ fn open_rows(db: &Connection, platform: &str) -> rusqlite::Result<Vec<Row>> {
     Ok(rows)
 }
 
+/// How many entries are not over, on all platforms.
+pub(super) fn open_entries(db: &Connection) -> rusqlite::Result<usize> {
+    db.prepare_cached("SELECT count(*) FROM outbox WHERE state IN ('pending', 'attempting')")?
+        .query_row([], |row| Ok(usize::try_from(row.get::<_, i64>(0)?).unwrap_or(0)))
+}
+
 fn last_entry(db: &Connection) -> rusqlite::Result<Option<EntryId>> {
     // Not max(id): the newest may be gone already, and its number is not given again.
     db.prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'")?

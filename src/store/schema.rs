@@ -201,12 +201,17 @@ pub(super) fn inspect(path: &Path) -> Result<i64, StoreError> {
     if !path.exists() {
         return Ok(0);
     }
+    let connection = open_to_read(path)?;
+    read_by(&connection).map_err(|source| StoreError::Open { path: path.to_owned(), source })
+}
+
+/// Opens a database that nothing is written to, and whose schema this image can read.
+pub(super) fn open_to_read(path: &Path) -> Result<Connection, StoreError> {
     let failed = |source| StoreError::Open { path: path.to_owned(), source };
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(failed)?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
-    let found = read_by(&connection).map_err(failed)?;
-    refuse_newer(path, found)?;
-    Ok(found)
+    refuse_newer(path, read_by(&connection).map_err(failed)?)?;
+    Ok(connection)
 }
 
 /// A table that should be there and is not.

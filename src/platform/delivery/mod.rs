@@ -231,9 +231,14 @@ impl Delivery {
         }
     }
 
+    /// Replies and notices that are not shown in full.
+    pub(super) fn waiting(&self) -> usize {
+        self.chats.values().map(|chat| chat.items.len()).sum()
+    }
+
     /// Whether so much waits that no more should be taken in.
     pub(super) fn is_crowded(&self) -> bool {
-        self.chats.values().map(|chat| chat.items.len()).sum::<usize>() >= ITEMS_MAX
+        self.waiting() >= ITEMS_MAX
     }
 
     /// What was found out and is to be recorded.

@@ -72,3 +72,5 @@
 //! the one that it was rendered for), else with the last 50 messages. The status is always told at once. `progress` is told
 //! from the last 64 steps; `phase` is one of the handoff's, and at its end `done` or `failed`. A reader that does not keep up
 //! is cut off, and comes again. `retry` is 100 ms.
+
+pub mod pages;
