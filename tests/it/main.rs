@@ -28,6 +28,7 @@
 //! - `tidy`: rules for the source tree that the compiler does not know.
 //! - `traces`: spans of handoffs and turns at a collector.
 //! - `update`: which releases are staged and which are refused, and what is left on disk either way.
+//! - `web`: the pages: who is let in, what is said, and streams over restarts, updates and kills.
 //! - `weixin`: the Weixin platform against the test server, its faults and its files.
 //! - `support`: harnesses and test servers; no tests of its own beyond those that keep them honest.
 
@@ -61,4 +62,5 @@ mod telegram;
 mod tidy;
 mod traces;
 mod update;
+mod web;
 mod weixin;
