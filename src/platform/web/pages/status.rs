@@ -130,7 +130,8 @@ fn result(status: &Status) -> Markup {
         }
         _ => return html! {},
     };
-    html! { p class=(class) { (text) } }
+    // The sign before the sentence is for chats; here its kind has a colour and its words.
+    html! { p class=(class) { (text.trim_start_matches(|c: char| !c.is_alphanumeric())) } }
 }
 
 /// What admins may ask for. Confirmed by opening it, so that it works without scripts and by keyboard.
