@@ -23,7 +23,7 @@ mod weixin;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
 
 use self::args::{AgentCommand, Cli, Command, GatewayCommand};
 use self::error::CliError;
@@ -36,6 +36,11 @@ use crate::fault::{self, Point};
 use crate::handoff::way_back;
 use crate::platform::dingtalk;
 use crate::sys::signals;
+
+/// The command line, for those who make pages of it.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
 
 /// Parses the command line and runs it.
 pub fn main() -> ExitCode {
@@ -67,6 +72,10 @@ fn run(cli: Cli, main_at: MonoNanos) -> Result<ExitCode, CliError> {
         Command::ExecProbe(args) => probe::run(&args, main_at),
         Command::Agent(AgentCommand::Echo(args)) => Ok(builtin::echo::run(args)),
         Command::Agent(AgentCommand::Openai(args)) => Ok(builtin::openai::run(args)),
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut command(), "hermes", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
         command => block_on(client_command(command, Home::find(cli.home)?)),
     }
 }
@@ -86,6 +95,7 @@ async fn client_command(command: Command, home: Home) -> Result<(), CliError> {
         | Command::HandoffCheck(_)
         | Command::Conduit
         | Command::ExecProbe(_)
+        | Command::Completion { .. }
         | Command::Agent(_) => {
             unreachable!("these were run without a connection")
         }

@@ -85,7 +85,9 @@ impl<'t, 'i> Section<'t, 'i> {
 
     /// The value of a key, if it is there. From now on the key is known.
     pub(super) fn entry(&mut self, key: &'static str) -> Option<Entry<'t, 'i>> {
-        self.known.push(key);
+        if !self.known.contains(&key) {
+            self.known.push(key);
+        }
         let (written, value) = self.table.get_key_value(key)?;
         Some(Entry { key_span: written.span(), key: written.get_ref(), value })
     }

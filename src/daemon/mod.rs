@@ -51,6 +51,7 @@ mod specs;
 mod state;
 mod status;
 mod swap;
+mod traces;
 
 use std::path::PathBuf;
 

@@ -31,7 +31,7 @@ use crate::control::server::ControlHandle;
 use crate::control::{ControlCommand, ControlEvent, proto};
 use crate::gateway::{Effect, Gateway};
 use crate::handoff::way_back;
-use crate::id::{AgentName, Generation, PlatformName, TurnId};
+use crate::id::{AgentName, Generation, PlatformName, TraceId, TurnId};
 use crate::platform::local::Local;
 use crate::platform::{PlatformCommand, PlatformEvent, PlatformHandle};
 use crate::report::Chain;
@@ -41,13 +41,17 @@ use crate::service::state_file::Phase;
 use crate::service::unit::UnitFiles;
 use crate::store::Store;
 use crate::sys::signals::{self, Signals};
-use crate::telemetry::lifecycle;
+use crate::telemetry::otlp::Exporter;
+use crate::telemetry::{self, lifecycle};
 
 /// The longest wait for agents at a stop, beyond what the platforms are given: stdin closed, SIGTERM, SIGKILL.
 const AGENT_STOP: Duration = Duration::from_secs(15);
 
 /// The longest wait for the database at a stop.
 const STORE_STOP: Duration = Duration::from_secs(10);
+
+/// The longest wait for the collector of spans at a stop.
+const TRACES_STOP: Duration = Duration::from_secs(2);
 
 /// How long blocking calls that nobody waits for any more may hold up the end of the process.
 const LEFT_BEHIND: Duration = Duration::from_secs(1);
@@ -94,6 +98,8 @@ pub(super) struct Daemon {
     pub(super) books: Option<JoinHandle<Option<i64>>>,
     /// Whether everything is held: what arrives is stashed.
     pub(super) held: bool,
+    /// Where spans go, if they are asked for.
+    pub(super) exporter: Option<Exporter>,
     /// What other programs were told last, in short.
     pub(super) shown: Cell<Option<(Phase, usize)>>,
     /// What arrived while everything was held and was not handled yet.
@@ -213,6 +219,15 @@ impl Daemon {
                 Event::Platform(event) => self.platform_events(event).await,
                 event => self.handle(event).await,
             }
+            telemetry::follow(self.trace());
+        }
+    }
+
+    /// The trace of the handoff under way, until what it led to is proven.
+    fn trace(&self) -> Option<&TraceId> {
+        match &self.swap {
+            Swap::Preparing(pending) => Some(&pending.trace),
+            Swap::Idle => self.probation.as_ref().and_then(Probation::trace),
         }
     }
 
@@ -447,6 +462,9 @@ impl Daemon {
         self.await_stopped(Instant::now() + drain + AGENT_STOP).await;
         if tokio::time::timeout(STORE_STOP, self.last_writes()).await.is_err() {
             tracing::error!("the database writer does not answer; the last writes may be lost");
+        }
+        if let Some(exporter) = self.exporter.take() {
+            exporter.flush(TRACES_STOP).await;
         }
         self.write_state_file_stopped(&why);
         report::remove_pid_file(&self.home);

@@ -26,8 +26,10 @@
 mod delivery;
 pub mod dingtalk;
 mod fetch;
+mod fingerprint;
 mod http;
 mod link;
+mod listener;
 pub mod local;
 mod names;
 mod pending;

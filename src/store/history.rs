@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::outbox::open_entries;
 use super::{Store, StoreError, meta, schema};
 use crate::clock::UnixMillis;
+use crate::id::TraceId;
 
 /// Handoffs kept; older ones are dropped as new ones are recorded.
 const KEPT: i64 = 1000;
@@ -102,6 +103,9 @@ pub struct HandoffRecord {
     pub phases_us: Vec<(String, u64)>,
     /// `serving` while on probation, `committed`, or what went wrong.
     pub outcome: String,
+    /// The trace under which the journal and exported spans have it.
+    #[serde(default)]
+    pub trace_id: Option<TraceId>,
 }
 
 impl Store {
@@ -260,6 +264,7 @@ mod tests {
             started_at: UnixMillis(1),
             phases_us: vec![("preflight".into(), 3)],
             outcome: "serving".into(),
+            trace_id: None,
         }
     }
 

@@ -67,8 +67,11 @@ fn every_key_is_read() {
         manifest_url = "file:///srv/releases/manifest.json"
         verifying_keys = ["AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="]
         auto = "off"
+        [telemetry]
+        otlp_endpoint = "https://collector.example.org:4318/"
         "#,
     );
+    assert_eq!(config.telemetry.otlp_endpoint.as_deref(), Some("https://collector.example.org:4318"));
     assert_eq!(config.gateway.restart_drain_timeout, Duration::from_millis(500));
     assert_eq!(config.gateway.probation, Duration::from_secs(5400));
     let default = &config.agents[&AgentName::from("default")];
@@ -180,7 +183,7 @@ zzz = 1
 comand = ["x"]
 [platforms.telegarm]
 [platforms.web]
-listen = "x"
+lisen = "127.0.0.1:1"
 [udpate]
 "#;
     assert_snapshot!(refused(text), @r#"
@@ -189,9 +192,40 @@ listen = "x"
     gateway.toml:5:9: [agents.default] needs 'command'; for example command = ["hermes", "agent", "echo"]
     gateway.toml:6:1: unknown key 'comand' in [agents.default]; did you mean 'command'?
     gateway.toml:7:12: unknown platform 'telegarm' in [platforms]; did you mean 'telegram'?
-    gateway.toml:8:12: the platform 'web' is not in this version; remove the section
+    gateway.toml:9:1: unknown key 'lisen' in [platforms.web]; did you mean 'listen'?
     gateway.toml:10:2: unknown section 'udpate' in the file; did you mean 'update'?
     "#);
+}
+
+#[test]
+fn a_web_page_that_others_could_read_or_log_in_to_is_refused() {
+    let text = r#"
+[platforms.web]
+listen = "0.0.0.0:8787"
+token = "short"
+guest_token = "a-guest-token-of-some-length"
+guest_token_file = "guest"
+hosts = ["https://hermes.example.org", "hermes.example.org"]
+"#;
+    assert_snapshot!(refused(text), @"");
+    let same = r#"
+[platforms.web]
+listen = "somewhere"
+token = "the-same-token-for-both"
+guest_token = "the-same-token-for-both"
+"#;
+    assert_snapshot!(refused(same), @"");
+}
+
+#[test]
+fn the_section_of_the_web_page_may_be_empty() {
+    let web = accepted("[platforms.web]").web.expect("it is configured");
+    assert_eq!((web.listen, web.token, web.guest_token), (None, None, None));
+    assert_eq!((web.access.allow_from, web.access.pairing), (vec!["owner".to_owned()], false));
+    let remote = "[platforms.web]\nlisten = \"0.0.0.0:80\"\nallow_remote = true\nguest_token = \"0123456789abcdef\"";
+    let web = accepted(remote).web.expect("it is configured");
+    assert_eq!(web.access.allow_from, ["owner", "guest"]);
+    assert_eq!(web.access.allow_admin_from, ["owner"]);
 }
 
 #[test]
@@ -446,6 +480,7 @@ fn keys_in_source() -> BTreeSet<String> {
         ".entry(\"",
         "&mut section, \"",
         "users(section, \"",
+        "address(section, \"",
         "inline: \"",
         "file: \"",
         "credential: \"",

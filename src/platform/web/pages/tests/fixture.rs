@@ -28,6 +28,7 @@ pub(super) fn update() -> HandoffRecord {
         ("adopt", 2_321),
     ];
     HandoffRecord {
+        trace_id: None,
         kind: "update".into(),
         requested_by: "Ann".into(),
         requested_via: "telegram:1001".into(),
