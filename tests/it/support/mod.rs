@@ -1,5 +1,6 @@
 //! Harnesses and test servers.
 
+pub mod browser;
 pub mod dingtalk;
 pub mod fake_gateway;
 pub mod faults;
