@@ -63,7 +63,7 @@
     trouble ??= setTimeout(() => { by("trouble").hidden = false; }, TROUBLE_AFTER_MS);
   };
 
-  let waiting = null;
+  let isWaiting = false;
   let last = "";
   const open = () => {
     const after = last ? `&after=${encodeURIComponent(last)}` : "";
@@ -85,9 +85,9 @@
       if (event.lastEventId) last = event.lastEventId;
       const step = JSON.parse(event.data);
       if (step.phase === "done" || step.phase === "failed") {
-        if (waiting && step.at >= waiting) {
+        if (isWaiting) {
           asked(step.message, step.phase === "failed");
-          waiting = null;
+          isWaiting = false;
         }
         return;
       }
@@ -110,8 +110,8 @@
       const version = form.elements.version?.value.trim();
       const body = { id: crypto.randomUUID(), ...(version ? { version } : {}) };
       button.disabled = true;
-      waiting = Date.now() - REOPEN_MS;
-      asked("Asked for…");
+      isWaiting = true;
+      asked("Asked for. What comes of it stands here, and in the chat.");
       try {
         const answer = await fetch(form.action, {
           method: "POST",
@@ -125,7 +125,7 @@
         form.closest("details").open = false;
         form.closest("details").querySelector("summary").focus();
       } catch (error) {
-        waiting = null;
+        isWaiting = false;
         asked(`Not asked for: ${error.message}`, true);
       } finally {
         button.disabled = false;
