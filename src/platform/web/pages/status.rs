@@ -43,6 +43,7 @@ pub fn live(status: &Status) -> Value {
     let regions: serde_json::Map<String, Value> =
         regions(status).into_iter().map(|(id, markup)| (id.to_owned(), markup.into_string().into())).collect();
     json!({
+        "at": status.at,
         "version": status.image.version,
         "generation": status.generation,
         "pid": status.pid,

@@ -40,9 +40,11 @@
     if (seconds < 172800) return `${Math.floor(seconds / 3600)} h`;
     return `${Math.floor(seconds / 86400)} d`;
   };
+  // By how much this clock is ahead of the gateway's.
+  let ahead = 0;
   const age = () => {
     for (const time of document.querySelectorAll("time[datetime]")) {
-      const seconds = Math.floor((Date.now() - Date.parse(time.dateTime)) / 1000);
+      const seconds = Math.floor((Date.now() - ahead - Date.parse(time.dateTime)) / 1000);
       let text = null;
       if ("ago" in time.dataset) text = `${span(Math.max(0, seconds))} ago`;
       else if ("for" in time.dataset) text = span(Math.max(0, seconds));
@@ -78,6 +80,7 @@
       if (event.lastEventId) last = event.lastEventId;
       isWell();
       const status = JSON.parse(event.data);
+      if (status.at) ahead = Date.now() - status.at;
       show(status.regions);
       phaseShown(status.phase, status.waiting_for ? `, waiting for ${status.waiting_for}` : "");
     });
