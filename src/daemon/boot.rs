@@ -16,7 +16,8 @@ use super::disk::Disk;
 use super::keeper::Keeper;
 use super::kept::Kept;
 use super::outlet::Outlet;
-use super::platforms::platforms;
+use super::pages::Pages;
+use super::platforms::{Place, platforms};
 use super::pulse::Pulse;
 use super::recovery::{self, Recovered};
 use super::releases::{mark_abandoned, raise_floor, sha256_hex};
@@ -245,7 +246,9 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     let specs = Specs { config: &ground.config, home: &ground.home };
     let TakenAgents { agents, removed, recovered, recovered_names } =
         agents(specs, inherited.as_mut(), &ports.agents, &mut keeper, passport.is_none())?;
-    let platforms = platforms(&ground.config, inherited.as_mut(), &ground.store, &ports.platforms, &mut keeper, &kept)?;
+    let pages = Pages::default();
+    let place = Place { config: &ground.config, home: &ground.home, store: &ground.store, pages: &pages };
+    let platforms = platforms(place, inherited.as_mut(), &ports.platforms, &mut keeper, &kept)?;
     let local = optional::<Local>(inherited.as_mut(), LOCAL)?;
     let state = optional::<GatewayState>(inherited.as_mut(), GATEWAY)?;
     let gateway = kept.gateway(&ground.config, agents.keys().cloned(), state);
@@ -284,6 +287,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
         probation: None,
         proven,
         keeper,
+        pages,
         recovered_agents: recovered_names,
         dead_agents: BTreeSet::new(),
         turn_agents: BTreeMap::new(),

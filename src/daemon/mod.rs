@@ -34,6 +34,7 @@ mod keeper;
 mod kept;
 mod notices;
 mod outlet;
+mod pages;
 mod pairing;
 mod pause;
 mod platforms;

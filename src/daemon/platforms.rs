@@ -11,13 +11,14 @@ use super::boot::optional;
 use super::keeper::Keeper;
 use super::kept::Kept;
 use super::outlet::Outlet;
+use super::pages::Pages;
 use super::state::{PLATFORMS, PlatformEntry, platform_fd};
-use crate::config::{Config, PlatformAccess};
+use crate::config::{Config, Home, PlatformAccess};
 use crate::gateway::{Access, Allowed};
 use crate::handoff::{FdName, Inherited};
 use crate::id::PlatformName;
 use crate::platform::local::PLATFORM as LOCAL;
-use crate::platform::{Left, PlatformEvent, PlatformHandle, dingtalk, telegram, weixin};
+use crate::platform::{Left, PlatformEvent, PlatformHandle, dingtalk, telegram, web, weixin};
 use crate::service::fdstore;
 use crate::store::Store;
 use crate::words::Languages;
@@ -26,11 +27,23 @@ use crate::words::Languages;
 /// (proc_pid_exe(5)).
 const OWN_IMAGE: &str = "/proc/self/exe";
 
+/// Sockets that systemd passes for platforms: their names, and what the platform calls them.
+const PASSED: [(&str, &str, &str); 2] =
+    [(fdstore::WEBHOOK, telegram::PLATFORM, telegram::LISTENER), (fdstore::WEB, web::PLATFORM, web::LISTENER)];
+
+/// Where the platforms are.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) config: &'a Config,
+    pub(super) home: &'a Home,
+    pub(super) store: &'a Store,
+    pub(super) pages: &'a Pages,
+}
+
 /// Starts the configured platforms, with what was left for them.
 pub(super) fn platforms(
-    config: &Config,
+    Place { config, home, store, pages }: Place<'_>,
     mut inherited: Option<&mut Inherited>,
-    store: &Store,
     events: &mpsc::Sender<PlatformEvent>,
     keeper: &mut Keeper,
     kept: &Kept,
@@ -42,10 +55,9 @@ pub(super) fn platforms(
         let name = PlatformName::from(name);
         let state = entries.remove(&name).map(|entry| entry.state);
         let mut fds = inherited.as_deref_mut().map(|inherited| platform_fds(&name, inherited)).unwrap_or_default();
-        if name.as_str() == telegram::PLATFORM
-            && let Some(socket) = inherited.as_deref_mut().and_then(|all| all.take_fd(&FdName::new(fdstore::WEBHOOK)))
-        {
-            fds.insert(0, (telegram::LISTENER.to_owned(), socket));
+        for (passed, _, listener) in PASSED.into_iter().filter(|(_, platform, _)| *platform == name.as_str()) {
+            let socket = inherited.as_deref_mut().and_then(|all| all.take_fd(&FdName::new(passed)));
+            fds.splice(0..0, socket.map(|socket| (listener.to_owned(), socket)));
         }
         for (what, fd) in &fds {
             keeper.store(platform_fd(&name, what), fd.as_fd());
@@ -63,6 +75,10 @@ pub(super) fn platforms(
     if let Some(dingtalk) = &config.dingtalk {
         let left = left(dingtalk::PLATFORM);
         started.push(dingtalk::spawn(dingtalk, Path::new(OWN_IMAGE), left, store.clone(), events.clone()));
+    }
+    if let Some(config) = &config.web {
+        let left = left(web::PLATFORM);
+        started.push(web::spawn(config, home.web_token(), pages.receiver(), left, store.clone(), events.clone()));
     }
     for platform in entries.keys() {
         tracing::info!(%platform, "platform is no longer configured, its open deliveries are dropped");

@@ -21,7 +21,7 @@ use crate::handoff::{Phase, Sealed, Timeline};
 use crate::id::{Generation, TraceId};
 use crate::jsonrpc::ErrorObject;
 use crate::report::Chain;
-use crate::store::HandoffRecord;
+use crate::store::{Glance, HandoffRecord};
 use crate::telemetry::{self, lifecycle};
 use crate::update::{Check, StageProgress, StagedImage, UpdateError, Versions};
 use crate::words::{Busy, Language};
@@ -82,6 +82,8 @@ pub(super) enum Step {
     Hashed(std::io::Result<String>),
     /// A look for newer releases is over.
     UpdateChecked(CheckFor, Result<Check, UpdateError>),
+    /// The database was looked at for the pages.
+    Glanced(Option<Box<Glance>>),
 }
 
 impl Pending {
@@ -190,6 +192,7 @@ impl Daemon {
                     pending.staged = is_new.then_some(version);
                     pending.timeline.enter(Phase::Preflight);
                 }
+                self.show_phase();
                 self.preflight(Candidate { file, id }).await;
             }
             Step::Staged(Err(UpdateError::SameVersion { .. })) if self.wants_newest() => self.end_up_to_date().await,
@@ -210,6 +213,7 @@ impl Daemon {
             }
             Step::Hashed(Err(error)) => tracing::warn!(%error, "cannot hash the running image"),
             Step::UpdateChecked(to, outcome) => self.update_checked(to, outcome).await,
+            Step::Glanced(glance) => self.glanced(glance.map(|glance| *glance)),
         }
     }
 
@@ -342,6 +346,7 @@ impl Daemon {
     async fn freeze_and_seal(&mut self, to: &Image, drain: Duration) -> Result<Sealed, String> {
         let told = |error: FreezeError| Chain(&error).to_string();
         fault::at(Point::Draining);
+        self.show_phase();
         self.drain(drain).await.map_err(told)?;
         if let Swap::Preparing(pending) = &mut self.swap {
             pending.timeline.enter(Phase::Quiesce);

@@ -73,4 +73,114 @@
 //! from the last 64 steps; `phase` is one of the handoff's, and at its end `done` or `failed`. A reader that does not keep up
 //! is cut off, and comes again. `retry` is 100 ms.
 
+mod auth;
+mod board;
+mod download;
+mod events;
+mod form;
+mod link;
+mod message;
 pub mod pages;
+mod patient;
+mod reader;
+mod routes;
+mod sender;
+mod server;
+mod shown;
+mod site;
+mod token;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::{mpsc, watch};
+
+use super::delivery::limiter::Rate;
+use super::delivery::medium::{Growth, Measure, Medium};
+use super::{Left, PlatformEvent, PlatformHandle, saved, task};
+use crate::config::WebConfig;
+use crate::store::Store;
+pub use link::LISTENER;
+use link::WebLink;
+pub use shown::{ProgressStep, Shown};
+
+/// The key in `[platforms.<name>]`, and the platform of every conversation here.
+pub const PLATFORM: &str = "web";
+
+/// The chat whose conversation has the name of its user.
+const MAIN: &str = "main";
+/// The longest name of a chat, in bytes.
+const CHAT_BYTES_MAX: usize = 64;
+/// No reply is as long, so each is one message.
+const MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// How often typing is shown again; a page shows it for 6 s.
+const TYPING: Duration = Duration::from_secs(4);
+/// A text that grows is shown this often: more than eyes tell apart, and little for a database.
+const CHAT_RATE: Rate = Rate { period: Duration::from_millis(100), burst: 20 };
+const OVERALL_RATE: Rate = Rate { period: Duration::from_millis(2), burst: 100 };
+
+/// Starts the task of the platform, see [`super`]. `token_file` is where the token is that the gateway makes, `shown` what
+/// the pages tell of the gateway.
+pub fn spawn(
+    config: &WebConfig,
+    token_file: PathBuf,
+    shown: watch::Receiver<Arc<Shown>>,
+    left: Left,
+    store: Store,
+    events: mpsc::Sender<PlatformEvent>,
+) -> PlatformHandle {
+    let link = WebLink::new(config.clone(), token_file, store.clone(), shown);
+    task::spawn(link, medium(config), left, store, events)
+}
+
+fn medium(config: &WebConfig) -> Medium {
+    Medium {
+        platform: PLATFORM,
+        message_max: Measure::Bytes(MESSAGE_BYTES_MAX),
+        // That a text is whole has to be told, too: then it goes into the store.
+        growth: |_| Growth::Card,
+        typing: Some(TYPING),
+        language: config.access.language,
+        chat_rate: |_| CHAT_RATE,
+        overall: OVERALL_RATE,
+        replaces: true,
+    }
+}
+
+/// Whether this image understands the platform's state, for the preflight child.
+///
+/// # Errors
+/// What is not understood.
+pub fn check_state(state: &Value) -> Result<(), serde_json::Error> {
+    saved::check::<WebLink>(state)
+}
+
+/// What the chat that `user` calls `name` is called in its conversation; nothing if it is no name.
+fn conversation_chat(user: &str, name: &str) -> Option<String> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+    let is_name = (1..=CHAT_BYTES_MAX).contains(&name.len()) && name.chars().all(is_plain);
+    is_name.then(|| if name == MAIN { user.to_owned() } else { format!("{user}.{name}") })
+}
+
+/// Whether a conversation's chat is one of `user`.
+fn is_chat_of(user: &str, chat: &str) -> bool {
+    chat.strip_prefix(user).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_has_chats_of_their_own() {
+        assert_eq!(conversation_chat("owner", "main").as_deref(), Some("owner"));
+        assert_eq!(conversation_chat("guest", "plans").as_deref(), Some("guest.plans"));
+        for no in ["", "a b", "a:b", "a/b", &"x".repeat(65)] {
+            assert_eq!(conversation_chat("owner", no), None, "{no}");
+        }
+        assert!(is_chat_of("owner", "owner") && is_chat_of("owner", "owner.guest"));
+        assert!(!is_chat_of("owner", "guest") && !is_chat_of("owner", "owners"));
+    }
+}
