@@ -79,9 +79,8 @@ impl Listener {
     /// # Errors
     /// Why it cannot be duplicated.
     pub(super) fn fds(&self) -> io::Result<Vec<NamedFd>> {
-        let named = |listener: &std::net::TcpListener| {
-            Ok((self.name.to_owned(), listener.as_fd().try_clone_to_owned()?))
-        };
+        let named =
+            |listener: &std::net::TcpListener| Ok((self.name.to_owned(), listener.as_fd().try_clone_to_owned()?));
         self.listener.iter().map(named).collect()
     }
 

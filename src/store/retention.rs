@@ -121,8 +121,7 @@ mod tests {
 
     #[test]
     fn what_is_over_goes_when_its_time_has_come_and_what_is_open_stays() {
-        for (days, left) in
-            [(0, [2, 2, 1, 1, 1]), (8, [1, 1, 1, 1, 1]), (31, [1, 1, 0, 1, 0]), (366, [1, 1, 0, 0, 0])]
+        for (days, left) in [(0, [2, 2, 1, 1, 1]), (8, [1, 1, 1, 1, 1]), (31, [1, 1, 0, 1, 0]), (366, [1, 1, 0, 0, 0])]
         {
             let db = with_rows(days);
             prune(&db, UnixMillis::now()).expect("prunes");

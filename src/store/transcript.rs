@@ -67,9 +67,7 @@ impl Store {
     /// Any [`StoreError`].
     pub async fn put_line(&self, chat: &str, key: Option<String>, body: String) -> Result<i64, StoreError> {
         let chat = chat.to_owned();
-        self.writer
-            .run("keep what is said", move |db| put(db, &chat, key.as_deref(), &body, UnixMillis::now()))
-            .await
+        self.writer.run("keep what is said", move |db| put(db, &chat, key.as_deref(), &body, UnixMillis::now())).await
     }
 
     /// Changes what a line says. One that is forgotten stays so.

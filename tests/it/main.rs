@@ -2,6 +2,7 @@
 //!
 //! - `agent`: agent processes, real ones and hostile ones.
 //! - `attachments`: files that people send, from each platform to the agent, over faults, handoffs and kills.
+//! - `browser`: the pages in a headless Chromium, against a scripted server and a whole gateway.
 //! - `cli`: every command against a scripted gateway.
 //! - `config`: gateway.toml, accepted and refused.
 //! - `control`: the control socket, its limits, and clients over freezes and adoptions.
@@ -34,6 +35,7 @@
 
 mod agent;
 mod attachments;
+mod browser;
 mod cli;
 mod config;
 mod control;

@@ -142,7 +142,12 @@ fn took_over(record: &HandoffRecord) -> bool {
         && !matches!(HandoffEnd::of(&record.outcome), Some(HandoffEnd::RolledBack | HandoffEnd::Failed))
 }
 
-pub(super) fn versions(record: &HandoffRecord) -> String {
+/// What became of an image that does not run.
+fn left(record: &HandoffRecord) -> &'static str {
+    if HandoffEnd::of(&record.outcome) == Some(HandoffEnd::RolledBack) { " did not stay" } else { " did not take over" }
+}
+
+fn versions(record: &HandoffRecord) -> String {
     if record.from_version == record.to_version {
         record.to_version.clone()
     } else {
@@ -189,7 +194,7 @@ fn row(record: &HandoffRecord, scale: Scale, now: UnixMillis) -> Markup {
             @if took_over(record) {
                 b { "generation " (record.generation) } " " span .version { (record.to_version) }
             } @else {
-                b { (record.to_version) " did not stay" } " " span .version { "generation " (record.generation) " went on" }
+                b { (record.to_version) (left(record)) } " " span .version { "generation " (record.generation) " went on" }
             }
         }
         p .what {
@@ -224,7 +229,7 @@ fn bar(record: &HandoffRecord, segments: &[Segment<'_>]) -> Markup {
                     rect x=(percent(segment.x)) y="3" width=(percent(segment.width)) height="24" {}
                     @if segment.is_cut {
                         @let middle = percent(segment.x + segment.width / 2);
-                        text .cut x=(middle) y="20" text-anchor="middle" { "⫽" }
+                        text .cut x=(middle) y="20" text-anchor="middle" { "//" }
                     } @else if segment.width >= LABEL_WIDE {
                         @let class = if segment.width >= LABEL_NARROW { "label" } else { "label is-wide" };
                         text class=(class) x=(percent(segment.x + segment.width / 2)) y="19" text-anchor="middle" { (segment.phase) }
@@ -282,7 +287,7 @@ pub(super) fn legend() -> Markup {
             (entry(Phase::Exec, "the image is replaced"))
             (entry(Phase::Adopt, "the new one takes over"))
             li { span .swatch.is-dark aria-hidden="true" {} b { "hatched" } " nothing is served" }
-            li { span .swatch.is-cut aria-hidden="true" { "⫽" } b { "cut" } " longer than it is drawn" }
+            li { span .swatch.is-cut aria-hidden="true" { "//" } b { "cut" } " longer than it is drawn" }
         }
     }
 }

@@ -127,6 +127,9 @@ pub fn login(next: &str, problem: Option<&str>) -> String {
             @if let Some(problem) = problem { (Told::Refused(problem).show()) }
             form method="post" action="/login" {
                 input type="hidden" name="next" value=(next);
+                // Password managers keep a token by the name of somebody.
+                input .hidden type="text" name="user" value="hermes" autocomplete="username" tabindex="-1"
+                    aria-hidden="true" readonly;
                 label for="token" { "Token" }
                 input #token type="password" name="token" autocomplete="current-password" required autofocus
                     aria-describedby="token-help";

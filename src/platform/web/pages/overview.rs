@@ -108,7 +108,7 @@ fn agent_row(agent: &AgentStatus, now: UnixMillis) -> Markup {
         li {
             b .name { (agent.name) } " " (pill(&agent.state))
             @if let Some(since) = agent.since { " " span .dim { "for " (lasting(since, now)) } }
-            @if let Some(pid) = agent.pid { " " span .dim { "PID " (pid) } }
+            @if let Some(pid) = agent.pid { " " span .dim.whole { "PID " (pid) } }
             @if let Some(title) = &agent.title { p .more.dim { (title) } }
             @if let Some(error) = &agent.error {
                 p .more { (error) @if let Some(next) = agent.next_attempt_at { "; started again " (until(next, now)) } }
@@ -139,7 +139,7 @@ pub(super) fn queues(status: &Status) -> Markup {
             (row("outbox", "replies and notices on their way", queues.outbox))
             (row("stash", "arrived while everything was held", Some(queues.stash)))
         }
-        p .dim { (totals(status)) "; as of " time datetime=(rfc3339(status.at)) { (rfc3339(status.at)) } }
+        p .dim.more { (totals(status)) "; as of " time datetime=(rfc3339(status.at)) { (rfc3339(status.at)) } }
     }
 }
 

@@ -43,6 +43,7 @@ pub fn live(status: &Status) -> Value {
     let regions: serde_json::Map<String, Value> =
         regions(status).into_iter().map(|(id, markup)| (id.to_owned(), markup.into_string().into())).collect();
     json!({
+        "at": status.at,
         "version": status.image.version,
         "generation": status.generation,
         "pid": status.pid,
@@ -130,7 +131,8 @@ fn result(status: &Status) -> Markup {
         }
         _ => return html! {},
     };
-    html! { p class=(class) { (text) } }
+    // The sign before the sentence is for chats; here its kind has a colour and its words.
+    html! { p class=(class) { (text.trim_start_matches(|c: char| !c.is_alphanumeric())) } }
 }
 
 /// What admins may ask for. Confirmed by opening it, so that it works without scripts and by keyboard.

@@ -107,7 +107,7 @@
       link.href = new URL(told.file.url, location.origin).origin === location.origin ? told.file.url : "#";
       link.download = told.file.name;
       link.textContent = told.file.name;
-      file.append("📎 ", link, told.file.bytes === undefined || told.file.bytes === null ? "" : ` (${size(told.file.bytes)})`);
+      file.append("File: ", link, told.file.bytes === undefined || told.file.bytes === null ? "" : ` (${size(told.file.bytes)})`);
       message.item.append(file);
     }
     if (told.choices?.length) {

@@ -74,7 +74,7 @@ window.hermes = (() => {
       }
     }
     if (close < 0 || text[close + 1] !== "(") return null;
-    const match = /^\(\s*<?([^\s<>]*?)>?(?:\s+"[^"\n]*")?\s*\)/.exec(text.slice(close + 1, close + 1 + LINK_MAX));
+    const match = /^\(\s*<?((?:[^\s<>()]|\([^\s<>()]*\))*)>?(?:\s+"[^"\n]*")?\s*\)/.exec(text.slice(close + 1, close + 1 + LINK_MAX));
     const to = match && address(match[1]);
     return to && { label: text.slice(from + 1, close), to, end: close + 1 + match[0].length };
   };

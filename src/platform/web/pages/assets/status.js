@@ -40,9 +40,11 @@
     if (seconds < 172800) return `${Math.floor(seconds / 3600)} h`;
     return `${Math.floor(seconds / 86400)} d`;
   };
+  // By how much this clock is ahead of the gateway's.
+  let ahead = 0;
   const age = () => {
     for (const time of document.querySelectorAll("time[datetime]")) {
-      const seconds = Math.floor((Date.now() - Date.parse(time.dateTime)) / 1000);
+      const seconds = Math.floor((Date.now() - ahead - Date.parse(time.dateTime)) / 1000);
       let text = null;
       if ("ago" in time.dataset) text = `${span(Math.max(0, seconds))} ago`;
       else if ("for" in time.dataset) text = span(Math.max(0, seconds));
@@ -63,7 +65,7 @@
     trouble ??= setTimeout(() => { by("trouble").hidden = false; }, TROUBLE_AFTER_MS);
   };
 
-  let waiting = null;
+  let isWaiting = false;
   let last = "";
   const open = () => {
     const after = last ? `&after=${encodeURIComponent(last)}` : "";
@@ -78,6 +80,7 @@
       if (event.lastEventId) last = event.lastEventId;
       isWell();
       const status = JSON.parse(event.data);
+      if (status.at) ahead = Date.now() - status.at;
       show(status.regions);
       phaseShown(status.phase, status.waiting_for ? `, waiting for ${status.waiting_for}` : "");
     });
@@ -85,9 +88,9 @@
       if (event.lastEventId) last = event.lastEventId;
       const step = JSON.parse(event.data);
       if (step.phase === "done" || step.phase === "failed") {
-        if (waiting && step.at >= waiting) {
+        if (isWaiting) {
           asked(step.message, step.phase === "failed");
-          waiting = null;
+          isWaiting = false;
         }
         return;
       }
@@ -110,8 +113,8 @@
       const version = form.elements.version?.value.trim();
       const body = { id: crypto.randomUUID(), ...(version ? { version } : {}) };
       button.disabled = true;
-      waiting = Date.now() - REOPEN_MS;
-      asked("Asked for…");
+      isWaiting = true;
+      asked("Asked for. What comes of it stands here, and in the chat.");
       try {
         const answer = await fetch(form.action, {
           method: "POST",
@@ -125,7 +128,7 @@
         form.closest("details").open = false;
         form.closest("details").querySelector("summary").focus();
       } catch (error) {
-        waiting = null;
+        isWaiting = false;
         asked(`Not asked for: ${error.message}`, true);
       } finally {
         button.disabled = false;

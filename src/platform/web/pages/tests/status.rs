@@ -29,7 +29,7 @@ fn the_page_says_everything_without_scripts() {
         "degraded",
         "PID 4242, up",
         "generation 3",
-        "✅ updated 1.4.0 → 1.5.0, same process (PID 4242), 3 turns carried, 4.3 ms",
+        "updated 1.4.0 → 1.5.0, same process (PID 4242), 3 turns carried, 4.3 ms",
         "a send to telegram is in flight",
         "no answer within 30 s",
         "bad gateway (502); tried again",
@@ -93,10 +93,10 @@ fn the_last_result_is_told_in_a_sentence() {
     assert_eq!(region(&with(Vec::new()), "result"), "");
     assert_eq!(
         region(&with(vec![restart(3, 10)]), "result"),
-        "♻ restarted 1.4.0, same process (PID 4242), 1 turn carried, 4.3 ms\n"
+        "restarted 1.4.0, same process (PID 4242), 1 turn carried, 4.3 ms\n"
     );
     let told = region(&with(vec![failed(), update()]), "result");
-    assert!(told.starts_with("❌ The update failed: failed in preflight: the new image"), "{told}");
+    assert!(told.starts_with("The update failed: failed in preflight: the new image"), "{told}");
     assert!(told.contains("1.5.0 goes on as before."));
     // The process has ended since: what it did is history.
     assert_eq!(region(&with(vec![HandoffRecord { generation: 9, ..update() }]), "result"), "");
