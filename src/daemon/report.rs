@@ -30,7 +30,11 @@ impl Daemon {
     /// limit little and the last word, which is a message of its own, comes at once.
     pub(super) async fn tell_begin(&mut self, pending: &Pending) {
         let phase = pending.timeline.phase();
-        self.pages.step(phase.as_str(), Language::En.words().handoff_begins(pending.kind_name()).to_owned(), (None, None));
+        self.pages.step(
+            phase.as_str(),
+            Language::En.words().handoff_begins(pending.kind_name()).to_owned(),
+            (None, None),
+        );
         let Origin::Chat(by) = &pending.origin else { return };
         let begins = self.gateway.words(&by.conversation).handoff_begins(pending.kind_name());
         let effects = if is_live(by, pending.kind_name()) {

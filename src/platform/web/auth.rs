@@ -92,9 +92,12 @@ impl Auth {
             return Err(Refused::TooMany(WINDOW.saturating_sub(now.since(failed.since))));
         }
         // All are compared, so that the time says nothing of whose it is.
-        let found = self.users.iter().fold(None, |found, user| {
-            if user.token.matches(token.as_bytes()) { Some(user) } else { found }
-        });
+        let found = self.users.iter().fold(
+            None,
+            |found, user| {
+                if user.token.matches(token.as_bytes()) { Some(user) } else { found }
+            },
+        );
         match found {
             Some(user) => Ok(Known { user: user.name, is_admin: user.is_admin, csrf: None }),
             None => {
@@ -118,11 +121,7 @@ impl Auth {
         let user = self.users.iter().find(|user| user.name == name)?;
         let since = UnixMillis(since.parse().ok()?);
         let is_good = user.is_mac("session", body, mac) && now.since(since) < SESSION_AGE;
-        is_good.then(|| Known {
-            user: user.name,
-            is_admin: user.is_admin,
-            csrf: Some(user.mac("csrf", session)),
-        })
+        is_good.then(|| Known { user: user.name, is_admin: user.is_admin, csrf: Some(user.mac("csrf", session)) })
     }
 }
 

@@ -239,6 +239,8 @@ impl Chat {
 
 fn read(line: &Line) -> Option<Message> {
     serde_json::from_str(&line.body)
-        .inspect_err(|error| tracing::error!(number = line.number, error = %Chain(error), "a message cannot be read back"))
+        .inspect_err(
+            |error| tracing::error!(number = line.number, error = %Chain(error), "a message cannot be read back"),
+        )
         .ok()
 }

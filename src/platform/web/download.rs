@@ -27,7 +27,8 @@ pub(super) async fn answer(file: &File) -> Result<Response, Refusal> {
     let gone = |_| Refusal::new(StatusCode::GONE, "the file is not kept any more");
     let opened = tokio::fs::File::open(&file.path).await.map_err(gone)?;
     let bytes = opened.metadata().await.map_err(gone)?.len();
-    let kind = PICTURES.into_iter().find(|kind| file.mime.as_deref() == Some(kind)).unwrap_or("application/octet-stream");
+    let kind =
+        PICTURES.into_iter().find(|kind| file.mime.as_deref() == Some(kind)).unwrap_or("application/octet-stream");
     let body = stream::unfold(Some(opened), |opened| async {
         let mut opened = opened?;
         let mut piece = vec![0; PIECE_BYTES];
@@ -68,6 +69,9 @@ mod tests {
     #[test]
     fn a_name_cannot_say_anything_else() {
         let header = disposition("a \"b\"\r\nX: y; é.html");
-        assert_eq!(header.to_str().expect("text"), "attachment; filename*=UTF-8''a%20%22b%22%0D%0AX%3A%20y%3B%20%C3%A9.html");
+        assert_eq!(
+            header.to_str().expect("text"),
+            "attachment; filename*=UTF-8''a%20%22b%22%0D%0AX%3A%20y%3B%20%C3%A9.html"
+        );
     }
 }

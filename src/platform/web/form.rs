@@ -61,8 +61,8 @@ async fn read(request: Request, is_page: bool) -> Result<Form, Refusal> {
     let body = timeout(BODY_DEADLINE, request.extract::<Bytes, _>()).await;
     let body = body.map_err(|_| wrong(StatusCode::REQUEST_TIMEOUT, "the body took too long"))?;
     let body = body.map_err(|rejection| wrong(rejection.status(), "the body cannot be read, or is too large"))?;
-    let form: Form =
-        serde_json::from_slice(&body).map_err(|_| wrong(StatusCode::BAD_REQUEST, "the body is not the JSON that is wanted"))?;
+    let form: Form = serde_json::from_slice(&body)
+        .map_err(|_| wrong(StatusCode::BAD_REQUEST, "the body is not the JSON that is wanted"))?;
     Ok(Form { csrf: csrf.or(form.csrf.clone()), ..form })
 }
 
@@ -78,7 +78,11 @@ impl Form {
 
     /// The message is stored.
     pub(super) fn answer(&self, number: i64, page: &str) -> Response {
-        if self.is_page { Redirect::to(page).into_response() } else { Json(json!({ "number": number })).into_response() }
+        if self.is_page {
+            Redirect::to(page).into_response()
+        } else {
+            Json(json!({ "number": number })).into_response()
+        }
     }
 }
 

@@ -89,7 +89,8 @@ impl WebLink {
             None => token::kept_or_made(&self.token_file).map_err(|error| Chain(&error).to_string())?,
         };
         let place = self.config.listen.unwrap_or(WebConfig::LISTEN);
-        let told = |error: std::io::Error| format!("cannot listen at {place}: {error}; change 'listen' in [platforms.web]");
+        let told =
+            |error: std::io::Error| format!("cannot listen at {place}: {error}; change 'listen' in [platforms.web]");
         let listener = self.listener.listen(place).map_err(told)?;
         let address = listener.local_addr().map_err(told)?;
         let auth = Auth::new(&token, self.config.guest_token.as_ref());

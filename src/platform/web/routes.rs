@@ -144,7 +144,12 @@ async fn login_page(Query(Next { next }): Query<Next>) -> Response {
     html(StatusCode::OK, pages::login(path(next.as_deref()), None))
 }
 
-async fn login(State(site): State<Arc<Site>>, Extension(peer): Extension<Peer>, headers: HeaderMap, form: Form) -> Response {
+async fn login(
+    State(site): State<Arc<Site>>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+    form: Form,
+) -> Response {
     let next = path(form.next.as_deref()).to_owned();
     let token = form.token.as_deref().unwrap_or("");
     let known = match site.auth.by_token(token, peer.0, MonoNanos::now()) {
@@ -229,7 +234,11 @@ async fn status(State(site): State<Arc<Site>>) -> Answer {
     latest(&site).map(|status| Json(status).into_response())
 }
 
-async fn messages(State(site): State<Arc<Site>>, Extension(known): Extension<Known>, Query(which): Query<Which>) -> Answer {
+async fn messages(
+    State(site): State<Arc<Site>>,
+    Extension(known): Extension<Known>,
+    Query(which): Query<Which>,
+) -> Answer {
     let chat = chat_of(&known, which.chat.as_deref())?;
     let before = Span::Before(which.before.unwrap_or(i64::MAX));
     let mut lines = site.board.lines(&chat, before, PAGE + 1).await.map_err(internal("read what was said"))?;

@@ -47,9 +47,8 @@ pub struct ProgressStep {
 impl Shown {
     /// Takes a new status. Says whether it is another than before, whatever its time.
     pub fn take_status(&mut self, status: Status) -> bool {
-        let is_same = self.status.as_ref().is_some_and(|known| {
-            Status { at: status.at, ..known.status.clone() } == status
-        });
+        let is_same =
+            self.status.as_ref().is_some_and(|known| Status { at: status.at, ..known.status.clone() } == status);
         if !is_same {
             self.status = Some(Arc::new(Rendered { status, live: OnceLock::new() }));
             self.revision += 1;

@@ -255,13 +255,26 @@ mod tests {
         let at = |address: &str| Hosts::new(vec!["hermes.example.org".into()], address.parse().expect("an address"));
         let hosts = at("192.0.2.7:8787");
         for good in [
-            "localhost", "localhost:8787", "LocalHost:1", "127.0.0.1:8787", "[::1]:8787", "[::1]", "192.0.2.7",
-            "hermes.example.org", "hermes.example.org:443", "Hermes.Example.Org.",
+            "localhost",
+            "localhost:8787",
+            "LocalHost:1",
+            "127.0.0.1:8787",
+            "[::1]:8787",
+            "[::1]",
+            "192.0.2.7",
+            "hermes.example.org",
+            "hermes.example.org:443",
+            "Hermes.Example.Org.",
         ] {
             assert!(hosts.has(good), "{good}");
         }
         for bad in [
-            "", "evil.example.org", "localhost.evil.example.org", "192.0.2.8", "xhermes.example.org", ":8787",
+            "",
+            "evil.example.org",
+            "localhost.evil.example.org",
+            "192.0.2.8",
+            "xhermes.example.org",
+            ":8787",
             "hermes.example.org:x",
         ] {
             assert!(!hosts.has(bad), "{bad}");
@@ -271,9 +284,9 @@ mod tests {
     #[test]
     fn what_another_site_sends_is_seen() {
         let headers = |pairs: &[(&'static str, &'static str)]| {
-            let pairs = pairs.iter().map(|(name, value)| {
-                (header::HeaderName::from_static(name), HeaderValue::from_static(value))
-            });
+            let pairs = pairs
+                .iter()
+                .map(|(name, value)| (header::HeaderName::from_static(name), HeaderValue::from_static(value)));
             pairs.collect::<HeaderMap>()
         };
         let host = ("host", "localhost:8787");

@@ -1,8 +1,7 @@
 //! A browser's part: requests with a session or a token, and an event stream that is opened again when it breaks.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, header};
@@ -15,14 +14,6 @@ pub const SOON: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_millis(100);
 pub const TOKEN: &str = "the-token-of-the-owner-of-this-gateway";
 pub const GUEST_TOKEN: &str = "the-token-of-its-guests";
-
-/// An address on the loopback that no other test has, so that it is known before the gateway listens.
-pub fn own_address() -> SocketAddr {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let [_, high, middle, low] = std::process::id().to_be_bytes();
-    let ip = Ipv4Addr::new(127, 32 + (high & 15), middle, low.max(1));
-    SocketAddr::new(ip.into(), 21_000 + NEXT.fetch_add(1, Ordering::Relaxed))
-}
 
 /// gateway.toml with the web page at `address` and the echo agent.
 pub fn config(address: SocketAddr, more: &str) -> String {
@@ -38,6 +29,13 @@ pub fn uuid() -> String {
     let bytes = hermes_gateway::hex::encode(&hermes_gateway::sys::random::some::<16>());
     let groups = [(0, 8), (8, 12), (12, 16), (16, 20), (20, 32)].map(|(from, to)| &bytes[from..to]);
     groups.join("-")
+}
+
+/// A request with a form, as a page without a script makes it.
+pub fn with_form(request: RequestBuilder, fields: &[(&str, &str)]) -> RequestBuilder {
+    let escaped = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+    let pairs: Vec<String> = fields.iter().map(|(name, value)| format!("{name}={}", escaped(value))).collect();
+    request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded").body(pairs.join("&"))
 }
 
 /// The pages at an address.
@@ -110,10 +108,9 @@ impl Site {
     /// The session of a login with `token`, and the page that it leads to.
     pub async fn login(&self, token: &str, next: &str) -> (StatusCode, Option<String>, String) {
         let form = [("token", token), ("next", next)];
-        let answer = self.bare(Method::POST, "/login").form(&form).send().await.expect("an answer");
-        let of = |name: header::HeaderName| {
-            answer.headers().get(name).map(|value| value.to_str().expect("text").to_owned())
-        };
+        let answer = with_form(self.bare(Method::POST, "/login"), &form).send().await.expect("an answer");
+        let of =
+            |name: header::HeaderName| answer.headers().get(name).map(|value| value.to_str().expect("text").to_owned());
         (answer.status(), of(header::SET_COOKIE), of(header::LOCATION).unwrap_or_default())
     }
 }

@@ -9,7 +9,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::client::{GUEST_TOKEN, SOON, Site, TOKEN, config, own_address, uuid};
+use super::client::{GUEST_TOKEN, SOON, Site, TOKEN, config, uuid, with_form};
+use crate::support::address::own_address;
 use crate::support::gateway::Gateway;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_hermes");
@@ -55,7 +56,9 @@ async fn without_a_token_nothing_is_shown_but_the_way_in_and_health() {
             let to = answer.headers()[header::LOCATION].to_str().expect("text");
             assert!(to.starts_with("/login?next=/"), "{path} leads to {to}");
         }
-        let of = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+        let of = |name: &str| {
+            answer.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+        };
         let policy = of("content-security-policy");
         assert!(policy.starts_with("default-src 'none';") && policy.contains("frame-ancestors 'none'"), "{policy}");
         assert!(!policy.contains("unsafe"), "{policy}");
@@ -103,11 +106,15 @@ async fn a_session_lasts_over_a_restart_and_a_kill_and_needs_its_token_in_forms(
     assert_eq!(say(Some(&token)).await, StatusCode::OK);
     // Without a script, from the page.
     let form = [("csrf", token.as_str()), ("text", "by a form")];
-    let request = site.bare(Method::POST, "/api/messages").header(header::COOKIE, &cookie).form(&form);
-    let answer = request.send().await.expect("an answer");
-    assert_eq!((answer.status(), answer.headers()[header::LOCATION].as_bytes()), (StatusCode::SEE_OTHER, &b"/chat?chat=main"[..]));
+    let request = site.bare(Method::POST, "/api/messages").header(header::COOKIE, &cookie);
+    let answer = with_form(request, &form).send().await.expect("an answer");
+    assert_eq!(
+        (answer.status(), answer.headers()[header::LOCATION].as_bytes()),
+        (StatusCode::SEE_OTHER, &b"/chat?chat=main"[..])
+    );
     let out = [("csrf", token.as_str())];
-    let answer = site.bare(Method::POST, "/logout").header(header::COOKIE, &cookie).form(&out).send().await.expect("an answer");
+    let request = site.bare(Method::POST, "/logout").header(header::COOKIE, &cookie);
+    let answer = with_form(request, &out).send().await.expect("an answer");
     assert!(answer.headers()[header::SET_COOKIE].to_str().expect("text").contains("Max-Age=0"));
     let log = gateway.log();
     for secret in [TOKEN, GUEST_TOKEN, token.as_str(), cookie.split_once('=').expect("a pair").1] {
@@ -127,8 +134,8 @@ async fn a_page_of_another_site_gets_nothing() {
         ("sec-fetch-site", "same-origin", StatusCode::SEE_OTHER),
         ("origin", own.as_str(), StatusCode::SEE_OTHER),
     ] {
-        let request = site.bare(Method::POST, "/login").header(name, value).form(&[("token", TOKEN)]);
-        let answer = request.send().await.expect("an answer");
+        let request = site.bare(Method::POST, "/login").header(name, value);
+        let answer = with_form(request, &[("token", TOKEN)]).send().await.expect("an answer");
         assert_eq!(answer.status(), status, "{name}: {value}");
         assert_eq!(answer.headers().contains_key(header::SET_COOKIE), status == StatusCode::SEE_OTHER);
     }
@@ -142,8 +149,8 @@ async fn a_page_of_another_site_gets_nothing() {
         assert_eq!(answer.expect("an answer").status(), status, "{host}");
     }
     let tls = site.bare(Method::POST, "/login").header(header::HOST, "hermes.example.org");
-    let tls = tls.header("origin", "https://hermes.example.org").form(&[("token", TOKEN)]);
-    let answer = tls.send().await.expect("an answer");
+    let tls = tls.header("origin", "https://hermes.example.org");
+    let answer = with_form(tls, &[("token", TOKEN)]).send().await.expect("an answer");
     assert!(answer.headers()[header::SET_COOKIE].to_str().expect("text").ends_with("; Secure"));
 }
 
@@ -160,8 +167,10 @@ async fn a_guest_talks_and_is_no_admin() {
     assert_eq!(page.answer_to(number).await, "hello");
     // The same gate as everywhere, whatever the page does.
     let number = guest.say("main", "/restart").await;
-    page.until("a refusal", |messages| messages.range(number + 1..).any(|(_, said)| said["from"] == "gateway").then_some(()))
-        .await;
+    page.until("a refusal", |messages| {
+        messages.range(number + 1..).any(|(_, said)| said["from"] == "gateway").then_some(())
+    })
+    .await;
     assert_eq!(gateway.status().await.generation, 0);
     let listed: Value = site.get("/api/messages").await.json().await.expect("JSON");
     assert_eq!(listed["messages"], json!([]), "the owner's chat is another");

@@ -39,7 +39,9 @@ fn an_answer_grows_over_an_update_a_restart_and_a_kill() {
         drop(page);
         page = site.stream("chat=answers&status=1");
         page.growing(number, 1_000).await;
-        for (seen, how) in [(2_000, "restart"), (5_000, "update"), (8_000, "kill"), (11_000, "kill"), (14_000, "restart")] {
+        for (seen, how) in
+            [(2_000, "restart"), (5_000, "update"), (8_000, "kill"), (11_000, "kill"), (14_000, "restart")]
+        {
             let before = unit.main_pid();
             match how {
                 "kill" => {
@@ -70,7 +72,10 @@ fn an_answer_grows_over_an_update_a_restart_and_a_kill() {
         assert_eq!(reloaded.answer_to(number).await, expected_stream(chunks, bytes));
         let mut main = site.stream("chat=main");
         main.until("the update is told", |messages| {
-            messages.values().any(|said| said["text"].as_str().is_some_and(|text| text.contains("1.0.0 → 1.0.1"))).then_some(())
+            messages
+                .values()
+                .any(|said| said["text"].as_str().is_some_and(|text| text.contains("1.0.0 → 1.0.1")))
+                .then_some(())
         })
         .await;
         assert!(!unit.journal().contains(TOKEN), "no token is logged");

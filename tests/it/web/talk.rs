@@ -6,7 +6,8 @@ use hermes_gateway::control::proto::HandoffKind;
 use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
 
-use super::client::{GUEST_TOKEN, Site, TOKEN, config, own_address, uuid};
+use super::client::{GUEST_TOKEN, Site, TOKEN, config, uuid};
+use crate::support::address::own_address;
 use crate::support::gateway::{Gateway, expected_stream, stream_prompt};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_hermes");
@@ -32,7 +33,10 @@ async fn an_answer_grows_and_is_there_again_after_a_reload() {
     assert_eq!(reloaded.messages, page.messages);
     let listed: Value = site.get("/api/messages?chat=main").await.json().await.expect("JSON");
     assert_eq!(listed["more"], false);
-    assert_eq!(listed["messages"].as_array().expect("a list").iter().collect::<Vec<_>>(), page.messages.values().collect::<Vec<_>>());
+    assert_eq!(
+        listed["messages"].as_array().expect("a list").iter().collect::<Vec<_>>(),
+        page.messages.values().collect::<Vec<_>>()
+    );
 }
 
 #[tokio::test]
@@ -127,7 +131,9 @@ async fn a_file_of_an_answer_is_a_download_of_its_reader_alone() {
     let number = site.say("main", "file 70000 plan.html").await;
     let file = page
         .until("a file", |messages| {
-            messages.range(number..).find_map(|(_, message)| message.get("file").filter(|file| !file.is_null()).cloned())
+            messages
+                .range(number..)
+                .find_map(|(_, message)| message.get("file").filter(|file| !file.is_null()).cloned())
         })
         .await;
     assert_eq!((&file["name"], &file["bytes"]), (&json!("plan.html"), &json!(70_000)));
