@@ -34,6 +34,8 @@ use crate::store::Span;
 const TEXT_BYTES_MAX: usize = 16 << 10;
 /// A message in JSON, each character of it escaped.
 const BODY_BYTES_MAX: usize = 8 * TEXT_BYTES_MAX;
+/// How long a new image may take to tell its status.
+const STATUS_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a message may wait to be stored: while none is taken in, who sent it is told to come again.
 const STORE_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -77,9 +79,11 @@ fn internal(what: &'static str) -> impl FnOnce(crate::store::StoreError) -> Refu
     }
 }
 
-/// The status, as pages and scripts get it.
-fn latest(site: &Site) -> Result<Status, Refusal> {
-    let status = site.shown.borrow().status().cloned();
+/// The status, as pages and scripts get it. The first moment of an image has none.
+async fn latest(site: &Site) -> Result<Status, Refusal> {
+    let mut shown = site.shown.clone();
+    let known = timeout(STATUS_DEADLINE, shown.wait_for(|shown| shown.status().is_some())).await;
+    let status = known.ok().and_then(|known| known.ok()?.status().cloned());
     status.ok_or_else(|| Refusal::for_now("the gateway has just started; try again in a moment"))
 }
 
@@ -102,7 +106,7 @@ async fn status_page(
         Some("restart") => Some(Told::Done("The restart was asked for. How it goes stands here and in the chat.")),
         _ => None,
     };
-    match latest(&site) {
+    match latest(&site).await {
         Ok(status) => html(StatusCode::OK, pages::status(&status, &viewer(&known), told)),
         Err(refusal) => refusal.answer(true),
     }
@@ -231,7 +235,7 @@ async fn events(
 }
 
 async fn status(State(site): State<Arc<Site>>) -> Answer {
-    latest(&site).map(|status| Json(status).into_response())
+    latest(&site).await.map(|status| Json(status).into_response())
 }
 
 async fn messages(
@@ -349,18 +353,15 @@ fn asset_named(name: &str, version: Option<&str>, headers: &HeaderMap) -> Respon
 }
 
 async fn ready(State(site): State<Arc<Site>>) -> Response {
-    let (is_ready, word) = match latest(&site) {
-        Ok(status) => pages::readiness(&status),
-        Err(_) => (false, "starting\n"),
-    };
+    let (is_ready, word) = site.shown.borrow().status().map_or((false, "starting\n"), pages::readiness);
     (if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, word).into_response()
 }
 
 async fn health(State(site): State<Arc<Site>>) -> Answer {
-    latest(&site).map(|status| Json(pages::health_detailed(&status)).into_response())
+    latest(&site).await.map(|status| Json(pages::health_detailed(&status)).into_response())
 }
 
 async fn metrics(State(site): State<Arc<Site>>) -> Answer {
-    let text = pages::metrics(&latest(&site)?);
+    let text = pages::metrics(&latest(&site).await?);
     Ok(([(header::CONTENT_TYPE, pages::METRICS_CONTENT_TYPE)], text).into_response())
 }

@@ -209,9 +209,14 @@ impl Stream {
             if let Some(found) = reached(&self.messages) {
                 return found;
             }
-            assert!(start.elapsed() < 4 * SOON, "not in time: {what}: {:?}", self.messages);
+            assert!(start.elapsed() < 4 * SOON, "not in time: {what}");
             self.next().await;
         }
+    }
+
+    /// How many messages are by `author`.
+    pub fn said_by(&self, author: &str) -> usize {
+        self.messages.values().filter(|message| message["from"] == author).count()
     }
 
     /// Reads until an answer behind message `number` is complete, and returns its text.

@@ -209,10 +209,11 @@ async fn what_is_too_much_is_refused_and_costs_nobody_else_anything() {
     assert_eq!(site.post("/api/update", &version).await.status(), StatusCode::BAD_REQUEST);
     assert_eq!(site.status_of("/events").await, StatusCode::BAD_REQUEST);
     let mut head = TcpStream::connect(site.address).await.expect("connects");
-    head.write_all(format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(40 << 10)).as_bytes()).await.expect("writes");
-    let mut answer = String::new();
-    timeout(SOON, head.read_to_string(&mut answer)).await.expect("in time").expect("an answer");
-    assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    // The gateway need not read all of it.
+    let _broken = head.write_all(format!("GET / HTTP/1.1\r\nx: {}", "y".repeat(200 << 10)).as_bytes()).await;
+    let mut answer = [0; 12];
+    timeout(SOON, head.read_exact(&mut answer)).await.expect("in time").expect("an answer");
+    assert_eq!(&answer, b"HTTP/1.1 431");
     // More pages than there is room for: each of the others is told to come again, and everything else goes on.
     let mut open = Vec::new();
     let mut refused = 0;
