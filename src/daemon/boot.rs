@@ -256,7 +256,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     let exporter = exporter(&ground.config, optional(inherited.as_mut(), TRACES)?);
     let proven = last_of(inherited, &mut keeper);
     let came_back = way_back::came_back();
-    let image = running_image(passport.as_ref(), came_back.is_some()).map_err(system("open the running image"))?;
+    let image = RunningImage::open(passport.as_ref(), came_back.is_some()).map_err(system("open the running image"))?;
     let now = UnixMillis::now();
     let last_error = |name| passport.as_ref().and_then(|passport| passport.link_errors.get(name)).cloned();
     let links = platforms.keys().map(|name| (name.clone(), LinkView::anew(last_error(name)))).collect();
@@ -588,14 +588,4 @@ fn agents(
         }
     }
     Ok(TakenAgents { agents, removed, recovered, recovered_names })
-}
-
-fn running_image(passport: Option<&Passport>, came_back: bool) -> std::io::Result<RunningImage> {
-    let file = File::open("/proc/self/exe")?;
-    let version = crate::version::version().to_owned();
-    let image = |passport: &Passport| {
-        if came_back { passport.note.from.sha256.clone() } else { passport.note.to.sha256.clone() }
-    };
-    let sha256 = passport.map_or_else(String::new, image);
-    Ok(RunningImage { file, id: Image { version, sha256 } })
 }

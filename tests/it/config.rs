@@ -207,14 +207,22 @@ guest_token = "a-guest-token-of-some-length"
 guest_token_file = "guest"
 hosts = ["https://hermes.example.org", "hermes.example.org"]
 "#;
-    assert_snapshot!(refused(text), @"");
+    assert_snapshot!(refused(text), @r#"
+    gateway.toml:3:10: 'listen' is no loopback address, so others could read what is typed here, the token too; put a proxy with TLS before the gateway and let it listen on 127.0.0.1, or set allow_remote = true
+    gateway.toml:4:1: 'token' has fewer than 16 characters and could be guessed; `openssl rand -hex 32` makes one
+    gateway.toml:6:20: 'guest_token' and 'guest_token_file' are both set in [platforms.web]; keep one of them
+    gateway.toml:7:10: a host is named without 'https://', port and path; for example hermes.example.org
+    "#);
     let same = r#"
 [platforms.web]
 listen = "somewhere"
 token = "the-same-token-for-both"
 guest_token = "the-same-token-for-both"
 "#;
-    assert_snapshot!(refused(same), @"");
+    assert_snapshot!(refused(same), @r#"
+    gateway.toml:3:10: 'listen' must be an address and a port, like 127.0.0.1:8787
+    gateway.toml:5:1: 'guest_token' is the same as 'token', and must be another
+    "#);
 }
 
 #[test]

@@ -160,3 +160,55 @@ impl Events {
         format!("id: {}\nevent: {event}\ndata: {data}\n\n", self.id()).into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::proto::Status;
+    use crate::store::Store;
+
+    #[test]
+    fn an_id_is_read_as_it_was_told() {
+        for id in ["~", "17~", "~5", "17.15-1043-0a1b2c3d~1790000000000"] {
+            let read: EventId = id.parse().expect("an id");
+            let chat = read.chat.map(|cursor| cursor.to_string()).unwrap_or_default();
+            let step = read.step.map(|step| step.to_string()).unwrap_or_default();
+            assert_eq!(format!("{chat}~{step}"), id);
+        }
+        for no in ["", "17", "x~", "~x", "17.15~", "17.15-1-g~", "17.1-2-3-4~"] {
+            assert_eq!(no.parse::<EventId>(), Err(()), "{no}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_status_is_told_at_once_and_then_a_few_times_a_second_with_every_step() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let board = Arc::new(Board::new(Store::open(&dir.path().join("state.db")).expect("opens")));
+        let (sender, shown) = watch::channel(Arc::new(Shown::default()));
+        let change = |generation| {
+            sender.send_modify(|shown| {
+                Arc::make_mut(shown).take_status(Status { generation, ..Status::default() });
+            });
+        };
+        change(1);
+        let wanted = Wanted { chat: None, status: true, after: EventId::default() };
+        let mut events = Events::new(wanted, board, shown);
+        let mut next = async || String::from_utf8(events.next().await.expect("a piece").to_vec()).expect("text");
+        assert_eq!(next().await, "retry: 100\n\n");
+        assert!(next().await.contains("event: status\n"));
+        let start = Instant::now();
+        change(2);
+        sender.send_modify(|shown| {
+            for phase in ["preflight", "drain"] {
+                Arc::make_mut(shown).push_step(phase, String::new(), (None, None));
+            }
+        });
+        change(3);
+        assert!(next().await.contains("\"phase\":\"preflight\""));
+        assert!(next().await.contains("\"phase\":\"drain\""));
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        assert!(next().await.contains("\"generation\":3"));
+        assert_eq!(start.elapsed(), STATUS_PERIOD);
+        assert_eq!(next().await, ":\n\n", "and nothing more");
+    }
+}

@@ -216,3 +216,6 @@ fn common(a: &str, b: &str) -> usize {
     let same = a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count();
     b.floor_char_boundary(same)
 }
+
+#[cfg(test)]
+mod tests;
