@@ -35,6 +35,19 @@ pub(super) struct RunningImage {
     pub(super) id: Image,
 }
 
+impl RunningImage {
+    /// Opens it. Its digest is known after a handoff only.
+    pub(super) fn open(passport: Option<&Passport>, came_back: bool) -> std::io::Result<Self> {
+        let file = File::open("/proc/self/exe")?;
+        let version = crate::version::version().to_owned();
+        let image = |passport: &Passport| {
+            if came_back { passport.note.from.sha256.clone() } else { passport.note.to.sha256.clone() }
+        };
+        let sha256 = passport.map_or_else(String::new, image);
+        Ok(Self { file, id: Image { version, sha256 } })
+    }
+}
+
 /// Whether a handoff is under way.
 pub(super) enum Swap {
     Idle,

@@ -189,7 +189,8 @@ async fn only_what_is_missing_is_told() {
     assert_eq!(page.messages[&number]["text"], text);
     assert!(page.bytes - before < 2_000, "{} bytes for 80", page.bytes - before);
     // Whoever has another text gets all of it, and so does everybody if there are buttons.
-    let mut other = Reader::new(CHAT.to_owned(), Some(format!("{number}.{number}-7-00000000").parse().expect("a cursor")));
+    let mut other =
+        Reader::new(CHAT.to_owned(), Some(format!("{number}.{number}-7-00000000").parse().expect("a cursor")));
     assert_eq!(other.next(&board).await.expect("reads").expect("an event").event, "message");
     let choice = Choice { label: "Yes".into(), command: "/approve 1.1".into() };
     board.change(CHAT, number, |message| message.choices.push(choice)).await.expect("changes");
