@@ -12,8 +12,9 @@ use super::keeper::Keeper;
 use super::kept::Kept;
 use super::outlet::Outlet;
 use super::pages::Pages;
+use super::specs::Specs;
 use super::state::{PLATFORMS, PlatformEntry, platform_fd};
-use crate::config::{Config, Home, PlatformAccess};
+use crate::config::{Config, PlatformAccess};
 use crate::gateway::{Access, Allowed};
 use crate::handoff::{FdName, Inherited};
 use crate::id::PlatformName;
@@ -31,26 +32,21 @@ const OWN_IMAGE: &str = "/proc/self/exe";
 const PASSED: [(&str, &str, &str); 2] =
     [(fdstore::WEBHOOK, telegram::PLATFORM, telegram::LISTENER), (fdstore::WEB, web::PLATFORM, web::LISTENER)];
 
-/// Where the platforms are.
-#[derive(Clone, Copy)]
-pub(super) struct Place<'a> {
-    pub(super) config: &'a Config,
-    pub(super) home: &'a Home,
-    pub(super) store: &'a Store,
-    pub(super) pages: &'a Pages,
-}
+/// The platforms that run.
+type Platforms = BTreeMap<PlatformName, Outlet<PlatformHandle>>;
 
-/// Starts the configured platforms, with what was left for them.
+/// Starts the configured platforms, with what was left for them. Returns with them what pages are told by.
 pub(super) fn platforms(
-    Place { config, home, store, pages }: Place<'_>,
+    Specs { config, home }: Specs<'_>,
+    store: &Store,
     mut inherited: Option<&mut Inherited>,
     events: &mpsc::Sender<PlatformEvent>,
     keeper: &mut Keeper,
     kept: &Kept,
-) -> Result<BTreeMap<PlatformName, Outlet<PlatformHandle>>, DaemonError> {
+) -> Result<(Platforms, Pages), DaemonError> {
     let entries: Vec<PlatformEntry> = optional(inherited.as_deref_mut(), PLATFORMS)?;
     let mut entries: BTreeMap<_, _> = entries.into_iter().map(|entry| (entry.name.clone(), entry)).collect();
-    let mut started = Vec::new();
+    let (mut started, pages) = (Vec::new(), Pages::default());
     let mut left = |name: &str| {
         let name = PlatformName::from(name);
         let state = entries.remove(&name).map(|entry| entry.state);
@@ -83,7 +79,7 @@ pub(super) fn platforms(
     for platform in entries.keys() {
         tracing::info!(%platform, "platform is no longer configured, its open deliveries are dropped");
     }
-    Ok(started.into_iter().map(|handle| (handle.name().clone(), Outlet::new(handle))).collect())
+    Ok((started.into_iter().map(|handle| (handle.name().clone(), Outlet::new(handle))).collect(), pages))
 }
 
 /// What a platform left, by its own names: at a handoff what it handed over, after a kill what was kept for it.

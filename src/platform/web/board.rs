@@ -80,9 +80,14 @@ impl Board {
     pub(super) fn look<T>(&self, chat: &str, look: impl FnOnce(&Chat) -> T) -> T {
         let mut held = self.held();
         let gone = held.gone;
-        let chat = held.chats.entry(chat.to_owned()).or_default();
-        chat.gone = chat.gone.max(gone);
-        look(chat)
+        match held.chats.get_mut(chat) {
+            Some(chat) => {
+                chat.gone = chat.gone.max(gone);
+                look(chat)
+            }
+            // Looking costs no memory, whatever name somebody makes up.
+            None => look(&Chat { gone, ..Chat::default() }),
+        }
     }
 
     /// Shows what somebody says, once it is stored. Returns its number.

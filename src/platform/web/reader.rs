@@ -5,7 +5,7 @@
 //!   how much. So whoever gets one, in whatever image or process, goes on where the reader is.
 //! - Of a text that is another than what the reader has, the whole message is told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -85,7 +85,7 @@ pub(super) struct Reader {
     top: i64,
     open: BTreeMap<i64, Open>,
     /// What was read from the store and is not told yet.
-    backlog: std::collections::VecDeque<Numbered>,
+    backlog: VecDeque<Numbered>,
     /// The store has no more than is held, or in the backlog, behind this one that is not held any more.
     caught_up: Option<i64>,
     is_new: bool,
@@ -103,7 +103,7 @@ impl Reader {
         let is_new = cursor.is_none();
         let Cursor { top, open } = cursor.unwrap_or_default();
         let open = open.into_iter().map(|(number, seen)| (number, Open::Seen(seen))).collect();
-        Self { chat, top, open, backlog: std::collections::VecDeque::new(), caught_up: None, is_new, typing: 0 }
+        Self { chat, top, open, backlog: VecDeque::new(), caught_up: None, is_new, typing: 0 }
     }
 
     /// Where it is.
@@ -152,7 +152,7 @@ impl Reader {
             return Ok(Some(self.whole(number, message)));
         }
         let typing = board.look(&self.chat, |chat| chat.typing);
-        let is_typing = std::mem::replace(&mut self.typing, typing) != typing;
+        let is_typing = std::mem::replace(&mut self.typing, typing) < typing;
         Ok(is_typing.then(|| Told { event: "typing", data: json!({}) }))
     }
 

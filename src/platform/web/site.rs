@@ -80,11 +80,10 @@ impl Site {
     /// Who asks, if that can be known.
     fn identify(&self, headers: &HeaderMap, peer: Peer) -> Result<Option<Known>, Refused> {
         let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-        if let Some(authorization) = text(header::AUTHORIZATION) {
-            let (scheme, token) = authorization.split_once(' ').unwrap_or((authorization, ""));
-            if !scheme.eq_ignore_ascii_case("bearer") {
-                return Err(Refused::Wrong);
-            }
+        // What is of another scheme may be a proxy's own.
+        if let Some((scheme, token)) = text(header::AUTHORIZATION).and_then(|value| value.split_once(' '))
+            && scheme.eq_ignore_ascii_case("bearer")
+        {
             return self.auth.by_token(token.trim(), peer.0, MonoNanos::now()).map(Some);
         }
         Ok(session(headers).and_then(|session| self.auth.by_session(session, UnixMillis::now())))
@@ -172,9 +171,9 @@ pub(super) fn html(status: StatusCode, page: String) -> Response {
 
 /// What every request passes.
 pub(super) async fn guard(State(site): State<Arc<Site>>, mut request: Request, next: Next) -> Response {
-    let mut response = match admit(&site, &mut request) {
-        Ok(()) => next.run(request).await,
-        Err(response) => response,
+    let mut response = match turned_away(&site, &mut request) {
+        None => next.run(request).await,
+        Some(response) => response,
     };
     let headers = response.headers_mut();
     for (name, value) in [
@@ -191,36 +190,38 @@ pub(super) async fn guard(State(site): State<Arc<Site>>, mut request: Request, n
     response
 }
 
-/// Lets a request in, with who asks, or answers it.
-fn admit(site: &Site, request: &mut Request) -> Result<(), Response> {
+/// The answer to a request that is not let in. One that is has who asks in it.
+fn turned_away(site: &Site, request: &mut Request) -> Option<Response> {
     let path = request.uri().path();
     let is_page = !["/api/", "/events", "/files/", "/metrics", "/health"].iter().any(|start| path.starts_with(start));
+    let refused = |refusal: Refusal| Some(refusal.answer(is_page));
     if PROBES.contains(&path) {
-        return Ok(());
+        return None;
     }
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     if !host.is_some_and(|host| site.hosts.has(host)) {
         let why = "this name is not known to be the gateway's; add it to 'hosts' in [platforms.web]";
-        return Err(Refusal::new(StatusCode::MISDIRECTED_REQUEST, why).answer(is_page));
+        return refused(Refusal::new(StatusCode::MISDIRECTED_REQUEST, why));
     }
     if request.method() == Method::POST && !is_from_here(request.headers()) {
-        let why = "this was sent by another site";
-        return Err(Refusal::new(StatusCode::FORBIDDEN, why).answer(is_page));
+        return refused(Refusal::new(StatusCode::FORBIDDEN, "this was sent by another site"));
     }
     let peer = request.extensions().get::<Peer>().copied().unwrap_or(Peer(site.hosts.address));
-    let known = site.identify(request.headers(), peer).map_err(|refused| Refusal::from(refused).answer(is_page))?;
-    match known {
-        Some(known) => drop(request.extensions_mut().insert(known)),
-        None if OPEN.contains(&path) || path.starts_with(ASSETS) => {}
-        None if is_page && request.method() == Method::GET => {
-            return Err(Redirect::to(&login_for(request.uri())).into_response());
+    match site.identify(request.headers(), peer) {
+        Err(refusal) => refused(refusal.into()),
+        Ok(Some(known)) => {
+            request.extensions_mut().insert(known);
+            None
         }
-        None => {
+        Ok(None) if OPEN.contains(&path) || path.starts_with(ASSETS) => None,
+        Ok(None) if is_page && request.method() == Method::GET => {
+            Some(Redirect::to(&login_for(request.uri())).into_response())
+        }
+        Ok(None) => {
             let why = "sign in first, or send 'Authorization: Bearer <token>'";
-            return Err(Refusal::new(StatusCode::UNAUTHORIZED, why).answer(is_page));
+            refused(Refusal::new(StatusCode::UNAUTHORIZED, why))
         }
     }
-    Ok(())
 }
 
 /// Where to sign in to get to `uri`.
