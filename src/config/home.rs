@@ -145,6 +145,11 @@ impl Home {
         self.root.join("attachments")
     }
 
+    /// The token of `[platforms.web]` that the gateway made.
+    pub fn web_token(&self) -> PathBuf {
+        self.root.join("web-token")
+    }
+
     /// Where the gateway listens for `hermes gateway …`; at most [`SOCKET_PATH_MAX`] bytes.
     pub fn control_sock(&self) -> &Path {
         &self.control_sock

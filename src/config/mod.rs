@@ -63,6 +63,8 @@ pub struct Config {
     pub dingtalk: Option<DingTalkConfig>,
     /// `[platforms.weixin]`.
     pub weixin: Option<WeixinConfig>,
+    /// `[platforms.web]`.
+    pub web: Option<WebConfig>,
     /// `[update]`.
     pub update: UpdateConfig,
     /// `[telemetry]`.
@@ -213,6 +215,44 @@ impl WebhookConfig {
     pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8443);
 }
 
+/// `[platforms.web]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebConfig {
+    /// Where the gateway listens; without it on [`WebConfig::LISTEN`] or the socket that systemd passes by the name `web`
+    /// (`dist/hermes-gateway-web.socket`).
+    pub listen: Option<SocketAddr>,
+    /// Names by which browsers may call the gateway, besides those of the loopback and the address that it listens on.
+    pub hosts: Vec<String>,
+    /// Who has it is the user [`WebConfig::OWNER`]; without it the gateway makes one.
+    pub token: Option<Secret>,
+    /// Who has it is the user [`WebConfig::GUEST`].
+    pub guest_token: Option<Secret>,
+    /// Who may do what: it follows from the tokens.
+    pub access: PlatformAccess,
+}
+
+impl WebConfig {
+    /// Where the gateway listens by default.
+    pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8787);
+    /// Whoever has `token`: may talk, and is an admin.
+    pub const OWNER: &str = "owner";
+    /// Whoever has `guest_token`: may talk.
+    pub const GUEST: &str = "guest";
+
+    /// Who may do what, with a guest or without.
+    pub fn access(has_guest: bool, gateway_restart_notification: bool, language: Language) -> PlatformAccess {
+        let owner = Self::OWNER.to_owned();
+        let guest = has_guest.then(|| Self::GUEST.to_owned());
+        PlatformAccess {
+            allow_from: std::iter::once(owner.clone()).chain(guest).collect(),
+            allow_admin_from: vec![owner],
+            gateway_restart_notification,
+            language,
+            pairing: false,
+        }
+    }
+}
+
 impl TelegramConfig {
     /// The most messages in a second that Telegram takes for free, and the default.
     pub const FREE_PER_SECOND: u32 = 30;
@@ -237,7 +277,8 @@ impl Config {
         let telegram = self.telegram.as_ref().map(|telegram| ("telegram", &telegram.access));
         let dingtalk = self.dingtalk.as_ref().map(|dingtalk| ("dingtalk", &dingtalk.access));
         let weixin = self.weixin.as_ref().map(|weixin| ("weixin", &weixin.access));
-        telegram.into_iter().chain(dingtalk).chain(weixin)
+        let web = self.web.as_ref().map(|web| ("web", &web.access));
+        telegram.into_iter().chain(dingtalk).chain(weixin).chain(web)
     }
 
     /// Reads `gateway.toml` and the secrets it names, and logs its warnings. A missing file means all defaults, and says
@@ -297,6 +338,7 @@ impl Config {
             telegram: None,
             dingtalk: None,
             weixin: None,
+            web: None,
             update: UpdateConfig::default(),
             telemetry: TelemetryConfig::default(),
             secret_variables: BTreeSet::new(),

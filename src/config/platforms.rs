@@ -1,14 +1,14 @@
 //! `[platforms.<name>]`.
 
 use std::net::{IpAddr, SocketAddr};
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 
 use reqwest::Url;
 use toml::de::DeValue;
 
 use super::secret::{SecretContext, SecretKeys, read_secret};
 use super::table::{Problems, Section};
-use super::{Config, DingTalkConfig, PlatformAccess, Secret, TelegramConfig, WebhookConfig, WeixinConfig};
+use super::{Config, DingTalkConfig, PlatformAccess, Secret, TelegramConfig, WebConfig, WebhookConfig, WeixinConfig};
 use crate::words::Language;
 
 const TELEGRAM_API_URL: &str = "https://api.telegram.org";
@@ -29,8 +29,15 @@ const DINGTALK_SECRET: SecretKeys = SecretKeys {
     variable: "client_secret_env",
 };
 
-/// A platform that is planned: naming it is a different mistake than a typing error.
-const TO_COME: &str = "web";
+const WEB_TOKEN: SecretKeys = TELEGRAM_TOKEN;
+const WEB_GUEST_TOKEN: SecretKeys = SecretKeys {
+    inline: "guest_token",
+    file: "guest_token_file",
+    credential: "guest_token_credential",
+    variable: "guest_token_env",
+};
+/// What nobody guesses, even by trying for as long as the limit of failed logins lets them.
+const WEB_TOKEN_CHARS_MIN: usize = 16;
 
 /// Telegram takes no more than the most of it, however it is paid.
 const PER_SECOND: RangeInclusive<u32> = 1..=1000;
@@ -63,8 +70,8 @@ pub(super) fn read(
     if let Some(section) = platforms.section("weixin", "[platforms.weixin]", p) {
         config.weixin = weixin(section, context, p);
     }
-    if let Some(entry) = platforms.entry(TO_COME) {
-        p.add(&entry.key_span, format!("the platform '{TO_COME}' is not in this version; remove the section"));
+    if let Some(section) = platforms.section("web", "[platforms.web]", p) {
+        config.web = Some(web(section, context, p));
     }
     platforms.finish("platform", p);
 }
@@ -87,16 +94,10 @@ fn telegram(mut section: Section<'_, '_>, context: &SecretContext<'_>, p: &mut P
 
 fn webhook(section: &mut Section<'_, '_>, context: &SecretContext<'_>, p: &mut Problems<'_>) -> Option<WebhookConfig> {
     let url = section.string("webhook_url", "https://example.org/telegram", p);
-    let key_span = TELEGRAM_WEBHOOK.all().iter().find_map(|&key| section.entry(key).map(|entry| entry.key_span));
-    let secret = key_span.as_ref().and_then(|_| read_secret(section, &TELEGRAM_WEBHOOK, context, p));
-    let listen = section.string("webhook_listen", "127.0.0.1:8443", p);
-    let listen_span = listen.as_ref().map(|(_, span)| span.clone());
-    let listen = listen.and_then(|(text, span)| {
-        let address = text.parse::<SocketAddr>();
-        address
-            .map_err(|_| p.add(&span, "'webhook_listen' must be an address and a port, like 127.0.0.1:8443".to_owned()))
-            .ok()
-    });
+    let (key_span, secret) = optional_secret(section, &TELEGRAM_WEBHOOK, context, p).unzip();
+    let secret = secret.flatten();
+    let (listen_span, listen) = address(section, "webhook_listen", "127.0.0.1:8443", p).unzip();
+    let listen = listen.flatten();
     let Some((url, span)) = url else {
         if let Some(span) = key_span.or(listen_span) {
             p.add(&span, "this is of use with 'webhook_url' only".to_owned());
@@ -154,6 +155,81 @@ fn weixin(mut section: Section<'_, '_>, context: &SecretContext<'_>, p: &mut Pro
     Some(WeixinConfig { token: token?, account_id: account_id?, base_url: base_url_, cdn_url, access })
 }
 
+fn web(mut section: Section<'_, '_>, context: &SecretContext<'_>, p: &mut Problems<'_>) -> WebConfig {
+    let mut token = |keys, p: &mut Problems<'_>| {
+        let (span, token) = optional_secret(&mut section, keys, context, p)?;
+        let token: Secret = token?;
+        if token.expose().chars().count() < WEB_TOKEN_CHARS_MIN {
+            let message = format!(
+                "'{}' has fewer than {WEB_TOKEN_CHARS_MIN} characters and could be guessed; `openssl rand -hex 32` makes one",
+                keys.inline
+            );
+            p.add(&span, message);
+        }
+        Some((span, token))
+    };
+    let (owner, guest) = (token(&WEB_TOKEN, p), token(&WEB_GUEST_TOKEN, p));
+    if let (Some((_, owner)), Some((span, guest))) = (&owner, &guest)
+        && owner == guest
+    {
+        p.add(span, "'guest_token' is the same as 'token', and must be another".to_owned());
+    }
+    let listen = address(&mut section, "listen", "127.0.0.1:8787", p);
+    let allow_remote = section.boolean("allow_remote", p).unwrap_or(false);
+    if let Some((span, Some(listen))) = &listen
+        && !listen.ip().is_loopback()
+        && !allow_remote
+    {
+        let message = "'listen' is no loopback address, so others could read what is typed here, the token too; put a proxy \
+                       with TLS before the gateway and let it listen on 127.0.0.1, or set allow_remote = true";
+        p.add(span, message.to_owned());
+    }
+    let hosts = ("host names", r#"["hermes.example.org"]"#);
+    let hosts = section.list("hosts", hosts, super::file::text, p).unwrap_or_default();
+    for (host, span) in &hosts {
+        if host.is_empty() || host.contains([':', '/', ' ']) {
+            p.add(span, "a host is named without 'https://', port and path; for example hermes.example.org".to_owned());
+        }
+    }
+    let (gateway_restart_notification, language) = manners(&mut section, p);
+    section.finish("key", p);
+    WebConfig {
+        listen: listen.and_then(|(_, listen)| listen),
+        hosts: hosts.into_iter().map(|(host, _)| host.to_ascii_lowercase()).collect(),
+        token: owner.map(|(_, token)| token),
+        access: WebConfig::access(guest.is_some(), gateway_restart_notification, language),
+        guest_token: guest.map(|(_, token)| token),
+    }
+}
+
+/// A secret that need not be there, with the place of its key.
+fn optional_secret(
+    section: &mut Section<'_, '_>,
+    keys: &SecretKeys,
+    context: &SecretContext<'_>,
+    p: &mut Problems<'_>,
+) -> Option<(Range<usize>, Option<Secret>)> {
+    // All of them are known keys, whichever is there.
+    let spans = keys.all().map(|key| section.entry(key).map(|entry| entry.key_span));
+    let span = spans.into_iter().flatten().next()?;
+    Some((span, read_secret(section, keys, context, p)))
+}
+
+/// Where to listen, with the place of the value; nothing beside it if it is no address.
+fn address(
+    section: &mut Section<'_, '_>,
+    key: &'static str,
+    example: &'static str,
+    p: &mut Problems<'_>,
+) -> Option<(Range<usize>, Option<SocketAddr>)> {
+    let (text, span) = section.string(key, example, p)?;
+    let address = text.parse().ok();
+    if address.is_none() {
+        p.add(&span, format!("'{key}' must be an address and a port, like {example}"));
+    }
+    Some((span, address))
+}
+
 /// A text that must be there.
 fn required(
     section: &mut Section<'_, '_>,
@@ -195,8 +271,7 @@ pub(super) fn base_url(
 fn access(section: &mut Section<'_, '_>, ids: UserIds, p: &mut Problems<'_>) -> PlatformAccess {
     let mut allow_from = users(section, "allow_from", ids, p);
     let allow_admin_from = users(section, "allow_admin_from", ids, p);
-    let notification = section.boolean("gateway_restart_notification", p);
-    let language = language(section, p);
+    let (gateway_restart_notification, language) = manners(section, p);
     let pairing = section.boolean("pairing", p);
     // Whoever may restart the gateway may also talk to it.
     for admin in &allow_admin_from {
@@ -207,10 +282,16 @@ fn access(section: &mut Section<'_, '_>, ids: UserIds, p: &mut Problems<'_>) -> 
     PlatformAccess {
         allow_from,
         allow_admin_from,
-        gateway_restart_notification: notification.unwrap_or(true),
+        gateway_restart_notification,
         language,
         pairing: pairing.unwrap_or(true),
     }
+}
+
+/// How a platform talks.
+fn manners(section: &mut Section<'_, '_>, p: &mut Problems<'_>) -> (bool, Language) {
+    let notification = section.boolean("gateway_restart_notification", p);
+    (notification.unwrap_or(true), language(section, p))
 }
 
 fn language(section: &mut Section<'_, '_>, p: &mut Problems<'_>) -> Language {

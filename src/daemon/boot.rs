@@ -34,17 +34,14 @@ use super::{DaemonError, RunOptions, report};
 use crate::agent::{self, AgentCommand, AgentEvent, AgentFds, AgentHandle, AgentSnapshot};
 use crate::clock::{MonoNanos, UnixMillis};
 use crate::config::{Config, Environment, Home};
-use crate::control::proto::Image;
 use crate::control::server::{self, ControlHandle};
 use crate::control::{ControlEvent, ControlSnapshot};
 use crate::fault::{self, Point};
-use crate::gateway::GatewayState;
 use crate::handoff::adopt::{AdoptError, EXEC_AT_VARIABLE, STATE_FD_VARIABLE};
 use crate::handoff::way_back::{self, RECOVERY_VARIABLE, WayBack};
 use crate::handoff::{FdName, Inherited, Phase};
-use crate::id::AgentName;
+use crate::id::{AgentName, PlatformName};
 use crate::platform::PlatformEvent;
-use crate::platform::local::Local;
 use crate::service::fdstore::{self, FdStore, Restored};
 use crate::service::listen::{bind_control, restored_control};
 use crate::service::lock::Lock;
@@ -247,18 +244,15 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     let specs = Specs { config: &ground.config, home: &ground.home };
     let TakenAgents { agents, removed, recovered, recovered_names } =
         agents(specs, inherited.as_mut(), &ports.agents, &mut keeper, passport.is_none())?;
-    let platforms = platforms(&ground.config, inherited.as_mut(), &ground.store, &ports.platforms, &mut keeper, &kept)?;
-    let local = optional::<Local>(inherited.as_mut(), LOCAL)?;
-    let state = optional::<GatewayState>(inherited.as_mut(), GATEWAY)?;
-    let gateway = kept.gateway(&ground.config, agents.keys().cloned(), state);
-    let stash = optional::<Stash>(inherited.as_mut(), STASH)?;
+    let (platforms, pages) = platforms(specs, &ground.store, inherited.as_mut(), &ports.platforms, &mut keeper, &kept)?;
+    let (local, stash) = (optional(inherited.as_mut(), LOCAL)?, optional::<Stash>(inherited.as_mut(), STASH)?);
+    let gateway = kept.gateway(&ground.config, agents.keys().cloned(), optional(inherited.as_mut(), GATEWAY)?);
     let exporter = exporter(&ground.config, optional(inherited.as_mut(), TRACES)?);
     let proven = last_of(inherited, &mut keeper);
     let came_back = way_back::came_back();
-    let image = running_image(passport.as_ref(), came_back.is_some()).map_err(system("open the running image"))?;
+    let image = RunningImage::open(passport.as_ref(), came_back.is_some()).map_err(system("open the running image"))?;
     let now = UnixMillis::now();
-    let last_error = |name| passport.as_ref().and_then(|passport| passport.link_errors.get(name)).cloned();
-    let links = platforms.keys().map(|name| (name.clone(), LinkView::anew(last_error(name)))).collect();
+    let links = links(platforms.keys(), passport.as_ref());
     let mut daemon = Daemon {
         ticks: ticks(&ground.notifier),
         options: ground.options,
@@ -286,6 +280,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
         probation: None,
         proven,
         keeper,
+        pages,
         recovered_agents: recovered_names,
         dead_agents: BTreeSet::new(),
         turn_agents: BTreeMap::new(),
@@ -307,6 +302,15 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     daemon.begin(passport, came_back, ground.way_back, recovered).await;
     daemon.heed(early, aside).await;
     Ok(daemon)
+}
+
+/// The links of platforms that are started, which are made anew.
+fn links<'a>(
+    platforms: impl Iterator<Item = &'a PlatformName>,
+    passport: Option<&Passport>,
+) -> BTreeMap<PlatformName, LinkView> {
+    let last_error = |name| passport.and_then(|passport| passport.link_errors.get(name)).cloned();
+    platforms.map(|name| (name.clone(), LinkView::anew(last_error(name)))).collect()
 }
 
 /// What the image before could not export is exported first.
@@ -587,14 +591,4 @@ fn agents(
         }
     }
     Ok(TakenAgents { agents, removed, recovered, recovered_names })
-}
-
-fn running_image(passport: Option<&Passport>, came_back: bool) -> std::io::Result<RunningImage> {
-    let file = File::open("/proc/self/exe")?;
-    let version = crate::version::version().to_owned();
-    let image = |passport: &Passport| {
-        if came_back { passport.note.from.sha256.clone() } else { passport.note.to.sha256.clone() }
-    };
-    let sha256 = passport.map_or_else(String::new, image);
-    Ok(RunningImage { file, id: Image { version, sha256 } })
 }

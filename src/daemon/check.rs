@@ -19,7 +19,7 @@ use crate::gateway::GatewayState;
 use crate::handoff::adopt::{AdoptError, Sections};
 use crate::handoff::preflight::{CheckReport, PRODUCT};
 use crate::platform::local::Local;
-use crate::platform::{dingtalk, telegram, weixin};
+use crate::platform::{dingtalk, telegram, web, weixin};
 use crate::store::{SCHEMA_VERSION, Store, StoreError};
 
 /// Why this image cannot take over.
@@ -82,6 +82,7 @@ fn read_everything(sections: &mut Sections) -> Result<(), AdoptError> {
             telegram::PLATFORM => telegram::check_state(&platform.state),
             dingtalk::PLATFORM => dingtalk::check_state(&platform.state),
             weixin::PLATFORM => weixin::check_state(&platform.state),
+            web::PLATFORM => web::check_state(&platform.state),
             _ => Ok(()),
         };
         read.map_err(|source| unreadable(PLATFORMS, source))?;

@@ -36,6 +36,7 @@ mod kept;
 mod notices;
 mod offline;
 mod outlet;
+mod pages;
 mod pairing;
 mod pause;
 mod platforms;

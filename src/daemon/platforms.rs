@@ -11,13 +11,15 @@ use super::boot::optional;
 use super::keeper::Keeper;
 use super::kept::Kept;
 use super::outlet::Outlet;
+use super::pages::Pages;
+use super::specs::Specs;
 use super::state::{PLATFORMS, PlatformEntry, platform_fd};
 use crate::config::{Config, PlatformAccess};
 use crate::gateway::{Access, Allowed};
 use crate::handoff::{FdName, Inherited};
 use crate::id::PlatformName;
 use crate::platform::local::PLATFORM as LOCAL;
-use crate::platform::{Left, PlatformEvent, PlatformHandle, dingtalk, telegram, weixin};
+use crate::platform::{Left, PlatformEvent, PlatformHandle, dingtalk, telegram, web, weixin};
 use crate::service::fdstore;
 use crate::store::Store;
 use crate::words::Languages;
@@ -26,26 +28,32 @@ use crate::words::Languages;
 /// (proc_pid_exe(5)).
 const OWN_IMAGE: &str = "/proc/self/exe";
 
-/// Starts the configured platforms, with what was left for them.
+/// Sockets that systemd passes for platforms: their names, and what the platform calls them.
+const PASSED: [(&str, &str, &str); 2] =
+    [(fdstore::WEBHOOK, telegram::PLATFORM, telegram::LISTENER), (fdstore::WEB, web::PLATFORM, web::LISTENER)];
+
+/// The platforms that run.
+type Platforms = BTreeMap<PlatformName, Outlet<PlatformHandle>>;
+
+/// Starts the configured platforms, with what was left for them. Returns with them what pages are told by.
 pub(super) fn platforms(
-    config: &Config,
-    mut inherited: Option<&mut Inherited>,
+    Specs { config, home }: Specs<'_>,
     store: &Store,
+    mut inherited: Option<&mut Inherited>,
     events: &mpsc::Sender<PlatformEvent>,
     keeper: &mut Keeper,
     kept: &Kept,
-) -> Result<BTreeMap<PlatformName, Outlet<PlatformHandle>>, DaemonError> {
+) -> Result<(Platforms, Pages), DaemonError> {
     let entries: Vec<PlatformEntry> = optional(inherited.as_deref_mut(), PLATFORMS)?;
     let mut entries: BTreeMap<_, _> = entries.into_iter().map(|entry| (entry.name.clone(), entry)).collect();
-    let mut started = Vec::new();
+    let (mut started, pages) = (Vec::new(), Pages::default());
     let mut left = |name: &str| {
         let name = PlatformName::from(name);
         let state = entries.remove(&name).map(|entry| entry.state);
         let mut fds = inherited.as_deref_mut().map(|inherited| platform_fds(&name, inherited)).unwrap_or_default();
-        if name.as_str() == telegram::PLATFORM
-            && let Some(socket) = inherited.as_deref_mut().and_then(|all| all.take_fd(&FdName::new(fdstore::WEBHOOK)))
-        {
-            fds.insert(0, (telegram::LISTENER.to_owned(), socket));
+        for (passed, _, listener) in PASSED.into_iter().filter(|(_, platform, _)| *platform == name.as_str()) {
+            let socket = inherited.as_deref_mut().and_then(|all| all.take_fd(&FdName::new(passed)));
+            fds.splice(0..0, socket.map(|socket| (listener.to_owned(), socket)));
         }
         for (what, fd) in &fds {
             keeper.store(platform_fd(&name, what), fd.as_fd());
@@ -64,10 +72,14 @@ pub(super) fn platforms(
         let left = left(dingtalk::PLATFORM);
         started.push(dingtalk::spawn(dingtalk, Path::new(OWN_IMAGE), left, store.clone(), events.clone()));
     }
+    if let Some(config) = &config.web {
+        let left = left(web::PLATFORM);
+        started.push(web::spawn(config, home.web_token(), pages.receiver(), left, store.clone(), events.clone()));
+    }
     for platform in entries.keys() {
         tracing::info!(%platform, "platform is no longer configured, its open deliveries are dropped");
     }
-    Ok(started.into_iter().map(|handle| (handle.name().clone(), Outlet::new(handle))).collect())
+    Ok((started.into_iter().map(|handle| (handle.name().clone(), Outlet::new(handle))).collect(), pages))
 }
 
 /// What a platform left, by its own names: at a handoff what it handed over, after a kill what was kept for it.

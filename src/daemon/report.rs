@@ -29,6 +29,12 @@ impl Daemon {
     /// In a chat an update is one message that shows the step it is at ([`is_live`]), so that it costs the chat's rate
     /// limit little and the last word, which is a message of its own, comes at once.
     pub(super) async fn tell_begin(&mut self, pending: &Pending) {
+        let phase = pending.timeline.phase();
+        self.pages.step(
+            phase.as_str(),
+            Language::En.words().handoff_begins(pending.kind_name()).to_owned(),
+            (None, None),
+        );
         let Origin::Chat(by) = &pending.origin else { return };
         let begins = self.gateway.words(&by.conversation).handoff_begins(pending.kind_name());
         let effects = if is_live(by, pending.kind_name()) {
@@ -42,10 +48,11 @@ impl Daemon {
     /// Control clients see every step; a chat sees each phase once.
     pub(super) async fn tell_progress(&mut self, phase: &str, step: &Step, done_bytes: Option<u64>) {
         let Swap::Preparing(pending) = &self.swap else { return };
+        let total_bytes = if let Step::Downloading(total_bytes) = step { *total_bytes } else { None };
+        let message = Language::En.words().step(step);
+        self.pages.step(phase, message.clone(), (done_bytes, total_bytes));
         match &pending.origin {
             Origin::Control { client, .. } => {
-                let total_bytes = if let Step::Downloading(total_bytes) = step { *total_bytes } else { None };
-                let message = Language::En.words().step(step);
                 let progress = Progress { phase: phase.to_owned(), message, done_bytes, total_bytes };
                 let (client, params) = (*client, serde_json::to_value(progress).expect("plain data serialises"));
                 self.control.put(ControlCommand::Notify { client, method: proto::PROGRESS, params });
@@ -93,13 +100,14 @@ impl Daemon {
     }
 
     pub(super) async fn tell_done(&mut self, origin: &Origin, report: &HandoffReport) {
+        let done = done_of(report);
+        self.pages.step("done", Language::En.words().handoff_done(&done), (None, None));
         match origin {
             Origin::Control { client, id, .. } => {
                 let report = serde_json::to_value(report).expect("plain data serialises");
                 self.respond(*client, id.clone(), Ok(report));
             }
             Origin::Chat(by) => {
-                let done = done_of(report);
                 let told = self.gateway.words(&by.conversation).handoff_done(&done);
                 self.tell_chat(by, &report.kind, told).await;
             }
@@ -115,6 +123,8 @@ impl Daemon {
         if let Some(why) = self.stopping.clone() {
             return self.tell_stopped(pending, &why).await;
         }
+        let told = Language::En.words().handoff_failed(pending.kind_name(), reason, &self.image.id.version);
+        self.pages.step("failed", told, (None, None));
         match &pending.origin {
             Origin::Control { client, id, .. } => {
                 let error = ErrorObject::new(proto::HANDOFF_FAILED, reason);

@@ -18,6 +18,7 @@ use super::keeper::Keeper;
 use super::kept::Kept;
 use super::notices::STOPPED;
 use super::outlet::Outlet;
+use super::pages::Pages;
 use super::probation::Probation;
 use super::pulse::Pulse;
 use super::state::{CheckFor, ControlRequest, Stash, platform_fd};
@@ -90,6 +91,8 @@ pub(super) struct Daemon {
     /// The image that was proven last, while the one that runs is on probation.
     pub(super) proven: Option<File>,
     pub(super) keeper: Keeper,
+    /// What the pages of the platform `web` are told.
+    pub(super) pages: Pages,
     /// The agents that outlived a process that was killed.
     pub(super) recovered_agents: BTreeSet<AgentName>,
     /// The agents that have died, as long as what is kept of them may be needed.
@@ -408,6 +411,7 @@ impl Daemon {
         if self.shown.get() != Some(self.in_short()) {
             self.write_state_file();
         }
+        self.look_again();
         self.watch_probation().await;
         self.watch_updates().await;
         let mut effects = Vec::new();

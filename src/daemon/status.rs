@@ -49,6 +49,11 @@ impl Daemon {
     /// With so many handoffs.
     pub(super) async fn status(&mut self, history: u32) -> Status {
         let glance = self.glance(history).await;
+        self.status_with(glance)
+    }
+
+    /// With what the database tells.
+    pub(super) fn status_with(&mut self, glance: Option<Glance>) -> Status {
         let outbox = glance.as_ref().map(|glance| glance.outbox);
         let (handoffs, totals) = glance.map(|glance| (glance.handoffs, glance.totals)).unwrap_or_default();
         let stash = self.stash.messages.len() + self.stash.requests.len();

@@ -21,7 +21,7 @@ use crate::handoff::{Phase, Sealed, Timeline};
 use crate::id::{Generation, TraceId};
 use crate::jsonrpc::ErrorObject;
 use crate::report::Chain;
-use crate::store::HandoffRecord;
+use crate::store::{Glance, HandoffRecord};
 use crate::telemetry::{self, lifecycle};
 use crate::update::known::want;
 use crate::update::{Look, StageProgress, StagedImage, UpdateError, Versions};
@@ -34,6 +34,19 @@ pub(super) const ROLLBACK: &str = "rollback";
 pub(super) struct RunningImage {
     pub(super) file: File,
     pub(super) id: Image,
+}
+
+impl RunningImage {
+    /// Opens it. Its digest is known after a handoff only.
+    pub(super) fn open(passport: Option<&Passport>, came_back: bool) -> std::io::Result<Self> {
+        let file = File::open("/proc/self/exe")?;
+        let version = crate::version::version().to_owned();
+        let image = |passport: &Passport| {
+            if came_back { passport.note.from.sha256.clone() } else { passport.note.to.sha256.clone() }
+        };
+        let sha256 = passport.map_or_else(String::new, image);
+        Ok(Self { file, id: Image { version, sha256 } })
+    }
 }
 
 /// Whether a handoff is under way.
@@ -87,6 +100,8 @@ pub(super) enum Step {
     Looked(Result<Look, UpdateError>),
     /// A look for newer releases is over.
     UpdateChecked(CheckFor, Result<Look, UpdateError>),
+    /// The database was looked at for the pages.
+    Glanced(Option<Box<Glance>>),
 }
 
 impl Pending {
@@ -199,6 +214,7 @@ impl Daemon {
                     pending.staged = is_new.then_some(version);
                     pending.timeline.enter(Phase::Preflight);
                 }
+                self.show_phase();
                 self.preflight(Candidate { file, id }).await;
             }
             Step::Staged(Err(UpdateError::SameVersion { .. })) if self.wants_newest() => self.end_up_to_date().await,
@@ -223,6 +239,7 @@ impl Daemon {
             Step::Hashed(Err(error)) => tracing::warn!(%error, "cannot hash the running image"),
             Step::Looked(outcome) => self.looked(outcome).await,
             Step::UpdateChecked(to, outcome) => self.update_checked(to, outcome).await,
+            Step::Glanced(glance) => self.glanced(glance.map(|glance| *glance)),
         }
     }
 
@@ -367,6 +384,7 @@ impl Daemon {
     async fn freeze_and_seal(&mut self, to: &Image, drain: Duration) -> Result<Sealed, String> {
         let told = |error: FreezeError| Chain(&error).to_string();
         fault::at(Point::Draining);
+        self.show_phase();
         self.drain(drain).await.map_err(told)?;
         if let Swap::Preparing(pending) = &mut self.swap {
             pending.timeline.enter(Phase::Quiesce);

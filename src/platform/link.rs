@@ -86,6 +86,12 @@ pub(super) trait Link: Send + 'static {
     /// The image that runs has proven itself.
     fn proven(&mut self) {}
 
+    /// The task stops at its safe point: nobody is let in any more, until [`Link::thaw`].
+    fn freeze(&mut self) {}
+
+    /// Everything goes on, in the same image.
+    fn thaw(&mut self) {}
+
     /// An admin wants nothing to come in or go out any more, until [`Link::advance`] is called with `may_hear` again.
     fn pause(&mut self) {
         self.hush();

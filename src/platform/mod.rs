@@ -27,8 +27,10 @@ mod account;
 mod delivery;
 pub mod dingtalk;
 mod fetch;
+mod fingerprint;
 mod http;
 mod link;
+mod listener;
 pub mod local;
 mod names;
 mod pending;
@@ -36,6 +38,7 @@ mod saved;
 mod task;
 pub mod telegram;
 mod uploads;
+pub mod web;
 pub mod weixin;
 
 use std::os::fd::OwnedFd;

@@ -346,8 +346,14 @@ impl<L: Link> Task<L> {
             }
             _ if matches!(self.phase, Phase::Stopping { .. } | Phase::Parting | Phase::Leaving { .. }) => {}
             PlatformCommand::Drain { drain } => self.phase = Phase::Draining { until: after(now, drain), told: false },
-            PlatformCommand::Freeze { drain } => self.phase = Phase::Freezing { until: after(now, drain) },
-            PlatformCommand::Thaw => self.phase = Phase::Running,
+            PlatformCommand::Freeze { drain } => {
+                self.phase = Phase::Freezing { until: after(now, drain) };
+                self.link.freeze();
+            }
+            PlatformCommand::Thaw => {
+                self.phase = Phase::Running;
+                self.link.thaw();
+            }
         }
         if self.phase != Phase::Running {
             self.link.hush();

@@ -30,6 +30,8 @@ pub const CONTROL: &str = "listen.control";
 /// The name of a socket that systemd passes for Telegram's webhook (`FileDescriptorName=` in
 /// `dist/hermes-gateway-webhook.socket`).
 pub const WEBHOOK: &str = "telegram-webhook";
+/// The name of a socket that systemd passes for the web page (`dist/hermes-gateway-web.socket`).
+pub const WEB: &str = "web";
 /// How the names of all other stored fds begin.
 const PREFIXES: [&str; 2] = ["agent.", "platform."];
 /// The longest name that systemd takes, in bytes.
@@ -215,7 +217,7 @@ fn kinds(count: usize, names: Option<&str>) -> Vec<Kind> {
 }
 
 fn is_ours(name: &str) -> bool {
-    name == CONTROL || name == WEBHOOK || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    [CONTROL, WEBHOOK, WEB].contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 fn is_for(listen_pid: Option<&str>, own_pid: u32) -> bool {

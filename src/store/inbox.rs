@@ -1,6 +1,6 @@
 //! Messages as they were accepted, and how far their turns have come.
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{EntryId, Store, StoreError, retention};
 use crate::chat::Inbound;
@@ -37,33 +37,10 @@ impl Store {
     /// Any [`StoreError`]; the message must then not be confirmed.
     pub async fn accept(&self, inbound: &Inbound) -> Result<Accepted, StoreError> {
         let inbound = inbound.clone();
-        let now = UnixMillis::now();
         self.writer
-            .run("accept a message", move |db| {
-                let body = serde_json::to_string(&inbound).expect("plain data serialises");
-                let mut insert = db.prepare_cached(
-                    "INSERT INTO inbox (platform, account, message_id, inbound, state, received_ms, updated_ms)
-                     VALUES (?1, ?2, ?3, ?4, 'queued', ?5, ?5) ON CONFLICT DO NOTHING RETURNING id",
-                )?;
-                let platform = inbound.conversation.platform.as_str();
-                let id: Option<i64> = insert
-                    .query_row(params![platform, inbound.account, inbound.message_id, body, now.0], |row| row.get(0))
-                    .optional()?;
-                if id.is_some_and(|id| id % retention::EVERY == 0) {
-                    retention::prune(db, now)?;
-                }
-                if let (Some(_), Some(context)) = (id, &inbound.context) {
-                    let (account, chat) = (&inbound.account, &inbound.conversation.chat);
-                    db.prepare_cached(
-                        "INSERT OR REPLACE INTO contexts (platform, account, chat, value, updated_ms)
-                         VALUES (?1, ?2, ?3, ?4, ?5)",
-                    )?
-                    .execute(params![platform, account, chat, context, now.0])?;
-                }
-                Ok(id.map_or(Accepted::Duplicate, |id| Accepted::New(TurnId(id))))
-            })
+            .run("accept a message", move |db| accept(db, &inbound, UnixMillis::now()))
             .await
-            .inspect(|_| fault::at(Point::Stored))
+            .inspect(|_| stored())
     }
 
     /// The turns that are not over, oldest first: what a gateway that was killed takes up again.
@@ -164,6 +141,36 @@ impl Store {
             })
             .await
     }
+}
+
+/// A message is stored, and whoever sent it does not know.
+pub(super) fn stored() {
+    fault::at(Point::Stored);
+}
+
+/// Stores a message, unless it was stored before.
+pub(super) fn accept(db: &Connection, inbound: &Inbound, now: UnixMillis) -> rusqlite::Result<Accepted> {
+    let body = serde_json::to_string(inbound).expect("plain data serialises");
+    let mut insert = db.prepare_cached(
+        "INSERT INTO inbox (platform, account, message_id, inbound, state, received_ms, updated_ms)
+         VALUES (?1, ?2, ?3, ?4, 'queued', ?5, ?5) ON CONFLICT DO NOTHING RETURNING id",
+    )?;
+    let platform = inbound.conversation.platform.as_str();
+    let id: Option<i64> = insert
+        .query_row(params![platform, inbound.account, inbound.message_id, body, now.0], |row| row.get(0))
+        .optional()?;
+    if id.is_some_and(|id| id % retention::EVERY == 0) {
+        retention::prune(db, now)?;
+    }
+    if let (Some(_), Some(context)) = (id, &inbound.context) {
+        let (account, chat) = (&inbound.account, &inbound.conversation.chat);
+        db.prepare_cached(
+            "INSERT OR REPLACE INTO contexts (platform, account, chat, value, updated_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![platform, account, chat, context, now.0])?;
+    }
+    Ok(id.map_or(Accepted::Duplicate, |id| Accepted::New(TurnId(id))))
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ mod pairings;
 mod retention;
 mod schema;
 mod sessions;
+mod transcript;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -33,6 +34,7 @@ pub use outbox::{Attempt, Entry, EntryId, Finding, Outbox, Outcome, Part, Seen, 
 pub use pairings::{Pairing, Standing};
 pub use schema::SCHEMA_VERSION;
 pub use sessions::SessionRow;
+pub use transcript::{Line, Span};
 use writer::Writer;
 
 /// Why the store could not do what was asked.

@@ -8,6 +8,7 @@
 //! | what is needed to answer in a chat | [`SESSION_DAYS`] since its last message | |
 //! | files in the answers to messages | as long as the message or its answer is known here | |
 //! | files that came with messages (`daemon::attachments`) | as long as their messages | 4 GiB, looked at once a day |
+//! | what was said on the platform `web` | [`TRANSCRIPT_DAYS`] | [`TRANSCRIPT_MAX`] messages |
 //! | sessions of conversations | [`SESSION_DAYS`] since the last change | [`SESSIONS_MAX`] |
 //!
 //! **Invariant:** what is not over is kept. It is bounded by what makes it: platforms are not asked for more while
@@ -29,6 +30,8 @@ const DONE_MAX: i64 = 1_000_000;
 const TARGET_DAYS: i64 = 30;
 const SESSION_DAYS: i64 = 365;
 const SESSIONS_MAX: i64 = 100_000;
+const TRANSCRIPT_DAYS: i64 = 30;
+const TRANSCRIPT_MAX: i64 = 100_000;
 /// Rows that one pass looks at in a table, so that no commit takes long: more than come between two passes.
 const PASS: i64 = 4 * EVERY;
 const DAY_MS: i64 = 24 * 3600 * 1000;
@@ -54,6 +57,12 @@ pub(super) fn prune(db: &Connection, now: UnixMillis) -> rusqlite::Result<()> {
              SELECT rowid FROM sessions ORDER BY updated_ms LIMIT max(0, (SELECT count(*) FROM sessions) - ?2))",
     )?
     .execute([before(SESSION_DAYS), SESSIONS_MAX])?;
+    db.prepare_cached(
+        "DELETE FROM transcript WHERE number IN (
+             SELECT number FROM (SELECT number, created_ms FROM transcript ORDER BY number LIMIT ?1)
+             WHERE created_ms < ?2 OR number < (SELECT max(number) FROM transcript) - ?3)",
+    )?
+    .execute(params![PASS, before(TRANSCRIPT_DAYS), TRANSCRIPT_MAX])?;
     Ok(())
 }
 
@@ -98,20 +107,22 @@ mod tests {
              INSERT INTO outbox (platform, conversation, state, created_ms, updated_ms)
              VALUES ('p', '', 'delivered', {then}, {then}), ('p', '', 'attempting', {then}, {then});
              INSERT INTO targets VALUES ('p', '1', NULL, '', {then});
-             INSERT INTO sessions VALUES ('c', 'default', NULL, {then});"
+             INSERT INTO sessions VALUES ('c', 'default', NULL, {then});
+             INSERT INTO transcript (chat, body, created_ms) VALUES ('owner', '', {then});"
         ))
         .expect("inserts");
         db
     }
 
-    fn counts(db: &Connection) -> [i64; 4] {
-        ["inbox", "outbox", "targets", "sessions"]
+    fn counts(db: &Connection) -> [i64; 5] {
+        ["inbox", "outbox", "targets", "sessions", "transcript"]
             .map(|table| db.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).expect("counts"))
     }
 
     #[test]
     fn what_is_over_goes_when_its_time_has_come_and_what_is_open_stays() {
-        for (days, left) in [(0, [2, 2, 1, 1]), (8, [1, 1, 1, 1]), (31, [1, 1, 0, 1]), (366, [1, 1, 0, 0])] {
+        for (days, left) in [(0, [2, 2, 1, 1, 1]), (8, [1, 1, 1, 1, 1]), (31, [1, 1, 0, 1, 0]), (366, [1, 1, 0, 0, 0])]
+        {
             let db = with_rows(days);
             prune(&db, UnixMillis::now()).expect("prunes");
             assert_eq!(counts(&db), left, "after {days} days");

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use super::StoreError;
 
 /// The schema that this image writes.
-pub const SCHEMA_VERSION: i64 = 4;
+pub const SCHEMA_VERSION: i64 = 5;
 
 /// How long SQLite waits for another process's lock: the preflight child and the CLI read while the gateway writes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -37,11 +37,23 @@ const STEPS: &[Step] = &[
     Step { version: 2, sql: &[V2], read_by: 1 },
     Step { version: 3, sql: &[V3, PAIRINGS], read_by: 1 },
     Step { version: 4, sql: &[V4], read_by: 1 },
+    Step { version: 5, sql: &[V5], read_by: 1 },
 ];
 
 /// What there is after all steps.
-const TABLES: &[&str] =
-    &["inbox", "sessions", "cursors", "meta", "handoffs", "outbox", "parts", "targets", "contexts", "pairings"];
+const TABLES: &[&str] = &[
+    "inbox",
+    "sessions",
+    "cursors",
+    "meta",
+    "handoffs",
+    "outbox",
+    "parts",
+    "targets",
+    "contexts",
+    "pairings",
+    "transcript",
+];
 
 const V1: &str = "
 CREATE TABLE inbox (
@@ -143,6 +155,18 @@ CREATE TABLE pairings (
 const V4: &str = "
 ALTER TABLE outbox ADD COLUMN files TEXT;
 ALTER TABLE parts ADD COLUMN file INTEGER;
+";
+
+/// What chats say whose messages the gateway itself keeps.
+const V5: &str = "
+CREATE TABLE transcript (
+    number     INTEGER PRIMARY KEY AUTOINCREMENT,
+    chat       TEXT NOT NULL,
+    key        TEXT UNIQUE,
+    body       TEXT NOT NULL,
+    created_ms INTEGER NOT NULL
+);
+CREATE INDEX transcript_chat ON transcript (chat, number);
 ";
 
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {

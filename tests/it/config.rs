@@ -189,7 +189,7 @@ zzz = 1
 comand = ["x"]
 [platforms.telegarm]
 [platforms.web]
-listen = "x"
+lisen = "127.0.0.1:1"
 [udpate]
 "#;
     assert_snapshot!(refused(text), @r#"
@@ -198,9 +198,48 @@ listen = "x"
     gateway.toml:5:9: [agents.default] needs 'command'; for example command = ["hermes", "agent", "echo"]
     gateway.toml:6:1: unknown key 'comand' in [agents.default]; did you mean 'command'?
     gateway.toml:7:12: unknown platform 'telegarm' in [platforms]; did you mean 'telegram'?
-    gateway.toml:8:12: the platform 'web' is not in this version; remove the section
+    gateway.toml:9:1: unknown key 'lisen' in [platforms.web]; did you mean 'listen'?
     gateway.toml:10:2: unknown section 'udpate' in the file; did you mean 'update'?
     "#);
+}
+
+#[test]
+fn a_web_page_that_others_could_read_or_log_in_to_is_refused() {
+    let text = r#"
+[platforms.web]
+listen = "0.0.0.0:8787"
+token = "short"
+guest_token = "a-guest-token-of-some-length"
+guest_token_file = "guest"
+hosts = ["https://hermes.example.org", "hermes.example.org"]
+"#;
+    assert_snapshot!(refused(text), @r#"
+    gateway.toml:3:10: 'listen' is no loopback address, so others could read what is typed here, the token too; put a proxy with TLS before the gateway and let it listen on 127.0.0.1, or set allow_remote = true
+    gateway.toml:4:1: 'token' has fewer than 16 characters and could be guessed; `openssl rand -hex 32` makes one
+    gateway.toml:6:20: 'guest_token' and 'guest_token_file' are both set in [platforms.web]; keep one of them
+    gateway.toml:7:10: a host is named without 'https://', port and path; for example hermes.example.org
+    "#);
+    let same = r#"
+[platforms.web]
+listen = "somewhere"
+token = "the-same-token-for-both"
+guest_token = "the-same-token-for-both"
+"#;
+    assert_snapshot!(refused(same), @r#"
+    gateway.toml:3:10: 'listen' must be an address and a port, like 127.0.0.1:8787
+    gateway.toml:5:1: 'guest_token' is the same as 'token', and must be another
+    "#);
+}
+
+#[test]
+fn the_section_of_the_web_page_may_be_empty() {
+    let web = accepted("[platforms.web]").web.expect("it is configured");
+    assert_eq!((web.listen, web.token, web.guest_token), (None, None, None));
+    assert_eq!((web.access.allow_from, web.access.pairing), (vec!["owner".to_owned()], false));
+    let remote = "[platforms.web]\nlisten = \"0.0.0.0:80\"\nallow_remote = true\nguest_token = \"0123456789abcdef\"";
+    let web = accepted(remote).web.expect("it is configured");
+    assert_eq!(web.access.allow_from, ["owner", "guest"]);
+    assert_eq!(web.access.allow_admin_from, ["owner"]);
 }
 
 #[test]
@@ -528,6 +567,7 @@ fn keys_in_source() -> BTreeSet<String> {
         ".entry(\"",
         "&mut section, \"",
         "users(section, \"",
+        "address(section, \"",
         "inline: \"",
         "file: \"",
         "credential: \"",

@@ -12,7 +12,7 @@ use hermes_gateway::clock::UnixMillis;
 use hermes_gateway::handoff::codec::{self, Section};
 use hermes_gateway::handoff::preflight::CheckReport;
 use hermes_gateway::id::{SessionId, TurnId};
-use hermes_gateway::store::{Accepted, Change, EntryId, Outbox, SCHEMA_VERSION, Standing, Store, Target};
+use hermes_gateway::store::{Accepted, Change, EntryId, Outbox, SCHEMA_VERSION, Span, Standing, Store, Target};
 use hermes_gateway::sys::memfd;
 
 /// Lets the preflight child read a state, in a home of its own.
@@ -114,6 +114,11 @@ async fn the_database_of_every_earlier_schema_is_read() {
             let why = NotSent::TooLarge { bytes_max: 20 << 20 };
             assert_eq!((missing.number, &missing.content), (1, &Content::Missing { why, link: None }));
             assert_eq!(outbox.entries[0].parts[1].file, Some(0));
+        }
+        if version >= 5 {
+            let lines = store.lines("owner", Span::Behind(0), 9).await.expect("reads");
+            let said: Vec<_> = lines.iter().map(|line| (line.number, line.body.contains("hello"))).collect();
+            assert_eq!(said, [(1, true), (2, false)]);
         }
         if version >= 3 {
             assert_eq!(outbox.entries[0].parts[0].length, Some(4000));

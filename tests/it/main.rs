@@ -3,6 +3,7 @@
 //! - `agent`: agent processes, real ones and hostile ones.
 //! - `attachments`: files that people send, from each platform to the agent, over faults, handoffs and kills.
 //! - `auto`: updates that nobody asks for, who is told of them, and updates while no gateway runs.
+//! - `browser`: the pages in a headless Chromium, against a scripted server and a whole gateway.
 //! - `cli`: every command against a scripted gateway.
 //! - `config`: gateway.toml, accepted and refused.
 //! - `control`: the control socket, its limits, and clients over freezes and adoptions.
@@ -33,12 +34,14 @@
 //! - `tidy`: rules for the source tree that the compiler does not know.
 //! - `traces`: spans of handoffs and turns at a collector.
 //! - `update`: which releases are staged and which are refused, and what is left on disk either way.
+//! - `web`: the pages: who is let in, what is said, and streams over restarts, updates and kills.
 //! - `weixin`: the Weixin platform against the test server, its faults and its files.
 //! - `support`: harnesses and test servers; no tests of its own beyond those that keep them honest.
 
 mod agent;
 mod attachments;
 mod auto;
+mod browser;
 mod cli;
 mod config;
 mod control;
@@ -71,4 +74,5 @@ mod telegram;
 mod tidy;
 mod traces;
 mod update;
+mod web;
 mod weixin;

@@ -89,6 +89,7 @@ fn systemd_finds_nothing_to_complain_about() {
         (UNIT, unit::unit_text("on-failure")),
         ("hermes-gateway.socket", dist("hermes-gateway.socket")),
         ("hermes-gateway-webhook.socket", dist("hermes-gateway-webhook.socket")),
+        ("hermes-gateway-web.socket", dist("hermes-gateway-web.socket")),
         // Under the name that it is installed as it would be verified instead of the other one.
         ("hermes-user.service", user_unit()),
     ] {

@@ -531,6 +531,9 @@ impl Item {
 
     /// The page was being sent when the image was replaced: nobody knows whether it arrived.
     pub(super) fn doubt(&mut self) {
+        if self.shape.replaces {
+            return;
+        }
         (self.doubtful, self.unanswered) = (true, false);
     }
 

@@ -23,6 +23,8 @@ pub(in crate::platform) struct Medium {
     pub(in crate::platform) chat_rate: fn(&str) -> Rate,
     /// How often all chats together do.
     pub(in crate::platform) overall: Rate,
+    /// A message that is sent again takes the place of itself, so nobody sees a repeat.
+    pub(in crate::platform) replaces: bool,
 }
 
 impl Medium {
@@ -33,6 +35,7 @@ impl Medium {
             growth: (self.growth)(chat),
             typing: self.typing,
             language: self.language,
+            replaces: self.replaces,
         }
     }
 }
@@ -48,6 +51,7 @@ impl Default for Medium {
             language: Language::default(),
             chat_rate: |_| Rate::CHAT,
             overall: Rate::default(),
+            replaces: false,
         }
     }
 }
@@ -59,6 +63,7 @@ pub(super) struct Shape {
     pub(super) growth: Growth,
     pub(super) typing: Option<Duration>,
     pub(super) language: Language,
+    pub(super) replaces: bool,
 }
 
 impl Default for Shape {

@@ -78,6 +78,7 @@ fn medium(config: &DingTalkConfig) -> Medium {
         language: config.access.language,
         chat_rate: |_| CHAT_RATE,
         overall: Rate::overall(20),
+        replaces: false,
     }
 }
 

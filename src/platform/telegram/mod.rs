@@ -58,6 +58,7 @@ fn medium(config: &TelegramConfig) -> Medium {
         language: config.access.language,
         chat_rate: |chat| if is_group(chat) { Rate::GROUP } else { Rate::CHAT },
         overall: Rate::overall(config.messages_per_second),
+        replaces: false,
     }
 }
 

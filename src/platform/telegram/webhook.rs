@@ -10,8 +10,6 @@
 mod server;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
@@ -21,6 +19,7 @@ use crate::clock::{MonoNanos, UnixMillis};
 use crate::config::{Secret, WebhookConfig};
 use crate::hex;
 use crate::platform::link::{Kept, NamedFd};
+use crate::platform::listener::Listener;
 use crate::report::Chain;
 use crate::store::Store;
 use crate::sys::random;
@@ -39,7 +38,7 @@ const URL_KEY: &str = "telegram.webhook_url";
 /// The webhook, if one is configured, or was.
 pub(super) struct Webhook {
     config: Option<WebhookConfig>,
-    listener: Option<TcpListener>,
+    listener: Listener,
     server: Option<Server>,
     /// Either as configured, or as it was made.
     secret: Option<Secret>,
@@ -51,16 +50,14 @@ pub(super) struct Webhook {
     pub(super) heard_at: UnixMillis,
     /// The address of an earlier configuration, which Telegram is to forget.
     former: Option<Secret>,
-    /// What changed about the listener, to be kept for a process that is killed.
-    kept: Vec<Kept>,
 }
 
 impl Webhook {
     pub(super) fn new(config: Option<WebhookConfig>) -> Self {
         let secret = config.as_ref().and_then(|config| config.secret.clone());
-        let (listener, server, told, former, kept) = (None, None, None, None, Vec::new());
+        let (listener, server, told, former) = (Listener::new(LISTENER), None, None, None);
         let (look_at, heard_at) = (MonoNanos::default(), UnixMillis::default());
-        Self { config, listener, server, secret, told, look_at, heard_at, former, kept }
+        Self { config, listener, server, secret, told, look_at, heard_at, former }
     }
 
     /// Whether updates come by it.
@@ -85,26 +82,7 @@ impl Webhook {
 
     /// Takes over the listener of another image or process, or of systemd, if it is where the gateway is to listen.
     pub(super) fn restore(&mut self, fds: Vec<NamedFd>) {
-        for (name, fd) in fds.into_iter().filter(|(name, _)| name == LISTENER) {
-            let wanted = self.config.as_ref().map(|config| config.listen);
-            let listener = TcpListener::from(fd);
-            let is_there = rustix::net::sockopt::socket_acceptconn(&listener).unwrap_or(false);
-            let fits = wanted.is_some_and(|wanted| is_at(&listener, wanted));
-            if is_there && fits && self.listener.is_none() && listener.set_nonblocking(true).is_ok() {
-                self.keep(&listener);
-                self.listener = Some(listener);
-            } else if self.listener.is_none() {
-                tracing::info!("a listener that was left for the webhook is closed: it is not at webhook_listen");
-                self.kept.push(Kept { name, fd: None });
-            }
-        }
-    }
-
-    fn keep(&mut self, listener: &TcpListener) {
-        match listener.as_fd().try_clone_to_owned() {
-            Ok(fd) => self.kept.push(Kept { name: LISTENER.to_owned(), fd: Some(fd) }),
-            Err(error) => tracing::warn!(%error, "the webhook's listener cannot be kept for a kill"),
-        }
+        self.listener.restore(fds, self.config.as_ref().map(|config| config.listen));
     }
 
     /// Reads what the store remembers, and makes the secret if there is none.
@@ -138,15 +116,8 @@ impl Webhook {
         if self.server.is_some() {
             return Ok(());
         }
-        if let Some(listener) = &self.listener {
-            self.server = Some(Server::start(listener.try_clone()?, secret)?);
-            return Ok(());
-        }
-        let listener = TcpListener::bind(config.listen.unwrap_or(WebhookConfig::LISTEN))?;
-        listener.set_nonblocking(true)?;
-        self.server = Some(Server::start(listener.try_clone()?, secret)?);
-        self.keep(&listener);
-        self.listener = Some(listener);
+        let listener = self.listener.listen(config.listen.unwrap_or(WebhookConfig::LISTEN))?;
+        self.server = Some(Server::start(listener, secret)?);
         Ok(())
     }
 
@@ -204,22 +175,12 @@ impl Webhook {
     /// # Errors
     /// Why they cannot be duplicated.
     pub(super) fn fds(&self) -> io::Result<Vec<NamedFd>> {
-        let duplicate = |listener: &TcpListener| -> io::Result<(String, OwnedFd)> {
-            Ok((LISTENER.to_owned(), listener.as_fd().try_clone_to_owned()?))
-        };
-        self.listener.iter().map(duplicate).collect()
+        self.listener.fds()
     }
 
     pub(super) fn take_kept(&mut self) -> Vec<Kept> {
-        std::mem::take(&mut self.kept)
+        self.listener.take_kept()
     }
-}
-
-/// Without a place in the configuration, wherever it is; port 0 is any.
-fn is_at(listener: &TcpListener, wanted: Option<SocketAddr>) -> bool {
-    let Some(wanted) = wanted else { return true };
-    let at = listener.local_addr();
-    at.is_ok_and(|at| at.ip() == wanted.ip() && (at.port() == wanted.port() || wanted.port() == 0))
 }
 
 async fn made(store: &Store) -> Option<Secret> {

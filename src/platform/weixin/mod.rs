@@ -58,6 +58,7 @@ fn medium(config: &WeixinConfig) -> Medium {
         language: config.access.language,
         chat_rate: |_| Rate::CHAT,
         overall: Rate { period: Duration::from_millis(1000 / u64::from(PER_SECOND)), burst: PER_SECOND },
+        replaces: false,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Harnesses and test servers.
 
+pub mod address;
+pub mod browser;
 pub mod dingtalk;
 pub mod fake_gateway;
 pub mod faults;

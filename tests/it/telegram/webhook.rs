@@ -1,8 +1,6 @@
 //! Updates that are posted: each is stored before it is answered, over handoffs and kills, and nobody without the secret is
 //! heard.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use hermes_gateway::config::{Secret, WebhookConfig};
@@ -14,19 +12,12 @@ use tokio::time::timeout;
 
 use super::Log;
 use super::bed::{Bed, DEADLINE, DRAIN};
+use crate::support::address::own_address;
 use crate::support::telegram::TelegramServer;
 use crate::support::telegram::faults::Fault;
 use crate::support::telegram::state::State;
 
 const SECRET_HEADER: &str = "x-telegram-bot-api-secret-token";
-
-/// An address on the loopback that no other test has, so that the webhook's is known before it listens.
-pub fn own_address() -> SocketAddr {
-    static NEXT: AtomicU8 = AtomicU8::new(1);
-    let [_, high, middle, low] = std::process::id().to_be_bytes();
-    let ip = Ipv4Addr::new(127, 16 + (high & 15), middle, low.max(1));
-    SocketAddr::new(ip.into(), 20_000 + u16::from(NEXT.fetch_add(1, Ordering::Relaxed)))
-}
 
 fn hook(secret: Option<&str>) -> WebhookConfig {
     let listen = own_address();

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use hermes_gateway::control::proto::HandoffKind;
 
-use super::webhook::own_address;
+use crate::support::address::own_address;
 use crate::support::gateway::Gateway;
 use crate::support::telegram::TelegramServer;
 

@@ -64,7 +64,7 @@ impl Item {
     fn learn(&mut self, part: &Part) {
         let message_id = part.message_id.clone().map(MessageId);
         self.shown = message_id.map(|message_id| Shown { message_id, text: String::new() });
-        self.doubtful = part.is_marked || self.shown.is_none();
+        self.doubtful = part.is_marked || self.shown.is_none() && !self.shape.replaces;
     }
 
     /// Takes in what the outbox knows of the page that another image was sending.

@@ -12,6 +12,7 @@ pub(super) fn medium(growth: fn(&str) -> Growth) -> Medium {
         language: Language::En,
         chat_rate: |chat| if chat.starts_with('-') { Rate::GROUP } else { Rate::CHAT },
         overall: Rate::overall(30),
+        replaces: false,
     }
 }
 

@@ -18,13 +18,14 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::value::RawValue;
-use sha2::{Digest as _, Sha256};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::config::Secret;
+use crate::platform::fingerprint::Fingerprint;
+use crate::platform::listener::accept;
 
 /// An update is a few KiB.
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -39,8 +40,6 @@ const CONNECTIONS_MAX: usize = 64;
 const POSTS_MAX: usize = 16;
 /// The head of a request of Telegram is far shorter.
 const HEAD_BYTES_MAX: usize = 16 << 10;
-/// Out of fds or the like: not to be asked again at once.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// The header with the secret.
 const SECRET_HEADER: &str = "x-telegram-bot-api-secret-token";
 
@@ -61,8 +60,7 @@ pub(super) struct Server {
 
 /// What all connections share.
 struct Door {
-    /// The hash of the secret: comparing it says nothing of the secret itself.
-    secret: [u8; 32],
+    secret: Fingerprint,
     posts: mpsc::Sender<Posted>,
 }
 
@@ -75,8 +73,10 @@ impl Server {
         let listener = TcpListener::from_std(listener)?;
         let (sender, posts) = mpsc::channel(POSTS_MAX);
         let (is_open, opened) = watch::channel(false);
-        let door = Arc::new(Door { secret: hash(secret.expose().as_bytes()), posts: sender });
-        Ok(Self { posts, is_open, task: tokio::spawn(accept(listener, door, opened)) })
+        let door = Arc::new(Door { secret: Fingerprint::of(secret.expose().as_bytes()), posts: sender });
+        let serve = move |stream, _| serve(stream, door.clone());
+        let task = tokio::spawn(accept("the webhook", listener, CONNECTIONS_MAX, opened, serve));
+        Ok(Self { posts, is_open, task })
     }
 
     /// Whether connections are accepted.
@@ -98,39 +98,6 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.task.abort();
-    }
-}
-
-fn hash(bytes: &[u8]) -> [u8; 32] {
-    Sha256::digest(bytes).into()
-}
-
-async fn accept(listener: TcpListener, door: Arc<Door>, mut opened: watch::Receiver<bool>) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let mut connections = JoinSet::new();
-    loop {
-        if opened.wait_for(|is_open| *is_open).await.is_err() {
-            return;
-        }
-        let Ok(place) = room.clone().acquire_owned().await else { return };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = opened.changed() => continue,
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                let door = door.clone();
-                connections.spawn(async move {
-                    serve(stream, door).await;
-                    drop(place);
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a connection to the webhook cannot be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-        while connections.try_join_next().is_some() {}
     }
 }
 
@@ -161,8 +128,8 @@ async fn answer(request: Request<Incoming>, door: &Door) -> Response<Full<Bytes>
 }
 
 async fn take(request: Request<Incoming>, door: &Door) -> Result<(), StatusCode> {
-    let given = request.headers().get(SECRET_HEADER).map(|value| hash(value.as_bytes()));
-    if !given.is_some_and(|given| equal(&given, &door.secret)) {
+    let given = request.headers().get(SECRET_HEADER);
+    if !given.is_some_and(|given| door.secret.matches(given.as_bytes())) {
         tracing::warn!("a post to the webhook without its secret is refused");
         return Err(StatusCode::UNAUTHORIZED);
     }
@@ -184,23 +151,5 @@ async fn take(request: Request<Incoming>, door: &Door) -> Result<(), StatusCode>
     match timeout(STORE_DEADLINE, handed).await {
         Ok(Some(_)) => Ok(()),
         Ok(None) | Err(_) => Err(StatusCode::SERVICE_UNAVAILABLE),
-    }
-}
-
-/// Takes as long for any two values.
-fn equal(a: &[u8; 32], b: &[u8; 32]) -> bool {
-    let differences = a.iter().zip(b).fold(0, |differences, (a, b)| std::hint::black_box(differences | (a ^ b)));
-    differences == 0
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_same_is_equal() {
-        assert!(equal(&hash(b"secret"), &hash(b"secret")));
-        assert!(!equal(&hash(b"secret"), &hash(b"secreu")));
-        assert!(!equal(&hash(b""), &hash(b"secret")));
     }
 }

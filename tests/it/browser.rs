@@ -1,0 +1,6 @@
+//! The pages in a real browser.
+
+mod gateway;
+mod reach;
+mod scripted;
+mod talk;
