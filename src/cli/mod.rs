@@ -36,7 +36,7 @@ use crate::daemon::{self, RunOptions};
 use crate::fault::{self, Point};
 use crate::handoff::way_back;
 use crate::platform::dingtalk;
-use crate::sys::signals;
+use crate::sys::{dumpable, signals};
 
 /// The command line, for those who make pages of it.
 pub fn command() -> clap::Command {
@@ -107,15 +107,21 @@ async fn client_command(command: Command, home: Home) -> Result<(), CliError> {
 
 /// The preflight child: prints its report for the gateway that started it.
 fn handoff_check(home: Option<PathBuf>, config: Option<PathBuf>) -> Result<ExitCode, CliError> {
-    signals::unblock().map_err(|source| CliError::Io { what: "unblock signals", source })?;
+    begin_child()?;
     let report = daemon::handoff_check(home, config).map_err(CliError::Check)?;
     println!("{}", serde_json::to_string(&report).expect("plain data serialises"));
     Ok(ExitCode::SUCCESS)
 }
 
+/// What each child of the gateway that knows secrets begins with.
+fn begin_child() -> Result<(), CliError> {
+    signals::unblock().map_err(|source| CliError::Io { what: "unblock signals", source })?;
+    dumpable::forbid().map_err(|source| CliError::Io { what: "keep this process's memory to itself", source })
+}
+
 /// The child that holds the connection to DingTalk. It logs as its gateway does.
 fn conduit() -> Result<ExitCode, CliError> {
-    signals::unblock().map_err(|source| CliError::Io { what: "unblock signals", source })?;
+    begin_child()?;
     daemon::init_logging(&Environment::from_process(), None).map_err(CliError::Daemon)?;
     Ok(dingtalk::run_conduit())
 }

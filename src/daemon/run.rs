@@ -39,6 +39,7 @@ use crate::service::notify::Notifier;
 use crate::service::state_file::Phase;
 use crate::service::unit::UnitFiles;
 use crate::store::Store;
+use crate::sys::dumpable;
 use crate::sys::signals::{self, Signals};
 use crate::telemetry::otlp::Exporter;
 use crate::telemetry::{self, lifecycle};
@@ -143,6 +144,7 @@ pub(super) enum Event {
 /// `gateway_state.json`.
 pub fn run(options: RunOptions) -> Result<(), DaemonError> {
     signals::take_over().map_err(|source| DaemonError::System { what: "set up signals", source })?;
+    dumpable::forbid().map_err(|source| DaemonError::System { what: "keep its memory to itself", source })?;
     go_back_on_panic();
     let claimed = boot::claim(options).map_err(go_back)?;
     let (home, lock) = (claimed.home.clone(), Rc::clone(&claimed.lock));

@@ -1,6 +1,6 @@
 //! The whole gateway as a unit under a real systemd, replaced while turns stream.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -117,11 +117,21 @@ fn update_from_telegram(systemd: &Systemd, restart: &str) {
         let status = unit.status().await;
         assert_eq!((status.image.version.as_str(), status.generation), ("1.0.1", 2));
         each_trace_is_the_whole_handoff(systemd, &status.handoffs);
+        nobody_reads_its_memory(unit.main_pid(), agent);
         unit.stop();
         assert_eq!(unit.processes(), [0; 0], "a stop leaves nothing behind");
         let state = std::fs::read_to_string(Path::new(HOME).join("gateway_state.json")).expect("a state file");
         assert!(state.contains("\"gateway_state\": \"stopped\""), "{state}");
     });
+}
+
+/// The tokens in it are not for agents, although they are of the same user: what the kernel keeps to itself is root's.
+fn nobody_reads_its_memory(gateway: u32, agent: i32) {
+    let owner = |path: String| std::fs::metadata(&path).unwrap_or_else(|error| panic!("{path}: {error}")).uid();
+    let user = owner(format!("/proc/{gateway}"));
+    let of_agent = owner(format!("/proc/{agent}/mem"));
+    assert_ne!(of_agent, 0, "the unit's user is not root");
+    assert_eq!((owner(format!("/proc/{gateway}/mem")), user), (0, of_agent));
 }
 
 /// The journal has what both images said of a handoff under the trace that the history names.
