@@ -78,9 +78,7 @@ impl Scene {
     async fn is_up(&self, what: &str) {
         let up = |status: &PlatformStatus| status.name != "telegram" && status.link == LinkState::Connected;
         self.gateway
-            .wait_until(what, async |status| {
-                status.platforms.iter().filter(|platform| up(platform)).count() == 2
-            })
+            .wait_until(what, async |status| status.platforms.iter().filter(|platform| up(platform)).count() == 2)
             .await;
     }
 
