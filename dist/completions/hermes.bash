@@ -28,6 +28,9 @@ _hermes() {
             hermes,conduit)
                 cmd="hermes__subcmd__conduit"
                 ;;
+            hermes,config)
+                cmd="hermes__subcmd__config"
+                ;;
             hermes,exec-probe)
                 cmd="hermes__subcmd__exec__subcmd__probe"
                 ;;
@@ -54,6 +57,9 @@ _hermes() {
                 ;;
             hermes__subcmd__agent,openai)
                 cmd="hermes__subcmd__agent__subcmd__openai"
+                ;;
+            hermes__subcmd__config,check)
+                cmd="hermes__subcmd__config__subcmd__check"
                 ;;
             hermes__subcmd__gateway,platform)
                 cmd="hermes__subcmd__gateway__subcmd__platform"
@@ -101,7 +107,7 @@ _hermes() {
 
     case "${cmd}" in
         hermes)
-            opts="-h -V --home --help --version gateway self-update update pairing weixin chat agent completion handoff-check conduit exec-probe"
+            opts="-h -V --home --help --version gateway self-update update config pairing weixin chat agent completion handoff-check conduit exec-probe"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -251,6 +257,42 @@ _hermes() {
         hermes__subcmd__conduit)
             opts="-h --home --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --home)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hermes__subcmd__config)
+            opts="-h --home --help check"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --home)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hermes__subcmd__config__subcmd__check)
+            opts="-h --json --home --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -579,13 +621,21 @@ _hermes() {
             return 0
             ;;
         hermes__subcmd__self__subcmd__update)
-            opts="-y -h --check --version --revert --yes --dry-run --json --home --help"
+            opts="-y -h --check --version --revert --yes --dry-run --hold --unhold --config --json --home --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --version)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --hold)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
