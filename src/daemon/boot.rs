@@ -37,7 +37,6 @@ use crate::control::proto::Image;
 use crate::control::server::{self, ControlHandle};
 use crate::control::{ControlEvent, ControlSnapshot};
 use crate::fault::{self, Point};
-use crate::gateway::GatewayState;
 use crate::handoff::adopt::{AdoptError, EXEC_AT_VARIABLE, STATE_FD_VARIABLE};
 use crate::handoff::way_back::{self, RECOVERY_VARIABLE, WayBack};
 use crate::handoff::{FdName, Inherited, Phase};
@@ -242,14 +241,12 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     let (ports, events) = queues();
     let mut keeper = Keeper::new(ground.fd_store, passport.as_ref(), inherited.as_ref());
     let control = control(&ground.home, ground.activated, inherited.as_mut(), ports.control, &mut keeper)?;
-    let auto = Auto::new(&ground.config.update, std::mem::take(&mut kept.versions));
     let specs = Specs { config: &ground.config, home: &ground.home };
     let TakenAgents { agents, removed, recovered, recovered_names } =
         agents(specs, inherited.as_mut(), &ports.agents, &mut keeper, passport.is_none())?;
     let platforms = platforms(&ground.config, inherited.as_mut(), &ground.store, &ports.platforms, &mut keeper, &kept)?;
     let local = optional::<Local>(inherited.as_mut(), LOCAL)?;
-    let state = optional::<GatewayState>(inherited.as_mut(), GATEWAY)?;
-    let gateway = kept.gateway(&ground.config, agents.keys().cloned(), state);
+    let gateway = kept.gateway(&ground.config, agents.keys().cloned(), optional(inherited.as_mut(), GATEWAY)?);
     let stash = optional::<Stash>(inherited.as_mut(), STASH)?;
     let exporter = exporter(&ground.config, optional(inherited.as_mut(), TRACES)?);
     let proven = last_of(inherited, &mut keeper);
@@ -259,6 +256,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     let links = platforms.keys().map(|name| (name.clone(), (LinkState::Connecting, now))).collect();
     let mut daemon = Daemon {
         ticks: ticks(&ground.notifier),
+        auto: Auto::new(&ground.config.update, std::mem::take(&mut kept.versions)),
         options: ground.options,
         home: ground.home,
         config: ground.config,
@@ -294,7 +292,6 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
         stash,
         shown: Cell::new(None),
         pulse: Pulse::default(),
-        auto,
         checks: Vec::new(),
         held_steps: Vec::new(),
         stopping: None,
