@@ -7,7 +7,6 @@ use std::path::Path;
 
 use hermes_gateway::chat::LinkState;
 use hermes_gateway::control::proto::{HandoffKind, PlatformStatus};
-use nix::sys::signal::Signal;
 
 use crate::support::dingtalk::DingTalkServer;
 use crate::support::faults::Fault;
@@ -183,7 +182,7 @@ async fn no_secret_is_in_the_state_that_is_handed_over() {
     let scene = Scene::start().await;
     scene.stream().await;
     scene.gateway.plan_faults("sealed hang\n");
-    scene.gateway.signal(Signal::SIGUSR1);
+    scene.gateway.signal(nix::sys::signal::Signal::SIGUSR1);
     let hangs = async {
         while !scene.gateway.planned_faults().is_empty() {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
@@ -199,5 +198,5 @@ async fn no_secret_is_in_the_state_that_is_handed_over() {
     }
     assert_no_secret(&readable);
     // It hangs for good.
-    scene.gateway.signal(Signal::SIGKILL);
+    scene.gateway.signal(nix::sys::signal::Signal::SIGKILL);
 }
