@@ -83,6 +83,7 @@ impl Browser {
         });
         let port = tokio::time::timeout(SOON, port).await.expect("chromedriver starts in time");
         let port = port.expect("nothing panics").expect("chromedriver says its port");
+        hermes_gateway::tls::choose_provider();
         let http = reqwest::Client::builder().no_proxy().timeout(SOON).build().expect("a client");
         let arguments: Vec<String> = ARGUMENTS
             .iter()
