@@ -28,8 +28,9 @@ complete -c hermes -n "__fish_hermes_needs_command" -l home -d 'The gateway\'s h
 complete -c hermes -n "__fish_hermes_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hermes -n "__fish_hermes_needs_command" -s V -l version -d 'Print version'
 complete -c hermes -n "__fish_hermes_needs_command" -f -a "gateway" -d 'Run, watch and steer the gateway'
-complete -c hermes -n "__fish_hermes_needs_command" -f -a "self-update" -d 'Update the running gateway to a newer release, in place'
-complete -c hermes -n "__fish_hermes_needs_command" -f -a "update" -d 'Update the running gateway to a newer release, in place'
+complete -c hermes -n "__fish_hermes_needs_command" -f -a "self-update" -d 'Update the gateway in place, or what it is started with next'
+complete -c hermes -n "__fish_hermes_needs_command" -f -a "update" -d 'Update the gateway in place, or what it is started with next'
+complete -c hermes -n "__fish_hermes_needs_command" -f -a "config" -d 'Look at the configuration'
 complete -c hermes -n "__fish_hermes_needs_command" -f -a "pairing" -d 'Let people in by the codes that they were given in a chat'
 complete -c hermes -n "__fish_hermes_needs_command" -f -a "weixin" -d 'Log in to Weixin (WeChat)'
 complete -c hermes -n "__fish_hermes_needs_command" -f -a "chat" -d 'Talk to the gateway\'s agent from this terminal'
@@ -86,21 +87,33 @@ complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_s
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from platform" -f -a "pause" -d 'Take in nothing and send nothing, until it is resumed; also over restarts'
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from platform" -f -a "resume" -d 'Go on'
 complete -c hermes -n "__fish_hermes_using_subcommand self-update" -l version -d 'Update to this version instead of the newest' -r
+complete -c hermes -n "__fish_hermes_using_subcommand self-update" -l hold -d 'Let nothing be updated by itself, for a time (7d), until a date (2026-12-24), or until --unhold' -r
+complete -c hermes -n "__fish_hermes_using_subcommand self-update" -l config -d 'The configuration of a gateway that does not run [default: gateway.toml in the home directory]' -r -F
 complete -c hermes -n "__fish_hermes_using_subcommand self-update" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
 complete -c hermes -n "__fish_hermes_using_subcommand self-update" -l check -d 'Only say whether there is a newer release'
 complete -c hermes -n "__fish_hermes_using_subcommand self-update" -l revert -d 'Go back to the version that served before, which needs no network'
 complete -c hermes -n "__fish_hermes_using_subcommand self-update" -s y -l yes -d 'Do not ask'
 complete -c hermes -n "__fish_hermes_using_subcommand self-update" -l dry-run -d 'Get, verify and try the version, but do not switch to it or keep it'
+complete -c hermes -n "__fish_hermes_using_subcommand self-update" -l unhold -d 'Let it be updated by itself again'
 complete -c hermes -n "__fish_hermes_using_subcommand self-update" -l json -d 'Print one JSON document'
 complete -c hermes -n "__fish_hermes_using_subcommand self-update" -s h -l help -d 'Print help'
 complete -c hermes -n "__fish_hermes_using_subcommand update" -l version -d 'Update to this version instead of the newest' -r
+complete -c hermes -n "__fish_hermes_using_subcommand update" -l hold -d 'Let nothing be updated by itself, for a time (7d), until a date (2026-12-24), or until --unhold' -r
+complete -c hermes -n "__fish_hermes_using_subcommand update" -l config -d 'The configuration of a gateway that does not run [default: gateway.toml in the home directory]' -r -F
 complete -c hermes -n "__fish_hermes_using_subcommand update" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
 complete -c hermes -n "__fish_hermes_using_subcommand update" -l check -d 'Only say whether there is a newer release'
 complete -c hermes -n "__fish_hermes_using_subcommand update" -l revert -d 'Go back to the version that served before, which needs no network'
 complete -c hermes -n "__fish_hermes_using_subcommand update" -s y -l yes -d 'Do not ask'
 complete -c hermes -n "__fish_hermes_using_subcommand update" -l dry-run -d 'Get, verify and try the version, but do not switch to it or keep it'
+complete -c hermes -n "__fish_hermes_using_subcommand update" -l unhold -d 'Let it be updated by itself again'
 complete -c hermes -n "__fish_hermes_using_subcommand update" -l json -d 'Print one JSON document'
 complete -c hermes -n "__fish_hermes_using_subcommand update" -s h -l help -d 'Print help'
+complete -c hermes -n "__fish_hermes_using_subcommand config; and not __fish_seen_subcommand_from check" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand config; and not __fish_seen_subcommand_from check" -s h -l help -d 'Print help'
+complete -c hermes -n "__fish_hermes_using_subcommand config; and not __fish_seen_subcommand_from check" -f -a "check" -d 'Say everything that is wrong with a configuration, as the gateway would; 78 if it would be refused'
+complete -c hermes -n "__fish_hermes_using_subcommand config; and __fish_seen_subcommand_from check" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand config; and __fish_seen_subcommand_from check" -l json -d 'Print one JSON document'
+complete -c hermes -n "__fish_hermes_using_subcommand config; and __fish_seen_subcommand_from check" -s h -l help -d 'Print help'
 complete -c hermes -n "__fish_hermes_using_subcommand pairing; and not __fish_seen_subcommand_from list approve revoke" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
 complete -c hermes -n "__fish_hermes_using_subcommand pairing; and not __fish_seen_subcommand_from list approve revoke" -s h -l help -d 'Print help'
 complete -c hermes -n "__fish_hermes_using_subcommand pairing; and not __fish_seen_subcommand_from list approve revoke" -f -a "list" -d 'Show who was let in, and who has asked to be'

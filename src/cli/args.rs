@@ -50,7 +50,7 @@ pub enum Command {
     /// Run, watch and steer the gateway.
     #[command(subcommand)]
     Gateway(GatewayCommand),
-    /// Update the gateway to a newer release, in place; one that does not run starts with it.
+    /// Update the gateway in place, or what it is started with next.
     #[command(visible_alias = "update")]
     SelfUpdate(SelfUpdateArgs),
     /// Look at the configuration.

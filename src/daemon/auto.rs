@@ -228,10 +228,9 @@ impl Daemon {
         let held = hold.as_ref().filter(|hold| hold.holds(now));
         let deferred = agenda.deferred.as_ref();
         let available = deferred.or(agenda.offer.as_ref()).map(|offer| offer.version.to_string());
-        let failed = agenda.attempt.as_ref().and_then(|attempt| {
-            let reason = attempt.failed.clone()?;
-            Some(FailedBefore { version: attempt.version.to_string(), reason })
-        });
+        let failed = agenda
+            .last_failure()
+            .map(|(version, reason)| FailedBefore { version: version.to_string(), reason: reason.to_owned() });
         UpdateStatus {
             auto: config.auto.as_str().to_owned(),
             channel: config.channel.as_str().to_owned(),

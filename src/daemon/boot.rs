@@ -240,7 +240,6 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     let (ports, events) = queues();
     let mut keeper = Keeper::new(ground.fd_store, passport.as_ref(), inherited.as_ref());
     let control = control(&ground.home, ground.activated, inherited.as_mut(), ports.control, &mut keeper)?;
-    let auto = Auto::new(&ground.config.update, std::mem::take(&mut kept.versions));
     let specs = Specs { config: &ground.config, home: &ground.home };
     let TakenAgents { agents, removed, recovered, recovered_names } =
         agents(specs, inherited.as_mut(), &ports.agents, &mut keeper, passport.is_none())?;
@@ -255,6 +254,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     let links = links(platforms.keys(), passport.as_ref());
     let mut daemon = Daemon {
         ticks: ticks(&ground.notifier),
+        auto: Auto::new(&ground.config.update, std::mem::take(&mut kept.versions)),
         options: ground.options,
         home: ground.home,
         config: ground.config,
@@ -292,7 +292,6 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
         shown: Cell::new(None),
         disk: Disk::default(),
         pulse: Pulse::default(),
-        auto,
         checks: Vec::new(),
         held_steps: Vec::new(),
         stopping: None,

@@ -168,11 +168,14 @@ impl Manager {
         self.systemctl(&["daemon-reload"], JOB_TIMEOUT).await.map(drop)
     }
 
-    /// Runs `enable`, `disable`, `start` or `stop` for units, and returns when it is done.
+    /// Runs `enable`, `disable`, `start` or `stop` for units, which may be none, and returns when it is done.
     ///
     /// # Errors
     /// [`ManagerError`].
     pub async fn order(&self, verb: &str, units: &[&str]) -> Result<(), ManagerError> {
+        if units.is_empty() {
+            return Ok(());
+        }
         let words: Vec<&str> = [verb, "--"].into_iter().chain(units.iter().copied()).collect();
         self.systemctl(&words, JOB_TIMEOUT).await.map(drop)
     }

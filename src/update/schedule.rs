@@ -29,6 +29,8 @@ pub const LOOK_PAUSE: Duration = Duration::from_secs(30);
 pub const FRESH: Duration = Duration::from_secs(10 * 60);
 /// How often a version is begun if nobody can say that it failed: its download broke off, or the process was killed.
 pub const TRIES_MAX: u32 = 3;
+/// Versions that were begun and are remembered; the oldest is forgotten first.
+const ATTEMPTS_MAX: usize = 16;
 /// The pause after a look that failed; each one more doubles it, up to the time between two looks.
 const BACK_OFF: Duration = Duration::from_secs(60);
 /// Looks are later by up to this part of the time between two.
@@ -91,8 +93,8 @@ pub struct Agenda {
     pub deferred: Option<Offer>,
     /// What admins were told of.
     pub notified: Option<Version>,
-    /// What was begun.
-    pub attempt: Option<Attempt>,
+    /// What was begun, the latest at the end.
+    attempts: Vec<Attempt>,
 }
 
 /// How things are.
@@ -190,7 +192,8 @@ impl Agenda {
     pub fn amend(&mut self, plan: &Plan, running: &Version, now: UnixMillis) -> bool {
         let before = self.clone();
         if self.source != plan.source {
-            *self = Self { source: plan.source.clone(), attempt: self.attempt.take(), ..Self::default() };
+            let attempts = std::mem::take(&mut self.attempts);
+            *self = Self { source: plan.source.clone(), attempts, ..Self::default() };
         }
         if self.last_check_at.is_some_and(|at| at > now) {
             self.last_check_at = Some(now);
@@ -198,7 +201,7 @@ impl Agenda {
         let is_newer = |version: &Version| version.cmp_precedence(running).is_gt();
         self.offer.take_if(|offer| !is_newer(&offer.version));
         self.deferred.take_if(|offer| !is_newer(&offer.version));
-        self.attempt.take_if(|attempt| !is_newer(&attempt.version));
+        self.attempts.retain(|attempt| is_newer(&attempt.version));
         *self != before
     }
 
@@ -224,9 +227,8 @@ impl Agenda {
 
     /// A version is begun.
     pub fn begun(&mut self, version: &Version) {
-        let before = self.attempt.take().filter(|attempt| attempt.version == *version);
-        let tries = before.map_or(0, |attempt| attempt.tries).saturating_add(1);
-        self.attempt = Some(Attempt { version: version.clone(), tries, failed: None });
+        let attempt = self.attempt(version);
+        attempt.tries = attempt.tries.saturating_add(1);
     }
 
     /// A version that was begun did not come about for a reason that may pass. Says whether it is tried again.
@@ -241,15 +243,28 @@ impl Agenda {
 
     /// A version has failed.
     pub fn failed(&mut self, version: &Version, reason: &str) {
-        let tries =
-            self.attempt.as_ref().filter(|attempt| attempt.version == *version).map_or(0, |attempt| attempt.tries);
-        self.attempt = Some(Attempt { version: version.clone(), tries, failed: Some(reason.to_owned()) });
+        self.attempt(version).failed = Some(reason.to_owned());
+    }
+
+    /// The version that failed last, and why.
+    pub fn last_failure(&self) -> Option<(&Version, &str)> {
+        self.attempts.iter().rev().find_map(|attempt| Some((&attempt.version, attempt.failed.as_deref()?)))
+    }
+
+    /// What is known of the attempts at a version, which is the latest from now on.
+    fn attempt(&mut self, version: &Version) -> &mut Attempt {
+        let known = self.attempts.iter().position(|attempt| attempt.version == *version);
+        let known = known.map(|at| self.attempts.remove(at));
+        let none = || Attempt { version: version.clone(), tries: 0, failed: None };
+        if self.attempts.len() >= ATTEMPTS_MAX {
+            self.attempts.remove(0);
+        }
+        self.attempts.push_mut(known.unwrap_or_else(none))
     }
 
     fn may_begin(&self, version: &Version) -> bool {
-        self.attempt.as_ref().is_none_or(|attempt| {
-            attempt.version != *version || (attempt.failed.is_none() && attempt.tries < TRIES_MAX)
-        })
+        let mut of_it = self.attempts.iter().filter(|attempt| attempt.version == *version);
+        of_it.all(|attempt| attempt.failed.is_none() && attempt.tries < TRIES_MAX)
     }
 
     fn is_fresh(&self, now: UnixMillis) -> bool {

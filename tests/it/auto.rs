@@ -238,8 +238,8 @@ async fn a_hold_outlives_the_process_and_stops_nobody_who_asks() {
     let output = scene.gateway.cli(&["self-update", "--unhold", "--json"]).await;
     assert_eq!(serde_json::from_slice::<Value>(&output.stdout).expect("one document")["held"], Value::Null);
     scene.serves("1.0.2").await;
-    let output = scene.gateway.cli(&["self-update", "--hold"]).await;
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "nothing is updated by itself until --unhold\n");
+    scene.telegram.say(ADMIN, ADMIN, "/update hold");
+    scene.until_told("⏸ Nothing is updated by itself until /update unhold.").await;
     scene.telegram.say(ADMIN, ADMIN, "/update unhold");
     scene.until_told("▶ Updates are no longer held.").await;
 }

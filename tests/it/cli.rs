@@ -115,7 +115,7 @@ fn help_names_every_command() {
 
     Commands:
       gateway      Run, watch and steer the gateway
-      self-update  Update the gateway to a newer release, in place; one that does not run starts with it [alias: update]
+      self-update  Update the gateway in place, or what it is started with next [alias: update]
       config       Look at the configuration
       pairing      Let people in by the codes that they were given in a chat
       weixin       Log in to Weixin (WeChat)

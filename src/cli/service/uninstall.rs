@@ -77,9 +77,6 @@ fn files(target: &Target, force: bool) -> Result<Vec<UnitKind>, ServiceError> {
 /// Stops the sockets first, or they would start the gateway again, and takes all out of what starts by itself.
 async fn stop(target: &Target, files: &[UnitKind]) -> Result<(), ServiceError> {
     let names: Vec<&str> = files.iter().rev().map(|kind| kind.name()).collect();
-    if names.is_empty() {
-        return Ok(());
-    }
     for verb in ["stop", "disable"] {
         match target.manager.order(verb, &names).await {
             Ok(()) | Err(ManagerError::None { .. }) => {}
@@ -103,8 +100,10 @@ fn remove(target: &Target, files: &[UnitKind], purge: bool, report: &mut Report)
     }
     let launcher = &target.layout.launcher;
     remove_file(launcher, report)?;
-    // A directory that others use is not empty, and stays.
-    if let Some(directory) = launcher.parent().filter(|directory| !directory.ends_with("lib")) {
+    // Directories that were made for these files; one that others use is not empty, and stays.
+    let of_user = target.layout.units.ancestors().filter(|path| *path != target.env.user_home());
+    let of_user = of_user.filter(|path| path.starts_with(target.env.user_home()) && target.layout.scope == Scope::User);
+    for directory in launcher.parent().into_iter().chain(of_user) {
         let _ = fs::remove_dir(directory);
     }
     let home = &target.layout.home;

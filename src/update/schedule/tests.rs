@@ -132,6 +132,13 @@ fn a_version_that_failed_is_not_begun_again_and_one_that_was_cut_short_a_few_tim
     assert_eq!(plan.next_apply(&agenda, None, MIDNIGHT), None);
     agenda.looked(MIDNIGHT, Ok((Some(offer("1.1.1")), None)));
     assert_eq!(decide(&plan, &agenda, at(MIDNIGHT)), Decision::Apply(offer("1.1.1")), "the next one is another one");
+    agenda.begun(&v("1.1.1"));
+    agenda.failed(&v("1.1.1"), "nor does it");
+    assert_eq!(agenda.last_failure(), Some((&v("1.1.1"), "nor does it")));
+    agenda.looked(MIDNIGHT, Ok((Some(offer("1.1.0")), None)));
+    assert_eq!(plan.next_apply(&agenda, None, MIDNIGHT), None, "also after another one");
+    (0..40).for_each(|patch| agenda.begun(&Version::new(2, 0, patch)));
+    assert_eq!(agenda.attempts.len(), ATTEMPTS_MAX);
 }
 
 #[test]
@@ -142,7 +149,7 @@ fn what_has_become_untrue_is_forgotten() {
     assert!(!agenda.amend(&plan, &v("1.0.0"), MIDNIGHT));
     let mut updated = agenda.clone();
     assert!(updated.amend(&plan, &v("1.1.0"), MIDNIGHT));
-    assert_eq!((updated.offer, updated.attempt, updated.last_check_at), (None, None, Some(MIDNIGHT)));
+    assert_eq!((updated.offer, updated.attempts, updated.last_check_at), (None, Vec::new(), Some(MIDNIGHT)));
     let mut set_back = agenda.clone();
     assert!(set_back.amend(&plan, &v("1.0.0"), UnixMillis(5)));
     assert_eq!(set_back.last_check_at, Some(UnixMillis(5)));
@@ -151,7 +158,7 @@ fn what_has_become_untrue_is_forgotten() {
     let elsewhere = Plan::new(&elsewhere, TimeZone::UTC, String::new());
     assert!(agenda.amend(&elsewhere, &v("1.0.0"), MIDNIGHT));
     assert_eq!((agenda.offer, agenda.last_check_at), (None, None));
-    assert!(agenda.attempt.is_some(), "another place has the same bytes");
+    assert_eq!(agenda.attempts.len(), 1, "another place has the same bytes");
 }
 
 #[test]

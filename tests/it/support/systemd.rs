@@ -74,7 +74,9 @@ pub fn inside_debian(name: &str, deadline: Duration, prepare: impl FnOnce(&Path)
     }
     assert!(root.status.success(), "scripts/debian-root: {}", root.status);
     let root = String::from_utf8(root.stdout).expect("a plain path");
-    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory in target/");
+    // Beside the test, because /tmp is not seen inside.
+    let test = env::current_exe().expect("a test binary has a path");
+    let directory = tempfile::tempdir_in(test.parent().expect("a directory")).expect("it can be written to");
     prepare(directory.path());
     let seen = format!("{DIRECTORY}={}", directory.path().display());
     run_inside(name, deadline, &["--root", root.trim()], &[&seen]);
