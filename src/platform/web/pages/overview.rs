@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::text::{ago, count, lasting, rfc3339, short, size, until};
+use super::text::{ago, count, lasting, short, size, until};
 use crate::chat::LinkState;
 use crate::clock::UnixMillis;
 use crate::control::proto::{AgentStatus, PlatformStatus, Status};
@@ -139,7 +139,7 @@ pub(super) fn queues(status: &Status) -> Markup {
             (row("outbox", "replies and notices on their way", queues.outbox))
             (row("stash", "arrived while everything was held", Some(queues.stash)))
         }
-        p .dim.more { (totals(status)) "; as of " time datetime=(rfc3339(status.at)) { (rfc3339(status.at)) } }
+        p .dim.more { (totals(status)) "." }
     }
 }
 
