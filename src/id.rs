@@ -53,6 +53,19 @@ string_id! {
     SessionId
 }
 
+string_id! {
+    /// One handoff, in the journal, in the history and in traces: 32 lower-case hexadecimal digits, not all 0, as W3C Trace
+    /// Context has them.
+    TraceId
+}
+
+impl TraceId {
+    /// One that no other handoff has.
+    pub fn random() -> Self {
+        Self(crate::hex::encode(&crate::sys::random::some::<16>()))
+    }
+}
+
 /// One prompt turn. It is the row id of the inbox message that asked for it, so it is unique for the life of the
 /// store and increases with arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

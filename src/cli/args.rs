@@ -12,9 +12,27 @@ use crate::agent::builtin::openai::OpenaiArgs;
 use crate::config::parse_duration;
 use crate::telemetry::LogFormat;
 
+/// What `--help` and hermes(1) end with.
+const AFTER_HELP: &str = "\
+Exit codes:
+   0  done; also when there is nothing newer to update to
+   1  failed or refused; the reason is on standard error, or in 'error' with --json
+   2  wrong command line
+  78  the configuration, or the home directory, must be changed first
+
+Environment:
+  HERMES_HOME  the home directory, as --home
+  HERMES_LOG   what is logged: error, warn, info, debug, trace, or levels by crate
+  NO_COLOR     no colours on a terminal
+
+Files:
+  ~/.hermes/gateway.toml             the configuration of a user's gateway
+  /var/lib/hermes/gateway.toml       the configuration of the system service";
+
 /// Joins chat platforms to AI agents, and replaces its own binary while it runs.
 #[derive(Debug, Parser)]
 #[command(name = "hermes", version = crate::version::version(), disable_help_subcommand = true, max_term_width = 100)]
+#[command(after_long_help = AFTER_HELP)]
 pub struct Cli {
     /// The gateway's home directory [env: HERMES_HOME] [default: ~/.hermes].
     #[arg(long, global = true, value_name = "DIR")]
@@ -46,6 +64,11 @@ pub enum Command {
     /// Run a built-in ACP agent, for this gateway or any other ACP client.
     #[command(subcommand)]
     Agent(AgentCommand),
+    /// Print completions for a shell.
+    Completion {
+        /// Which one.
+        shell: clap_complete::Shell,
+    },
     /// Say whether this program could take over the state on standard input.
     #[command(hide = true)]
     HandoffCheck(RunArgs),
@@ -74,6 +97,7 @@ impl Command {
             | Self::InstallImage
             | Self::VerifyRelease(_)
             | Self::Conduit
+            | Self::Completion { .. }
             | Self::ExecProbe(_) => false,
             Self::Gateway(
                 GatewayCommand::Install(InstallArgs { json: JsonArgs { json }, .. })

@@ -165,6 +165,7 @@ mod tests {
             started_at: UnixMillis(5),
             phases_us: vec![("execve".into(), 7)],
             outcome: outcome.into(),
+            trace_id: None,
         }
     }
 

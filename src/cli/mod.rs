@@ -26,7 +26,7 @@ mod weixin;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
 
 use self::args::{AgentCommand, Cli, Command, GatewayCommand};
 use self::error::CliError;
@@ -38,7 +38,12 @@ use crate::daemon::{self, RunOptions};
 use crate::fault::{self, Point};
 use crate::handoff::way_back;
 use crate::platform::dingtalk;
-use crate::sys::signals;
+use crate::sys::{dumpable, signals};
+
+/// The command line, for those who make pages of it.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
 
 /// Parses the command line and runs it.
 pub fn main() -> ExitCode {
@@ -84,6 +89,10 @@ fn run(cli: Cli, main_at: MonoNanos) -> Result<ExitCode, CliError> {
         Command::Gateway(GatewayCommand::Uninstall(args)) => block_on(service::uninstall(cli.home, args)),
         Command::Gateway(GatewayCommand::Start(args)) => block_on(service::start(cli.home, args)),
         Command::Gateway(GatewayCommand::Adopt(args)) => block_on(service::adopt(cli.home, args)),
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut command(), "hermes", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
         command => block_on(client_command(command, Home::find(cli.home, &env)?)),
     }
 }
@@ -113,6 +122,7 @@ async fn client_command(command: Command, home: Home) -> Result<(), CliError> {
         | Command::HandoffCheck(_)
         | Command::Conduit
         | Command::ExecProbe(_)
+        | Command::Completion { .. }
         | Command::Agent(_) => {
             unreachable!("these were run without a connection")
         }
@@ -121,15 +131,21 @@ async fn client_command(command: Command, home: Home) -> Result<(), CliError> {
 
 /// The preflight child: prints its report for the gateway that started it.
 fn handoff_check(home: Option<PathBuf>, config: Option<PathBuf>) -> Result<ExitCode, CliError> {
-    signals::unblock().map_err(|source| CliError::Io { what: "unblock signals", source })?;
+    begin_child()?;
     let report = daemon::handoff_check(home, config).map_err(CliError::Check)?;
     println!("{}", serde_json::to_string(&report).expect("plain data serialises"));
     Ok(ExitCode::SUCCESS)
 }
 
+/// What each child of the gateway that knows secrets begins with.
+fn begin_child() -> Result<(), CliError> {
+    signals::unblock().map_err(|source| CliError::Io { what: "unblock signals", source })?;
+    dumpable::forbid().map_err(|source| CliError::Io { what: "keep this process's memory to itself", source })
+}
+
 /// The child that holds the connection to DingTalk. It logs as its gateway does.
 fn conduit() -> Result<ExitCode, CliError> {
-    signals::unblock().map_err(|source| CliError::Io { what: "unblock signals", source })?;
+    begin_child()?;
     daemon::init_logging(&Environment::from_process(), None).map_err(CliError::Daemon)?;
     Ok(dingtalk::run_conduit())
 }

@@ -249,6 +249,7 @@ mod tests {
             started_at: before(180),
             phases_us: vec![("preflight".into(), 80_000), ("execve".into(), 4_000)],
             outcome: "committed".into(),
+            trace_id: None,
         }
     }
 

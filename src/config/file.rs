@@ -14,7 +14,7 @@ use super::error::Problem;
 use super::platforms;
 use super::secret::SecretContext;
 use super::table::{Entry, Problems, Section, as_section};
-use super::{AgentConfig, Config, GatewayConfig, UpdateConfig};
+use super::{AgentConfig, Config, GatewayConfig, TelemetryConfig, UpdateConfig};
 use crate::id::AgentName;
 
 const DRAIN_MAX: (Duration, &str) = (Duration::from_secs(10 * 60), "10m");
@@ -61,6 +61,9 @@ fn read(config: &mut Config, file: &mut Section<'_, '_>, context: &SecretContext
     }
     if let Some(section) = file.section("update", "[update]", p) {
         config.update = read_update(section, p);
+    }
+    if let Some(section) = file.section("telemetry", "[telemetry]", p) {
+        config.telemetry = read_telemetry(section, p);
     }
 }
 
@@ -148,6 +151,14 @@ fn read_env(section: &mut Section<'_, '_>, p: &mut Problems<'_>) -> BTreeMap<Str
         }
     }
     env
+}
+
+fn read_telemetry(mut section: Section<'_, '_>, p: &mut Problems<'_>) -> TelemetryConfig {
+    const EXAMPLE: &str = "http://127.0.0.1:4318";
+    let is_given = section.entry("otlp_endpoint").is_some();
+    let otlp_endpoint = is_given.then(|| platforms::base_url(&mut section, "otlp_endpoint", EXAMPLE, p));
+    section.finish("key", p);
+    TelemetryConfig { otlp_endpoint }
 }
 
 fn read_update(mut section: Section<'_, '_>, p: &mut Problems<'_>) -> UpdateConfig {

@@ -61,6 +61,8 @@ pub struct Config {
     pub weixin: Option<WeixinConfig>,
     /// `[update]`.
     pub update: UpdateConfig,
+    /// `[telemetry]`.
+    pub telemetry: TelemetryConfig,
 }
 
 /// `[gateway]`.
@@ -224,6 +226,14 @@ pub struct UpdateConfig {
     pub verifying_keys: Vec<String>,
 }
 
+/// `[telemetry]`.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct TelemetryConfig {
+    /// The collector to which spans of handoffs and turns are sent, over OTLP/HTTP; without `/v1/traces` and without a slash
+    /// at the end.
+    pub otlp_endpoint: Option<String>,
+}
+
 impl Config {
     /// What all configured platforms have in common, by their names.
     pub fn platforms(&self) -> impl Iterator<Item = (&'static str, &PlatformAccess)> {
@@ -274,6 +284,7 @@ impl Config {
             dingtalk: None,
             weixin: None,
             update: UpdateConfig::default(),
+            telemetry: TelemetryConfig::default(),
         }
     }
 }

@@ -166,7 +166,12 @@ fn required(
 }
 
 /// An address that others are made of, without a slash at its end; `default` also where it is wrong.
-fn base_url(section: &mut Section<'_, '_>, key: &'static str, default: &'static str, p: &mut Problems<'_>) -> String {
+pub(super) fn base_url(
+    section: &mut Section<'_, '_>,
+    key: &'static str,
+    default: &'static str,
+    p: &mut Problems<'_>,
+) -> String {
     let Some((text, span)) = section.string(key, default, p) else { return default.to_owned() };
     let is_base =
         |url: &Url| matches!(url.scheme(), "http" | "https") && url.query().is_none() && url.fragment().is_none();

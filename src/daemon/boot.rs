@@ -23,8 +23,8 @@ use super::rollback::note;
 use super::run::{Daemon, Event, Events, ticks};
 use super::specs::Specs;
 use super::state::{
-    AGENTS, AgentEntry, CONTROL, ControlEntry, GATEWAY, LOCAL, PASSPORT, Passport, SECTIONS, STASH, Stash, agent_fds,
-    agent_log_fd, client_fd, listener_fd, lock_fd, proven_fd,
+    AGENTS, AgentEntry, CONTROL, ControlEntry, GATEWAY, LOCAL, PASSPORT, Passport, SECTIONS, STASH, Stash, TRACES,
+    agent_fds, agent_log_fd, client_fd, listener_fd, lock_fd, proven_fd,
 };
 use super::swap::{FIRST, RunningImage, Step, Swap};
 use super::{DaemonError, RunOptions, report};
@@ -51,6 +51,7 @@ use crate::service::state_file;
 use crate::service::unit::UnitFiles;
 use crate::store::{Opening, Store};
 use crate::sys::signals::{Request, Signals};
+use crate::telemetry::otlp::{Exporter, Span};
 use crate::telemetry::{self, LogFormat, TelemetryOptions, lifecycle};
 
 /// How long a database that is being opened may hold up the orderly stop of what was taken over.
@@ -133,9 +134,14 @@ pub(super) fn claim(options: RunOptions) -> Result<Claimed, DaemonError> {
                 let source = "its handoff is over already".into();
                 return Err(DaemonError::AdoptPart { part: "the passport".into(), source });
             }
+            telemetry::set_generation(passport.generation);
+            telemetry::follow(passport.note.trace.as_ref());
             Left::Everything(inherited, Box::new(arrived_at(passport, &environment, options.main_at)))
         }
-        None => left_behind(&environment)?,
+        None => {
+            telemetry::set_generation(FIRST);
+            left_behind(&environment)?
+        }
     };
     let home = Home::resolve(&environment, options.config.as_deref()).map_err(DaemonError::Home)?;
     home.create().map_err(DaemonError::Home)?;
@@ -243,6 +249,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     let state = optional::<GatewayState>(inherited.as_mut(), GATEWAY)?;
     let gateway = kept.gateway(&ground.config, agents.keys().cloned(), state);
     let stash = optional::<Stash>(inherited.as_mut(), STASH)?;
+    let exporter = exporter(&ground.config, optional(inherited.as_mut(), TRACES)?);
     let proven = last_of(inherited, &mut keeper);
     let came_back = way_back::came_back();
     let image = running_image(passport.as_ref(), came_back.is_some()).map_err(system("open the running image"))?;
@@ -279,6 +286,7 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
         dead_agents: BTreeSet::new(),
         turn_agents: BTreeMap::new(),
         books: None,
+        exporter,
         // Nothing is handled before everything is there.
         held: true,
         stash,
@@ -293,6 +301,12 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     daemon.begin(passport, came_back, ground.way_back, recovered).await;
     daemon.heed(early, aside).await;
     Ok(daemon)
+}
+
+/// What the image before could not export is exported first.
+fn exporter(config: &Config, left: Vec<Span>) -> Option<Exporter> {
+    let endpoint = config.telemetry.otlp_endpoint.as_deref()?;
+    Some(Exporter::start(endpoint, crate::version::version(), left))
 }
 
 /// The image that was proven last; what else nobody has claimed is closed.

@@ -110,7 +110,7 @@ impl Daemon {
             Effect::Start(turn, conversation) => {
                 Change::Start(*turn, self.has_outbox(conversation).then(|| conversation.clone()))
             }
-            Effect::Finish { turn, conversation, text, files, end } => Change::Finish {
+            Effect::Finish { turn, conversation, text, files, end, .. } => Change::Finish {
                 turn: *turn,
                 conversation: self.has_outbox(conversation).then(|| conversation.clone()),
                 text: text.clone(),
@@ -152,7 +152,8 @@ impl Daemon {
             Effect::Start(turn, conversation) => {
                 self.show(Outbound::reply(conversation, turn, ReplyStep::Begin), recorded.entry);
             }
-            Effect::Finish { turn, conversation, end, .. } => {
+            Effect::Finish { turn, conversation, started_at, end, .. } => {
+                self.trace_turn(turn, &conversation, started_at, &end);
                 if recorded.is_durable {
                     fault::at(Point::Done);
                     self.settle(turn);

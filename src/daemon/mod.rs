@@ -46,6 +46,7 @@ mod slots;
 mod specs;
 mod state;
 mod swap;
+mod traces;
 
 use std::path::PathBuf;
 

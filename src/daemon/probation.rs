@@ -13,11 +13,12 @@ use super::state::{CarriedProbation, Note, Origin, Passport};
 use super::swap::{ROLLBACK, Step, Swap};
 use crate::agent;
 use crate::chat::LinkState;
-use crate::clock::MonoNanos;
+use crate::clock::{MonoNanos, UnixMillis};
 use crate::config::DEFAULT_AGENT;
 use crate::fault::{self, Point};
 use crate::gateway::AgentView;
 use crate::handoff::Phase;
+use crate::id::TraceId;
 use crate::platform::PlatformCommand;
 use crate::report::Chain;
 use crate::store::{HandoffRecord, Store};
@@ -38,6 +39,8 @@ pub(super) struct Probation {
     until: Instant,
     /// Who asked for it.
     origin: Origin,
+    trace: Option<TraceId>,
+    begun_at: UnixMillis,
     /// How the trial of an agent's start went, once that is known.
     probe: Option<Result<(), String>>,
 }
@@ -45,16 +48,18 @@ pub(super) struct Probation {
 impl Probation {
     /// One that is carried from the image before.
     pub(super) fn resumed(carried: CarriedProbation) -> Self {
-        let CarriedProbation { row, version, previous, left_ms, origin } = carried;
+        let CarriedProbation { row, version, previous, left_ms, origin, trace, begun_at } = carried;
         let until = Instant::now() + Duration::from_millis(left_ms);
         let origin = origin.unwrap_or_else(|| Origin::Signal { name: "an earlier version".to_owned() });
-        Self { row, version, previous, until, origin, probe: None }
+        Self { row, version, previous, until, origin, trace, begun_at, probe: None }
     }
 
     /// One whose process was killed and started anew.
     pub(super) fn anew(note: &Note, time: Duration) -> Self {
         let (version, previous) = (note.to.version.clone(), note.from.version.clone());
-        Self { row: None, version, previous, until: Instant::now() + time, origin: note.origin.clone(), probe: None }
+        let (origin, trace) = (note.origin.clone(), note.trace.clone());
+        let (until, begun_at) = (Instant::now() + time, UnixMillis::now());
+        Self { row: None, version, previous, until, origin, trace, begun_at, probe: None }
     }
 
     /// The version that was committed last.
@@ -67,6 +72,11 @@ impl Probation {
         &self.origin
     }
 
+    /// The trace of the handoff that led to it.
+    pub(super) fn trace(&self) -> Option<&TraceId> {
+        self.trace.as_ref()
+    }
+
     pub(super) fn carried(&self) -> CarriedProbation {
         let left = self.until.saturating_duration_since(Instant::now());
         CarriedProbation {
@@ -75,6 +85,8 @@ impl Probation {
             previous: self.previous.clone(),
             left_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
             origin: Some(self.origin.clone()),
+            trace: self.trace.clone(),
+            begun_at: self.begun_at,
         }
     }
 }
@@ -112,6 +124,7 @@ impl Daemon {
             phases_us: report.phases_us.clone(),
             ..passport.note.record(passport.generation, outcome.to_owned())
         };
+        self.trace_handoff(&record);
         let note = is_update.then(|| Note { told: true, ..passport.note.clone() });
         self.books = Some(tokio::spawn(keep_books(self.store.clone(), record, note)));
         if passport.note.kind == ROLLBACK {
@@ -148,8 +161,9 @@ impl Daemon {
         }
         let previous = carried.map_or(passport.note.from.version, |carried| carried.previous);
         let until = Instant::now() + self.config.gateway.probation;
-        let (version, origin) = (passport.note.to.version, passport.note.origin);
-        self.probation = Some(Probation { row: None, version, previous, until, origin, probe: None });
+        let Note { to, origin, trace, .. } = passport.note;
+        let (version, begun_at) = (to.version, UnixMillis::now());
+        self.probation = Some(Probation { row: None, version, previous, until, origin, trace, begun_at, probe: None });
         self.probe();
     }
 
@@ -166,8 +180,11 @@ impl Daemon {
 
     /// Back from an update that did not prove itself.
     async fn rolled_back(&mut self, passport: &Passport, reason: &str) {
-        if let Some(CarriedProbation { row: Some(row), .. }) = passport.probation {
-            self.set_outcome(row, &format!("rolled back: {reason}")).await;
+        if let Some(CarriedProbation { row, trace, begun_at, .. }) = &passport.probation {
+            self.trace_probation(trace.as_ref(), *begun_at, Some(reason.to_owned()));
+            if let Some(row) = row {
+                self.set_outcome(*row, &format!("rolled back: {reason}")).await;
+            }
         }
         self.distrust(&passport.note.from.version, reason).await;
     }
@@ -281,6 +298,7 @@ impl Daemon {
             Err(error) => tracing::error!(%error, "cannot make the update the current version"),
         }
         clear_failed(&self.store, &running_version()).await;
+        self.trace_probation(probation.trace(), probation.begun_at, None);
         match probation.row {
             Some(row) => self.set_outcome(row, "committed").await,
             // It was recorded by a process that is gone.

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::run::{Daemon, Event};
 use super::state::{
-    AGENTS, AgentEntry, CONTROL, ControlEntry, GATEWAY, LOCAL, PLATFORMS, PlatformEntry, STASH, Stash, VERSION,
+    AGENTS, AgentEntry, CONTROL, ControlEntry, GATEWAY, LOCAL, PLATFORMS, PlatformEntry, STASH, Stash, TRACES, VERSION,
     agent_fds, agent_log_fd, client_fd, listener_fd, lock_fd, platform_fd, proven_fd,
 };
 use super::swap::Swap;
@@ -330,6 +330,9 @@ impl Daemon {
         // A look for releases that is under way is made again by the next image; by this one it goes on.
         let stash = Stash { checks: self.checks.clone(), ..self.stash.clone() };
         registry.put_section(STASH, VERSION, &stash)?;
+        if let Some(exporter) = &self.exporter {
+            registry.put_section(TRACES, VERSION, &exporter.waiting())?;
+        }
         // One that is on probation itself is no image to go back to for good.
         let proven = match (&self.probation, &self.proven) {
             (None, _) => Some(self.image.file.try_clone()),

@@ -20,9 +20,11 @@ use super::swap::{Candidate, Pending, Swap};
 use crate::clock::UnixMillis;
 use crate::control::proto::{self, HandoffKind, Image};
 use crate::handoff::{Phase, Timeline, way_back};
+use crate::id::TraceId;
 use crate::jsonrpc::ErrorObject;
 use crate::report::Chain;
 use crate::store::{HandoffRecord, Store};
+use crate::telemetry::{self, lifecycle};
 use crate::words::{Back, Language, Words};
 
 /// Where the store keeps the [`Note`].
@@ -60,6 +62,7 @@ impl Daemon {
             from: self.image.id.clone(),
             to: to.clone(),
             started_at: pending.started_at,
+            trace: Some(pending.trace.clone()),
             told: false,
             stopped: false,
         }
@@ -101,6 +104,7 @@ impl Daemon {
     /// consumed anything.
     pub(super) async fn came_back(&mut self, passport: Passport, reason: String) {
         self.generation = passport.generation.next();
+        telemetry::set_generation(self.generation);
         let note = passport.note;
         if let Some(carried) = passport.probation {
             self.probation = Some(Probation::resumed(carried));
@@ -113,6 +117,7 @@ impl Daemon {
     /// Finds out how the handoff ended that the process before did not live to tell.
     pub(super) async fn read_note(&mut self, note: Option<Note>, came_back: Option<String>) {
         let slot_reason = self.settle_slots(note.as_ref()).await;
+        telemetry::follow(note.as_ref().and_then(|note| note.trace.as_ref()));
         let Some(note) = note else {
             if let Some(reason) = came_back {
                 tracing::error!(reason, "back from an image that failed");
@@ -163,7 +168,7 @@ impl Daemon {
     /// The image that was asked for did not stay; this one serves.
     async fn failed(&mut self, note: Note, reason: &str, phases_us: Vec<(String, u64)>) {
         tracing::error!(
-            name: crate::telemetry::lifecycle::HANDOFF_FAILED,
+            name: lifecycle::HANDOFF_FAILED,
             kind = note.kind,
             to = note.to.version,
             reason,
@@ -210,8 +215,15 @@ impl Daemon {
         };
         let closed = self.store.close_handoffs(outcome.to_owned()).await;
         let recorded = match closed {
-            Ok(0) => self.store.record_handoff(&record).await.map(drop),
-            Ok(_) => Ok(()),
+            Ok(0) => {
+                self.trace_handoff(&record);
+                self.store.record_handoff(&record).await.map(drop)
+            }
+            // The whole was told by the image that is gone, on its probation.
+            Ok(_) => {
+                self.trace_probation(note.trace.as_ref(), note.started_at, Some(outcome.to_owned()));
+                Ok(())
+            }
             Err(error) => Err(error),
         };
         if let Err(error) = recorded {
@@ -239,6 +251,7 @@ impl Daemon {
     pub(super) async fn roll_back(&mut self, why: String) {
         let Some(probation) = &self.probation else { return };
         let (version, origin) = (probation.previous().to_owned(), probation.origin().clone());
+        let trace = probation.trace().cloned().unwrap_or_else(TraceId::random);
         tracing::error!(why, to = version, "the update did not prove itself, going back");
         let file = match self.proven_image(&version).await {
             Ok(file) => file,
@@ -250,6 +263,7 @@ impl Daemon {
             force: false,
             reason: Some(why),
             origin,
+            trace,
             started_at: UnixMillis::now(),
             timeline: Timeline::start(Phase::Preflight),
             to: Some(file.id.clone()),

@@ -29,7 +29,7 @@ use crate::control::server::ControlHandle;
 use crate::control::{ControlCommand, ControlEvent, proto};
 use crate::gateway::{Effect, Gateway};
 use crate::handoff::way_back;
-use crate::id::{AgentName, Generation, PlatformName, TurnId};
+use crate::id::{AgentName, Generation, PlatformName, TraceId, TurnId};
 use crate::platform::local::Local;
 use crate::platform::{PlatformCommand, PlatformEvent, PlatformHandle};
 use crate::report::Chain;
@@ -38,14 +38,19 @@ use crate::service::notify::Notifier;
 use crate::service::state_file::Phase;
 use crate::service::unit::UnitFiles;
 use crate::store::Store;
+use crate::sys::dumpable;
 use crate::sys::signals::{self, Signals};
-use crate::telemetry::lifecycle;
+use crate::telemetry::otlp::Exporter;
+use crate::telemetry::{self, lifecycle};
 
 /// The longest wait for agents at a stop, beyond what the platforms are given: stdin closed, SIGTERM, SIGKILL.
 const AGENT_STOP: Duration = Duration::from_secs(15);
 
 /// The longest wait for the database at a stop.
 const STORE_STOP: Duration = Duration::from_secs(10);
+
+/// The longest wait for the collector of spans at a stop.
+const TRACES_STOP: Duration = Duration::from_secs(2);
 
 /// How long blocking calls that nobody waits for any more may hold up the end of the process.
 const LEFT_BEHIND: Duration = Duration::from_secs(1);
@@ -92,6 +97,8 @@ pub(super) struct Daemon {
     pub(super) books: Option<JoinHandle<Option<i64>>>,
     /// Whether everything is held: what arrives is stashed.
     pub(super) held: bool,
+    /// Where spans go, if they are asked for.
+    pub(super) exporter: Option<Exporter>,
     /// What other programs were told last, in short.
     pub(super) shown: Cell<Option<(Phase, usize)>>,
     /// What arrived while everything was held and was not handled yet.
@@ -134,6 +141,7 @@ pub(super) enum Event {
 /// `gateway_state.json`.
 pub fn run(options: RunOptions) -> Result<(), DaemonError> {
     signals::take_over().map_err(|source| DaemonError::System { what: "set up signals", source })?;
+    dumpable::forbid().map_err(|source| DaemonError::System { what: "keep its memory to itself", source })?;
     go_back_on_panic();
     let claimed = boot::claim(options).map_err(go_back)?;
     let (home, lock) = (claimed.home.clone(), Rc::clone(&claimed.lock));
@@ -209,6 +217,15 @@ impl Daemon {
                 Event::Platform(event) => self.platform_events(event).await,
                 event => self.handle(event).await,
             }
+            telemetry::follow(self.trace());
+        }
+    }
+
+    /// The trace of the handoff under way, until what it led to is proven.
+    fn trace(&self) -> Option<&TraceId> {
+        match &self.swap {
+            Swap::Preparing(pending) => Some(&pending.trace),
+            Swap::Idle => self.probation.as_ref().and_then(Probation::trace),
         }
     }
 
@@ -443,6 +460,9 @@ impl Daemon {
         self.await_stopped(Instant::now() + drain + AGENT_STOP).await;
         if tokio::time::timeout(STORE_STOP, self.last_writes()).await.is_err() {
             tracing::error!("the database writer does not answer; the last writes may be lost");
+        }
+        if let Some(exporter) = self.exporter.take() {
+            exporter.flush(TRACES_STOP).await;
         }
         self.write_state_file_stopped(&why);
         report::remove_pid_file(&self.home);

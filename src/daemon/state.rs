@@ -12,7 +12,7 @@ use crate::control::proto::{HandoffReport, Image};
 use crate::control::{ClientId, ControlSnapshot, Peer};
 use crate::gateway::{GatewayState, Requester};
 use crate::handoff::{FdName, Phase, SectionSpec, Timeline};
-use crate::id::{AgentName, Generation, PlatformName, TurnId};
+use crate::id::{AgentName, Generation, PlatformName, TraceId, TurnId};
 use crate::jsonrpc::RequestId;
 use crate::store::HandoffRecord;
 
@@ -23,6 +23,7 @@ pub(super) const CONTROL: &str = "control";
 pub(super) const PLATFORMS: &str = "platforms";
 pub(super) const LOCAL: &str = "local";
 pub(super) const STASH: &str = "stash";
+pub(super) const TRACES: &str = "traces";
 
 /// The version of the sections that are this module's own.
 pub(super) const VERSION: u32 = 1;
@@ -36,6 +37,7 @@ pub(super) const SECTIONS: &[SectionSpec] = &[
     SectionSpec { name: PLATFORMS, reads: 1..=VERSION, required: false },
     SectionSpec { name: LOCAL, reads: 1..=VERSION, required: false },
     SectionSpec { name: STASH, reads: 1..=VERSION, required: false },
+    SectionSpec { name: TRACES, reads: 1..=VERSION, required: false },
 ];
 
 /// Who asked for a handoff, and how to tell them how it went.
@@ -112,6 +114,9 @@ pub(super) struct Note {
     pub(super) from: Image,
     pub(super) to: Image,
     pub(super) started_at: UnixMillis,
+    /// Its trace; an image before there were traces has none.
+    #[serde(default)]
+    pub(super) trace: Option<TraceId>,
     /// Who asked was told that the new image serves.
     #[serde(default)]
     pub(super) told: bool,
@@ -132,6 +137,11 @@ pub(super) struct CarriedProbation {
     /// Who asked for it.
     #[serde(default)]
     pub(super) origin: Option<Origin>,
+    #[serde(default)]
+    pub(super) trace: Option<TraceId>,
+    /// When it began.
+    #[serde(default = "UnixMillis::now")]
+    pub(super) begun_at: UnixMillis,
 }
 
 impl Note {
@@ -152,6 +162,7 @@ impl Note {
             started_at: self.started_at,
             phases_us: Vec::new(),
             outcome,
+            trace_id: self.trace.clone(),
         }
     }
 }

@@ -18,11 +18,11 @@ use crate::fault::{self, Point};
 use crate::handoff::preflight::{self, CheckReport, PreflightError};
 use crate::handoff::reexec::reexec;
 use crate::handoff::{Phase, Sealed, Timeline};
-use crate::id::Generation;
+use crate::id::{Generation, TraceId};
 use crate::jsonrpc::ErrorObject;
 use crate::report::Chain;
 use crate::store::HandoffRecord;
-use crate::telemetry::lifecycle;
+use crate::telemetry::{self, lifecycle};
 use crate::update::{Check, StageProgress, StagedImage, UpdateError, Versions};
 use crate::words::{Busy, Language};
 
@@ -49,6 +49,7 @@ pub(super) struct Pending {
     pub(super) force: bool,
     pub(super) reason: Option<String>,
     pub(super) origin: Origin,
+    pub(super) trace: TraceId,
     pub(super) started_at: UnixMillis,
     pub(super) timeline: Timeline,
     /// What is to run next, once that is known.
@@ -147,12 +148,14 @@ impl Daemon {
             force,
             reason,
             origin,
+            trace: TraceId::random(),
             started_at,
             timeline,
             to: None,
             staged: None,
             waiting: None,
         };
+        telemetry::follow(Some(&pending.trace));
         tracing::info!(
             name: lifecycle::HANDOFF_BEGIN,
             kind = pending.kind_name(),
@@ -480,6 +483,7 @@ impl Daemon {
             phases_us: pending.timeline.durations_us(),
             ..self.note_of(pending, &to).record(self.generation, outcome)
         };
+        self.trace_handoff(&record);
         if let Err(error) = self.store.record_handoff(&record).await {
             tracing::error!(error = %Chain(&error), "cannot record a handoff");
         }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::AgentCommand;
 use crate::chat::{Attachment, Conversation, Notice, OutFile, Outbound, ReplyEnd, Sender};
+use crate::clock::UnixMillis;
 use crate::control::proto::HandoffKind;
 use crate::id::{AgentName, PlatformName, TurnId};
 use crate::store::{Change, SessionRow};
@@ -24,6 +25,8 @@ pub enum Effect {
         turn: TurnId,
         /// Where its reply is.
         conversation: Conversation,
+        /// When the agent got it, if it did.
+        started_at: Option<UnixMillis>,
         /// All that was said in it; none if nobody knows.
         text: Option<String>,
         /// The files in it.

@@ -282,7 +282,15 @@ impl Gateway {
         } else if open.running {
             let end = ReplyEnd::Failed(words.interrupted().to_owned());
             self.talk(&conversation).asked_last(open.turn, Question::of(&open.inbound));
-            return effects.push(Effect::Finish { turn: open.turn, conversation, text: None, files: Vec::new(), end });
+            effects.push(Effect::Finish {
+                turn: open.turn,
+                conversation,
+                started_at: None,
+                text: None,
+                files: Vec::new(),
+                end,
+            });
+            return;
         } else if ChatCommand::parse(&open.inbound.text).is_some() {
             words.command_lost(&open.inbound.text)
         } else if stale {
@@ -369,11 +377,11 @@ impl Gateway {
     pub fn stop(&mut self, effects: &mut Vec<Effect>) {
         for turn in std::mem::take(&mut self.turns).into_keys() {
             let Some(talk) = self.talks.values_mut().find(|talk| talk.runs(turn)) else { continue };
-            talk.running = None;
+            let started_at = talk.running.take().map(|running| running.started_at);
             talk.asks.clear();
             let conversation = talk.conversation.clone();
             let end = ReplyEnd::Failed(self.languages.on(&conversation.platform).stopping().to_owned());
-            effects.push(Effect::Finish { turn, conversation, text: None, files: Vec::new(), end });
+            effects.push(Effect::Finish { turn, conversation, started_at, text: None, files: Vec::new(), end });
         }
     }
 
@@ -410,7 +418,7 @@ impl Gateway {
         let Some(conversation) = self.turns.remove(&turn) else { return };
         let words = self.words(&conversation);
         let talk = self.talk(&conversation);
-        talk.running = None;
+        let started_at = talk.running.take().map(|running| running.started_at);
         for ask in std::mem::take(&mut talk.asks) {
             effects.push(notice(&conversation, words.permission_expired(&ask.title, Expired::TurnOver)));
         }
@@ -420,7 +428,8 @@ impl Gateway {
             TurnOutcome::Cancelled => ReplyEnd::Stopped,
             TurnOutcome::Failed { reason } => ReplyEnd::Failed(reason),
         };
-        effects.push(Effect::Finish { turn, conversation: conversation.clone(), text: Some(text), files, end });
+        let (text, to) = (Some(text), conversation.clone());
+        effects.push(Effect::Finish { turn, conversation: to, started_at, text, files, end });
         self.start(&conversation, effects);
     }
 

@@ -63,6 +63,7 @@ impl Mark {
 mod tests {
     use std::os::unix::process::ExitStatusExt;
     use std::process::Command;
+    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -70,7 +71,15 @@ mod tests {
     fn only_what_has_the_mark_is_killed() {
         let start = |mark: &Mark| {
             let (name, value) = mark.variable();
-            Command::new("sleep").arg("1000").env(name, value).spawn().expect("sleep starts")
+            let child = Command::new("sleep").arg("1000").env(name, value).spawn().expect("sleep starts");
+            // spawn(3) may return before execve is done with the memory, and then /proc shows no environment yet.
+            let environ = format!("/proc/{}/environ", child.id());
+            let begun = Instant::now();
+            while fs::read(&environ).expect("it is there").is_empty() {
+                assert!(begun.elapsed() < Duration::from_secs(30), "execve does not end");
+                std::thread::yield_now();
+            }
+            child
         };
         let (one, other) = (Mark::new(), Mark::new());
         let (mut of_one, mut of_other) = (start(&one), start(&other));

@@ -57,6 +57,10 @@ pub(super) trait Link: Send + 'static {
     /// How something can be sent now.
     fn way(&self) -> Way<Self::Sender>;
 
+    /// The platform has taken something that was sent. While there is no room for what may come in, nothing else tells a link
+    /// that asks for it that it would be answered.
+    fn sent(&mut self) {}
+
     /// The platform refuses this account as such: nothing will succeed until the configuration changes.
     fn refused(&mut self, why: &Unsent);
 

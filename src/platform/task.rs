@@ -354,6 +354,9 @@ impl<L: Link> Task<L> {
     }
 
     fn sent(&mut self, chat: &str, outcome: Result<Option<MessageId>, Unsent>) {
+        if outcome.is_ok() {
+            self.link.sent();
+        }
         let refused = outcome.as_ref().err().filter(|error| error.is_fatal).cloned();
         self.delivery.done(chat, outcome, MonoNanos::now());
         if let Some(why) = refused {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Store, StoreError};
 use crate::clock::UnixMillis;
+use crate::id::TraceId;
 
 /// Handoffs kept; older ones are dropped as new ones are recorded.
 const KEPT: i64 = 1000;
@@ -41,6 +42,9 @@ pub struct HandoffRecord {
     pub phases_us: Vec<(String, u64)>,
     /// `serving` while on probation, `committed`, or what went wrong.
     pub outcome: String,
+    /// The trace under which the journal and exported spans have it.
+    #[serde(default)]
+    pub trace_id: Option<TraceId>,
 }
 
 impl Store {
@@ -139,6 +143,7 @@ mod tests {
             started_at: UnixMillis(1),
             phases_us: vec![("preflight".into(), 3)],
             outcome: "serving".into(),
+            trace_id: None,
         };
         let first = store.record_handoff(&record(1)).await.expect("records");
         store.record_handoff(&record(2)).await.expect("records");

@@ -1,4 +1,4 @@
-//! The kernel: inherited fds, memfds, signals, execveat, peek offsets of sockets, random bytes. The only place with `unsafe`.
+//! The kernel: inherited fds, memfds, signals, execveat, peek offsets of sockets, random bytes, core dumps. The only place with `unsafe`.
 //!
 //! **Invariants**
 //! - An fd number becomes an [`std::os::fd::OwnedFd`] in one place, [`inherit::claim`], once per image and before
@@ -9,6 +9,7 @@
 //!   ([`signals`]): one that arrives while the image is being replaced stays pending and is read by the next image.
 
 pub mod child;
+pub mod dumpable;
 pub mod exec;
 pub mod inherit;
 pub mod memfd;

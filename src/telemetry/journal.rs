@@ -7,7 +7,8 @@
 //! ```
 //!
 //! An entry has `MESSAGE` (the phrase, then all fields as `name=value`, for people), each field once more as
-//! `HERMES_<NAME>` (for programs), those of the spans around it, and for a lifecycle event its `MESSAGE_ID`. The
+//! `HERMES_<NAME>` (for programs), those of the spans around it and of the [`context`], and for a lifecycle event its
+//! `MESSAGE_ID`. The
 //! existing tracing layer for journald has neither: it sends the bare phrase, which tells a reader of `journalctl -u`
 //! that an agent died but not which and why, and it puts its prefix before `MESSAGE_ID` too.
 
@@ -17,13 +18,14 @@ use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use serde_json::Value;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::lifecycle;
+use super::{context, lifecycle};
 
 const SOCKET: &str = "/run/systemd/journal/socket";
 const IDENTIFIER: &str = "hermes";
@@ -97,7 +99,7 @@ where
         if dropped > 0 {
             fields.add("dropped_events", dropped.to_string());
         }
-        let entry = encode(event, &fields);
+        let entry = encode(event, &fields, context::fields());
         if self.socket.send_to(&entry, SOCKET).is_err() {
             self.dropped.fetch_add(dropped + 1, Ordering::Relaxed);
         }
@@ -153,7 +155,7 @@ impl Visit for Fields {
     }
 }
 
-fn encode(event: &Event<'_>, fields: &Fields) -> Vec<u8> {
+fn encode(event: &Event<'_>, fields: &Fields, context: impl Iterator<Item = (&'static str, Value)>) -> Vec<u8> {
     let metadata = event.metadata();
     let mut entry = Vec::with_capacity(512);
     put(&mut entry, "MESSAGE", &fields.line());
@@ -169,6 +171,10 @@ fn encode(event: &Event<'_>, fields: &Fields) -> Vec<u8> {
     }
     for (name, value) in &fields.list {
         put(&mut entry, &field_name(name), value);
+    }
+    for (name, value) in context.filter(|(name, _)| !fields.list.iter().any(|(known, _)| known == name)) {
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        put(&mut entry, &field_name(name), &text);
     }
     entry
 }

@@ -3,6 +3,8 @@
 //! - [`init`] is called once, first thing in the process; it takes some 50 µs, because the time between an
 //!   execve and the first answer counts.
 //! - [`lifecycle`] names the events that other programs look for.
+//! - [`otlp`] exports what was measured of handoffs and turns.
+//! - [`set_generation`] and [`follow`] say what all events are of, so that what several images log is found together.
 //!
 //! **Invariants**
 //! - Other crates log warnings and errors only, unless `HERMES_LOG` names them: at lower levels HTTP libraries log
@@ -12,8 +14,11 @@
 //!
 //! The message of an event is a constant phrase; what varies is in fields.
 
+mod context;
 mod journal;
+mod json;
 pub mod lifecycle;
+pub mod otlp;
 
 use std::io::{self, IsTerminal};
 use std::str::FromStr;
@@ -26,7 +31,9 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::{LookupSpan, Registry};
 use tracing_subscriber::util::SubscriberInitExt;
 
+pub use context::{follow, set_generation};
 use journal::JournalLayer;
+use json::WithContext;
 
 /// The target of this crate's own events.
 const OWN_TARGET: &str = "hermes_gateway";
@@ -146,7 +153,9 @@ impl Sink {
     {
         let stderr = tracing_subscriber::fmt::layer().with_writer(io::stderr);
         match self {
-            Self::Stderr { json: true, .. } => Box::new(stderr.json().flatten_event(true)),
+            Self::Stderr { json: true, .. } => {
+                Box::new(stderr.json().flatten_event(true).map_event_format(WithContext))
+            }
             Self::Stderr { json: false, colour } => Box::new(stderr.with_ansi(colour).with_target(false)),
             Self::Journal(layer) => Box::new(layer),
         }

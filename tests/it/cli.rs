@@ -102,7 +102,7 @@ fn handing_off(mut end: impl FnMut() -> Vec<Act> + Send + 'static) -> FakeGatewa
 
 #[test]
 fn help_names_every_command() {
-    let output = run(Path::new("/nonexistent"), &["--help"]);
+    let output = run(Path::new("/nonexistent"), &["-h"]);
     assert_eq!(output.status.code(), Some(0));
     insta::assert_snapshot!(stdout(&output), @r"
     Joins chat platforms to AI agents, and replaces its own binary while it runs
@@ -116,10 +116,11 @@ fn help_names_every_command() {
       weixin       Log in to Weixin (WeChat)
       chat         Talk to the gateway's agent from this terminal
       agent        Run a built-in ACP agent, for this gateway or any other ACP client
+      completion   Print completions for a shell
 
     Options:
           --home <DIR>  The gateway's home directory [env: HERMES_HOME] [default: ~/.hermes]
-      -h, --help        Print help
+      -h, --help        Print help (see more with '--help')
       -V, --version     Print version
     ");
 }

@@ -67,8 +67,11 @@ fn every_key_is_read() {
         manifest_url = "file:///srv/releases/manifest.json"
         verifying_keys = ["AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="]
         auto = "off"
+        [telemetry]
+        otlp_endpoint = "https://collector.example.org:4318/"
         "#,
     );
+    assert_eq!(config.telemetry.otlp_endpoint.as_deref(), Some("https://collector.example.org:4318"));
     assert_eq!(config.gateway.restart_drain_timeout, Duration::from_millis(500));
     assert_eq!(config.gateway.probation, Duration::from_secs(5400));
     let default = &config.agents[&AgentName::from("default")];

@@ -1,10 +1,12 @@
 //! The whole gateway as a unit under a real systemd, replaced while turns stream.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
 use hermes_gateway::control::proto::{self, HandoffKind, HandoffParams, HandoffReport};
+use hermes_gateway::store::HandoffRecord;
+use hermes_gateway::telemetry::lifecycle;
 
 use crate::support::gateway::{expected_stream, stream_prompt};
 use crate::support::release::Publisher;
@@ -114,11 +116,39 @@ fn update_from_telegram(systemd: &Systemd, restart: &str) {
         }
         let status = unit.status().await;
         assert_eq!((status.image.version.as_str(), status.generation), ("1.0.1", 2));
+        each_trace_is_the_whole_handoff(systemd, &status.handoffs);
+        nobody_reads_its_memory(unit.main_pid(), agent);
         unit.stop();
         assert_eq!(unit.processes(), [0; 0], "a stop leaves nothing behind");
         let state = std::fs::read_to_string(Path::new(HOME).join("gateway_state.json")).expect("a state file");
         assert!(state.contains("\"gateway_state\": \"stopped\""), "{state}");
     });
+}
+
+/// The tokens in it are not for agents, although they are of the same user: what the kernel keeps to itself is root's.
+fn nobody_reads_its_memory(gateway: u32, agent: i32) {
+    let owner = |path: String| std::fs::metadata(&path).unwrap_or_else(|error| panic!("{path}: {error}")).uid();
+    let user = owner(format!("/proc/{gateway}"));
+    let of_agent = owner(format!("/proc/{agent}/mem"));
+    assert_ne!(of_agent, 0, "the unit's user is not root");
+    assert_eq!((owner(format!("/proc/{gateway}/mem")), user), (0, of_agent));
+}
+
+/// The journal has what both images said of a handoff under the trace that the history names.
+fn each_trace_is_the_whole_handoff(systemd: &Systemd, handoffs: &[HandoffRecord]) {
+    assert_eq!(handoffs.len(), 2);
+    let id = |event| lifecycle::message_id(event).expect("of the lifecycle");
+    for record in handoffs {
+        let trace = record.trace_id.as_ref().expect("a handoff has a trace");
+        let entries = systemd.journalctl(&["--output", "json", &format!("HERMES_TRACE_ID={trace}")]);
+        let entries: Vec<serde_json::Value> =
+            entries.lines().map(|entry| serde_json::from_str(entry).expect("one entry a line")).collect();
+        let by = |event| entries.iter().find(|entry| entry["MESSAGE_ID"] == id(event)).expect("it is told");
+        let (begin, done) = (by(lifecycle::HANDOFF_BEGIN), by(lifecycle::HANDOFF_DONE));
+        assert_eq!(begin["HERMES_GENERATION"], (record.generation - 1).to_string(), "{begin}");
+        assert_eq!(done["HERMES_GENERATION"], record.generation.to_string(), "{done}");
+        assert_eq!(begin["HERMES_KIND"], record.kind.as_str());
+    }
 }
 
 /// Says one thing after the other, each in a chat of its own, until `done`, and a few more. Returns chats and texts.

@@ -7,6 +7,7 @@
 //! - `control`: the control socket, its limits, and clients over freezes and adoptions.
 //! - `dingtalk`: its messages, which come once, over handoffs, kills and updates.
 //! - `dingtalk_api`: how DingTalk's chats are answered, against the test server, and what comes of faults.
+//! - `dist`: man pages and completions are those of the command line.
 //! - `fault`: the fault points are where they should be, and in no release.
 //! - `fdstore`: the fd store of a real systemd.
 //! - `golden`: states that earlier images handed over.
@@ -26,6 +27,7 @@
 //! - `soak`: what the soak judges by, and its schedule.
 //! - `telegram`: the Telegram platform against the test server.
 //! - `tidy`: rules for the source tree that the compiler does not know.
+//! - `traces`: spans of handoffs and turns at a collector.
 //! - `update`: which releases are staged and which are refused, and what is left on disk either way.
 //! - `weixin`: the Weixin platform against the test server, its faults and its files.
 //! - `support`: harnesses and test servers; no tests of its own beyond those that keep them honest.
@@ -38,6 +40,7 @@ mod control;
 mod core;
 mod dingtalk;
 mod dingtalk_api;
+mod dist;
 mod fault;
 mod fdstore;
 mod golden;
@@ -58,5 +61,6 @@ mod soak;
 mod support;
 mod telegram;
 mod tidy;
+mod traces;
 mod update;
 mod weixin;

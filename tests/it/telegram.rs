@@ -11,11 +11,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use hermes_gateway::chat::{LinkState, Outbound, OutboundContent, ReplyEnd, ReplyStep};
+use hermes_gateway::chat::{Conversation, LinkState, Outbound, OutboundContent, ReplyEnd, ReplyStep};
 use hermes_gateway::config::TelegramConfig;
 use hermes_gateway::platform::telegram::api::Api;
 use hermes_gateway::platform::telegram::spawn;
 use hermes_gateway::platform::{Left, PlatformCommand, PlatformEvent};
+use hermes_gateway::store::{Change, Store};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -71,6 +72,23 @@ async fn the_server_tells_a_listener_of_calls_instead_of_keeping_them() {
     assert!(state.calls.is_empty());
     assert_eq!(state.forget(2).iter().map(Message::text).collect::<Vec<_>>(), ["one"]);
     assert_eq!(state.texts(7), ["two", "three"]);
+}
+
+#[tokio::test]
+async fn a_link_is_known_to_work_while_too_much_waits_to_ask_for_more() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = Store::open(&dir.path().join("state.db")).expect("opens");
+    let waiting = 3_000;
+    let notice = |chat: i64| Change::Notice(Conversation::new("telegram", chat.to_string()), "a word".into());
+    store.change((1..=waiting).map(notice).collect()).await.expect("recorded");
+    let mut bed = Bed::start_in(TelegramServer::start().await, dir, store, None);
+    bed.connected().await;
+    // The next image has all that waits from its first moment on.
+    bed.until("the outbox is read", |state| (state.calls_of("sendMessage") > 40).then_some(())).await;
+    bed.hand_off(DRAIN).await;
+    bed.connected().await;
+    let shown = bed.server.look(|state| state.calls_of("sendMessage"));
+    assert!(shown < 1_000, "it was known while more than 1024 waited: {shown} were sent");
 }
 
 #[tokio::test]

@@ -453,6 +453,12 @@ impl Link for TelegramLink {
         }
     }
 
+    fn sent(&mut self) {
+        if self.state == LinkState::Connecting && !self.webhook.is_configured() {
+            self.state = LinkState::Connected;
+        }
+    }
+
     fn refused(&mut self, why: &Unsent) {
         self.token_refused(&why.code, &why.why);
     }

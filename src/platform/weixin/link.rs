@@ -336,6 +336,12 @@ impl Link for WeixinLink {
         }
     }
 
+    fn sent(&mut self) {
+        if self.state == LinkState::Connecting {
+            self.state = LinkState::Connected;
+        }
+    }
+
     fn refused(&mut self, why: &Unsent) {
         if self.stale_until.is_none() {
             self.stale(&why.code, &why.why);

@@ -83,7 +83,12 @@ impl Bed {
         Self::start_in(server, dir, store, Some(webhook))
     }
 
-    fn start_in(server: TelegramServer, dir: tempfile::TempDir, store: Store, webhook: Option<WebhookConfig>) -> Self {
+    pub fn start_in(
+        server: TelegramServer,
+        dir: tempfile::TempDir,
+        store: Store,
+        webhook: Option<WebhookConfig>,
+    ) -> Self {
         let (handle, events) = launch_as(hooked(&server, webhook.clone()), &store, Left::default());
         let (turns, kept) = (Mutex::default(), BTreeMap::new());
         Self { server, store, dir, handle, events, turns, process: None, webhook, kept }

@@ -1,0 +1,140 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_hermes_global_optspecs
+    string join \n home= h/help V/version
+end
+
+function __fish_hermes_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_hermes_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_hermes_using_subcommand
+    set -l cmd (__fish_hermes_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c hermes -n "__fish_hermes_needs_command" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
+complete -c hermes -n "__fish_hermes_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hermes -n "__fish_hermes_needs_command" -s V -l version -d 'Print version'
+complete -c hermes -n "__fish_hermes_needs_command" -f -a "gateway" -d 'Run, watch and steer the gateway'
+complete -c hermes -n "__fish_hermes_needs_command" -f -a "self-update" -d 'Update the running gateway to a newer release, in place'
+complete -c hermes -n "__fish_hermes_needs_command" -f -a "update" -d 'Update the running gateway to a newer release, in place'
+complete -c hermes -n "__fish_hermes_needs_command" -f -a "pairing" -d 'Let people in by the codes that they were given in a chat'
+complete -c hermes -n "__fish_hermes_needs_command" -f -a "weixin" -d 'Log in to Weixin (WeChat)'
+complete -c hermes -n "__fish_hermes_needs_command" -f -a "chat" -d 'Talk to the gateway\'s agent from this terminal'
+complete -c hermes -n "__fish_hermes_needs_command" -f -a "agent" -d 'Run a built-in ACP agent, for this gateway or any other ACP client'
+complete -c hermes -n "__fish_hermes_needs_command" -f -a "completion" -d 'Print completions for a shell'
+complete -c hermes -n "__fish_hermes_needs_command" -f -a "handoff-check" -d 'Say whether this program could take over the state on standard input'
+complete -c hermes -n "__fish_hermes_needs_command" -f -a "conduit" -d 'Hold the connection to DingTalk, for the gateway at standard input'
+complete -c hermes -n "__fish_hermes_needs_command" -f -a "exec-probe" -d 'Measure what it costs to replace this image, for scripts/bench'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status restart reload stop platform" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status restart reload stop platform" -s h -l help -d 'Print help'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status restart reload stop platform" -f -a "run" -d 'Run the gateway in the foreground'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status restart reload stop platform" -f -a "status" -d 'Show what runs, how it is, and what happened lately'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status restart reload stop platform" -f -a "restart" -d 'Start the gateway\'s program anew in the same process; running turns go on'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status restart reload stop platform" -f -a "reload" -d 'Read the configuration anew; running turns go on'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status restart reload stop platform" -f -a "stop" -d 'Stop the gateway'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status restart reload stop platform" -f -a "platform" -d 'Hold a chat platform back, or let it go on'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from run" -l config -d 'The configuration [default: gateway.toml in the home directory]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from run" -l log-format -d 'How to log [default: the journal under systemd, else text]' -r
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from run" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from run" -s h -l help -d 'Print help'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from status" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from status" -l json -d 'Print one JSON document'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from status" -s h -l help -d 'Print help'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from restart" -l reason -d 'Why, for the history' -r
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from restart" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from restart" -l force -d 'Do not wait for messages that are being sent'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from restart" -l json -d 'Print one JSON document'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from restart" -s h -l help -d 'Print help'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from reload" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from reload" -l json -d 'Print one JSON document'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from reload" -s h -l help -d 'Print help'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from stop" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from stop" -l json -d 'Print one JSON document'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from stop" -s h -l help -d 'Print help'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from platform" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from platform" -s h -l help -d 'Print help'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from platform" -f -a "list" -d 'Show the platforms and how their links are'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from platform" -f -a "pause" -d 'Take in nothing and send nothing, until it is resumed; also over restarts'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from platform" -f -a "resume" -d 'Go on'
+complete -c hermes -n "__fish_hermes_using_subcommand self-update" -l version -d 'Update to this version instead of the newest' -r
+complete -c hermes -n "__fish_hermes_using_subcommand self-update" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand self-update" -l check -d 'Only say whether there is a newer release'
+complete -c hermes -n "__fish_hermes_using_subcommand self-update" -l revert -d 'Go back to the version that served before, which needs no network'
+complete -c hermes -n "__fish_hermes_using_subcommand self-update" -s y -l yes -d 'Do not ask'
+complete -c hermes -n "__fish_hermes_using_subcommand self-update" -l dry-run -d 'Get, verify and try the version, but do not switch to it or keep it'
+complete -c hermes -n "__fish_hermes_using_subcommand self-update" -l json -d 'Print one JSON document'
+complete -c hermes -n "__fish_hermes_using_subcommand self-update" -s h -l help -d 'Print help'
+complete -c hermes -n "__fish_hermes_using_subcommand update" -l version -d 'Update to this version instead of the newest' -r
+complete -c hermes -n "__fish_hermes_using_subcommand update" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand update" -l check -d 'Only say whether there is a newer release'
+complete -c hermes -n "__fish_hermes_using_subcommand update" -l revert -d 'Go back to the version that served before, which needs no network'
+complete -c hermes -n "__fish_hermes_using_subcommand update" -s y -l yes -d 'Do not ask'
+complete -c hermes -n "__fish_hermes_using_subcommand update" -l dry-run -d 'Get, verify and try the version, but do not switch to it or keep it'
+complete -c hermes -n "__fish_hermes_using_subcommand update" -l json -d 'Print one JSON document'
+complete -c hermes -n "__fish_hermes_using_subcommand update" -s h -l help -d 'Print help'
+complete -c hermes -n "__fish_hermes_using_subcommand pairing; and not __fish_seen_subcommand_from list approve revoke" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand pairing; and not __fish_seen_subcommand_from list approve revoke" -s h -l help -d 'Print help'
+complete -c hermes -n "__fish_hermes_using_subcommand pairing; and not __fish_seen_subcommand_from list approve revoke" -f -a "list" -d 'Show who was let in, and who has asked to be'
+complete -c hermes -n "__fish_hermes_using_subcommand pairing; and not __fish_seen_subcommand_from list approve revoke" -f -a "approve" -d 'Let somebody in who has shown you their code'
+complete -c hermes -n "__fish_hermes_using_subcommand pairing; and not __fish_seen_subcommand_from list approve revoke" -f -a "revoke" -d 'Take back that somebody was let in'
+complete -c hermes -n "__fish_hermes_using_subcommand pairing; and __fish_seen_subcommand_from list" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand pairing; and __fish_seen_subcommand_from list" -l json -d 'Print one JSON document'
+complete -c hermes -n "__fish_hermes_using_subcommand pairing; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
+complete -c hermes -n "__fish_hermes_using_subcommand pairing; and __fish_seen_subcommand_from approve" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand pairing; and __fish_seen_subcommand_from approve" -l json -d 'Print one JSON document'
+complete -c hermes -n "__fish_hermes_using_subcommand pairing; and __fish_seen_subcommand_from approve" -s h -l help -d 'Print help'
+complete -c hermes -n "__fish_hermes_using_subcommand pairing; and __fish_seen_subcommand_from revoke" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand pairing; and __fish_seen_subcommand_from revoke" -l json -d 'Print one JSON document'
+complete -c hermes -n "__fish_hermes_using_subcommand pairing; and __fish_seen_subcommand_from revoke" -s h -l help -d 'Print help'
+complete -c hermes -n "__fish_hermes_using_subcommand weixin; and not __fish_seen_subcommand_from login" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand weixin; and not __fish_seen_subcommand_from login" -s h -l help -d 'Print help'
+complete -c hermes -n "__fish_hermes_using_subcommand weixin; and not __fish_seen_subcommand_from login" -f -a "login" -d 'Get a bot account by a QR code that you scan with your phone, and write it into gateway.toml'
+complete -c hermes -n "__fish_hermes_using_subcommand weixin; and __fish_seen_subcommand_from login" -l base-url -d 'Another service than Weixin\'s, for tests' -r
+complete -c hermes -n "__fish_hermes_using_subcommand weixin; and __fish_seen_subcommand_from login" -l within -d 'How long to wait for the login' -r
+complete -c hermes -n "__fish_hermes_using_subcommand weixin; and __fish_seen_subcommand_from login" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand weixin; and __fish_seen_subcommand_from login" -l json -d 'Print one JSON document'
+complete -c hermes -n "__fish_hermes_using_subcommand weixin; and __fish_seen_subcommand_from login" -s h -l help -d 'Print help'
+complete -c hermes -n "__fish_hermes_using_subcommand chat" -l chat -d 'The chat to join; everyone in a chat sees the same' -r
+complete -c hermes -n "__fish_hermes_using_subcommand chat" -l once -d 'Send this one message, print the answer and exit' -r
+complete -c hermes -n "__fish_hermes_using_subcommand chat" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand chat" -s h -l help -d 'Print help'
+complete -c hermes -n "__fish_hermes_using_subcommand agent; and not __fish_seen_subcommand_from echo openai" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand agent; and not __fish_seen_subcommand_from echo openai" -s h -l help -d 'Print help'
+complete -c hermes -n "__fish_hermes_using_subcommand agent; and not __fish_seen_subcommand_from echo openai" -f -a "echo" -d 'Answer with what was said; streams, asks and crashes on request'
+complete -c hermes -n "__fish_hermes_using_subcommand agent; and not __fish_seen_subcommand_from echo openai" -f -a "openai" -d 'Answer with a model behind an OpenAI-compatible chat completions API'
+complete -c hermes -n "__fish_hermes_using_subcommand agent; and __fish_seen_subcommand_from echo" -l chunks -d 'Answer every prompt with this many numbered chunks' -r
+complete -c hermes -n "__fish_hermes_using_subcommand agent; and __fish_seen_subcommand_from echo" -l chunk-bytes -d 'Size of a numbered chunk in bytes' -r
+complete -c hermes -n "__fish_hermes_using_subcommand agent; and __fish_seen_subcommand_from echo" -l delay -d 'Wait before every chunk, like 20ms' -r
+complete -c hermes -n "__fish_hermes_using_subcommand agent; and __fish_seen_subcommand_from echo" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand agent; and __fish_seen_subcommand_from echo" -s h -l help -d 'Print help'
+complete -c hermes -n "__fish_hermes_using_subcommand agent; and __fish_seen_subcommand_from openai" -l base-url -d 'Address of the API, up to and with its version' -r
+complete -c hermes -n "__fish_hermes_using_subcommand agent; and __fish_seen_subcommand_from openai" -l model -d 'Name of the model' -r
+complete -c hermes -n "__fish_hermes_using_subcommand agent; and __fish_seen_subcommand_from openai" -l api-key-file -d 'File with the API key; without it OPENAI_API_KEY is used, if set' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand agent; and __fish_seen_subcommand_from openai" -l system -d 'What the model is told before every conversation' -r
+complete -c hermes -n "__fish_hermes_using_subcommand agent; and __fish_seen_subcommand_from openai" -l history -d 'Where the conversations are kept [default: $HERMES_HOME/agents/openai]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand agent; and __fish_seen_subcommand_from openai" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand agent; and __fish_seen_subcommand_from openai" -s h -l help -d 'Print help'
+complete -c hermes -n "__fish_hermes_using_subcommand completion" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand completion" -s h -l help -d 'Print help'
+complete -c hermes -n "__fish_hermes_using_subcommand handoff-check" -l config -d 'The configuration [default: gateway.toml in the home directory]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand handoff-check" -l log-format -d 'How to log [default: the journal under systemd, else text]' -r
+complete -c hermes -n "__fish_hermes_using_subcommand handoff-check" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand handoff-check" -s h -l help -d 'Print help'
+complete -c hermes -n "__fish_hermes_using_subcommand conduit" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand conduit" -s h -l help -d 'Print help'
+complete -c hermes -n "__fish_hermes_using_subcommand exec-probe" -l count -d 'How many samples to take' -r
+complete -c hermes -n "__fish_hermes_using_subcommand exec-probe" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand exec-probe" -s h -l help -d 'Print help'
