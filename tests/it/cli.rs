@@ -110,6 +110,7 @@ fn help_names_every_command() {
     Usage: hermes [OPTIONS] <COMMAND>
 
     Commands:
+      setup        Configure the gateway by questions and answers, and start it
       gateway      Run, watch and steer the gateway
       self-update  Update the running gateway to a newer release, in place [alias: update]
       pairing      Let people in by the codes that they were given in a chat
