@@ -76,7 +76,8 @@ impl Browser {
         let output = driver.stdout.take().expect("piped");
         let port = tokio::task::spawn_blocking(move || {
             let mut lines = BufReader::new(output).lines().map_while(Result::ok);
-            let port = lines.find_map(|line| line.split_once("successfully on port ")?.1.trim_end_matches('.').parse::<u16>().ok());
+            let port = lines
+                .find_map(|line| line.split_once("successfully on port ")?.1.trim_end_matches('.').parse::<u16>().ok());
             // What it says later must not fill the pipe.
             std::thread::spawn(move || lines.for_each(drop));
             port
