@@ -76,7 +76,8 @@ impl Browser {
         let output = driver.stdout.take().expect("piped");
         let port = tokio::task::spawn_blocking(move || {
             let mut lines = BufReader::new(output).lines().map_while(Result::ok);
-            let port = lines.find_map(|line| line.split_once("successfully on port ")?.1.trim_end_matches('.').parse::<u16>().ok());
+            let port = lines
+                .find_map(|line| line.split_once("successfully on port ")?.1.trim_end_matches('.').parse::<u16>().ok());
             // What it says later must not fill the pipe.
             std::thread::spawn(move || lines.for_each(drop));
             port
@@ -100,6 +101,9 @@ impl Browser {
         let started = browser.command(Method::POST, "", Some(capabilities)).await;
         let id = started["sessionId"].as_str().expect("a session has an id").to_owned();
         browser.session = format!("{}/{id}", browser.session);
+        // The page that it begins with is its own.
+        browser.go("about:blank").await;
+        browser.requests().await;
         browser
     }
 
