@@ -48,7 +48,7 @@ async fn main() {
     browser.go(&format!("{base}/chat")).await;
     browser.click("#token").await;
     browser.press(&format!("{TOKEN}{}", key::ENTER)).await;
-    browser.until("the chat is there", "document.getElementById('earlier')?.hidden === false").await;
+    browser.until("the chat is there", "document.getElementById('messages')?.ariaBusy === 'false'").await;
 
     gateway.handoff(HandoffKind::Restart).await.expect("restarts");
     browser.until("it is told", "document.querySelector('.note')").await;

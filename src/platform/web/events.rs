@@ -62,6 +62,7 @@ pub(super) struct Events {
     reader: Option<Reader>,
     status: Option<StatusReader>,
     is_new: bool,
+    leave: watch::Receiver<()>,
 }
 
 struct StatusReader {
@@ -72,7 +73,13 @@ struct StatusReader {
 }
 
 impl Events {
-    pub(super) fn new(wanted: Wanted, board: Arc<Board>, shown: watch::Receiver<Arc<Shown>>) -> Self {
+    /// `leave` is told when the stream is to end.
+    pub(super) fn new(
+        wanted: Wanted,
+        board: Arc<Board>,
+        shown: watch::Receiver<Arc<Shown>>,
+        leave: watch::Receiver<()>,
+    ) -> Self {
         let Wanted { chat, status, after } = wanted;
         let status = status.then(|| StatusReader {
             revision: 0,
@@ -80,7 +87,7 @@ impl Events {
             not_before: Instant::now(),
         });
         let reader = chat.map(|chat| Reader::new(chat, after.chat));
-        Self { changes: board.changes(), board, shown, reader, status, is_new: true }
+        Self { changes: board.changes(), board, shown, reader, status, is_new: true, leave }
     }
 
     fn id(&self) -> String {
@@ -102,6 +109,10 @@ impl Events {
         }
         let keep_alive = Instant::now() + KEEP_ALIVE;
         loop {
+            // In order: a browser takes a connection that just breaks off for an error.
+            if self.leave.has_changed().unwrap_or(true) {
+                return None;
+            }
             self.changes.mark_unchanged();
             self.shown.mark_unchanged();
             if let Some(event) = self.ready().await? {
@@ -111,6 +122,7 @@ impl Events {
             tokio::select! {
                 changed = self.changes.changed(), if self.reader.is_some() => changed.ok()?,
                 changed = self.shown.changed(), if self.status.is_some() => changed.ok()?,
+                _ = self.leave.changed() => return None,
                 () = tokio::time::sleep_until(wake) => {
                     if wake == keep_alive {
                         return Some(Bytes::from_static(b":\n\n"));
@@ -192,7 +204,8 @@ mod tests {
         };
         change(1);
         let wanted = Wanted { chat: None, status: true, after: EventId::default() };
-        let mut events = Events::new(wanted, board, shown);
+        let leave = watch::Sender::default();
+        let mut events = Events::new(wanted, board, shown, leave.subscribe());
         let mut next = async || String::from_utf8(events.next().await.expect("a piece").to_vec()).expect("text");
         assert_eq!(next().await, "retry: 100\n\n");
         assert!(next().await.contains("event: status\n"));

@@ -54,6 +54,9 @@ pub(super) struct WebLink {
     posts: mpsc::Receiver<Post>,
     post: mpsc::Sender<Post>,
     may_hear: bool,
+    is_frozen: bool,
+    /// A handoff is under way, or a stop, and no rehearsal.
+    is_leaving: bool,
     not_before: MonoNanos,
     state: LinkState,
 }
@@ -77,6 +80,8 @@ impl WebLink {
             posts,
             post,
             may_hear: false,
+            is_frozen: false,
+            is_leaving: false,
             not_before: MonoNanos::default(),
             state: LinkState::Connecting,
         }
@@ -102,6 +107,15 @@ impl WebLink {
         self.token = Some(token);
         self.server = Some((server, site));
         Ok(())
+    }
+
+    /// Lets event streams end in order if the image leaves. Browsers come again, and nothing waits for them.
+    fn end_streams(&self) {
+        if self.is_leaving
+            && let Some((_, site)) = &self.server
+        {
+            site.leave.send_replace(());
+        }
     }
 
     async fn store(&self, inbound: Inbound) -> Result<(Option<(TurnId, Inbound)>, i64), crate::store::StoreError> {
@@ -189,15 +203,21 @@ impl Link for WebLink {
 
     fn hush(&mut self) {
         self.may_hear = false;
+        // Held for a rehearsal, the image stays.
+        self.is_leaving |= !self.is_frozen;
+        self.end_streams();
     }
 
     fn freeze(&mut self) {
+        self.is_frozen = true;
+        self.end_streams();
         if let Some((server, _)) = &self.server {
             server.set_open(false);
         }
     }
 
     fn thaw(&mut self) {
+        (self.is_frozen, self.is_leaving) = (false, false);
         if let Some((server, _)) = &self.server {
             server.set_open(true);
         }
@@ -228,7 +248,7 @@ impl Link for WebLink {
 
     /// The pages stay; who writes is told.
     fn pause(&mut self) {
-        self.hush();
+        self.may_hear = false;
         if let Some((_, site)) = &self.server {
             site.is_paused.store(true, Ordering::Relaxed);
         }

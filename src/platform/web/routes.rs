@@ -220,7 +220,12 @@ async fn events(
     let Ok(place) = Arc::clone(&site.streams).try_acquire_owned() else {
         return Err(Refusal::for_now("too many pages are open"));
     };
-    let events = Events::new(Wanted { chat, status, after }, Arc::clone(&site.board), site.shown.clone());
+    let events = Events::new(
+        Wanted { chat, status, after },
+        Arc::clone(&site.board),
+        site.shown.clone(),
+        site.leave.subscribe(),
+    );
     let stream = stream::unfold((events, place), |(mut events, place)| async move {
         let piece = events.next().await?;
         Some((Ok::<_, std::convert::Infallible>(piece), (events, place)))

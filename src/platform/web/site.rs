@@ -47,6 +47,8 @@ pub(super) struct Site {
     pub(super) shown: watch::Receiver<Arc<Shown>>,
     pub(super) streams: Arc<Semaphore>,
     pub(super) is_paused: AtomicBool,
+    /// Told when the streams are to end, because the image leaves.
+    pub(super) leave: watch::Sender<()>,
 }
 
 /// A message to be stored, with the way to say what came of it.
@@ -74,7 +76,7 @@ impl Site {
         shown: watch::Receiver<Arc<Shown>>,
     ) -> Self {
         let (streams, is_paused) = (Arc::new(Semaphore::new(STREAMS_MAX)), AtomicBool::new(false));
-        Self { auth, hosts, board, posts, shown, streams, is_paused }
+        Self { auth, hosts, board, posts, shown, streams, is_paused, leave: watch::Sender::default() }
     }
 
     /// Who asks, if that can be known.
@@ -179,7 +181,8 @@ pub(super) async fn guard(State(site): State<Arc<Site>>, mut request: Request, n
     for (name, value) in [
         (header::CONTENT_SECURITY_POLICY, pages::CONTENT_SECURITY_POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
+        // With "no-referrer" a browser sends `Origin: null` with a form of ours, too.
+        (header::REFERRER_POLICY, "same-origin"),
         (header::X_FRAME_OPTIONS, "DENY"),
     ] {
         headers.insert(name, HeaderValue::from_static(value));

@@ -46,7 +46,7 @@ async fn pages_fit_a_phone_and_are_legible_in_light_and_dark() {
             browser.resize(320, 640).await;
             browser.go(&server.url(page)).await;
             if page == "/chat" {
-                browser.until("it listens", "document.getElementById('earlier').hidden === false").await;
+                browser.until("it listens", "document.getElementById('messages').ariaBusy === 'false'").await;
                 server.tell("message", &message_of(1, "user", &"long".repeat(99), true));
                 let code = format!("Text `{}` and\n\n```\n{}\n```\n\n> quoted", "code".repeat(40), "wide ".repeat(60));
                 server.answer(2, &code, true);

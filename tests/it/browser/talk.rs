@@ -9,7 +9,7 @@ use crate::support::browser::{Browser, key};
 async fn open_chat() -> (Scripted, Browser) {
     let (server, browser) = tokio::join!(Scripted::start(), Browser::start());
     browser.go(&server.url("/chat")).await;
-    browser.until("it listens", "document.getElementById('earlier').hidden === false").await;
+    browser.until("it listens", "document.getElementById('messages').ariaBusy === 'false'").await;
     (server, browser)
 }
 

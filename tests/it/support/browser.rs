@@ -101,6 +101,9 @@ impl Browser {
         let started = browser.command(Method::POST, "", Some(capabilities)).await;
         let id = started["sessionId"].as_str().expect("a session has an id").to_owned();
         browser.session = format!("{}/{id}", browser.session);
+        // The page that it begins with is its own.
+        browser.go("about:blank").await;
+        browser.requests().await;
         browser
     }
 

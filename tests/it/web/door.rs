@@ -62,7 +62,7 @@ async fn without_a_token_nothing_is_shown_but_the_way_in_and_health() {
         let policy = of("content-security-policy");
         assert!(policy.starts_with("default-src 'none';") && policy.contains("frame-ancestors 'none'"), "{policy}");
         assert!(!policy.contains("unsafe"), "{policy}");
-        assert_eq!((of("x-content-type-options"), of("referrer-policy")), ("nosniff".into(), "no-referrer".into()));
+        assert_eq!((of("x-content-type-options"), of("referrer-policy")), ("nosniff".into(), "same-origin".into()));
         assert!(path.starts_with("/assets") || of("cache-control").contains("no-store"), "{path}");
     }
     for path in ["/api/messages", "/api/update", "/api/restart", "/logout"] {

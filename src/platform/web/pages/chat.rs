@@ -12,7 +12,7 @@ pub fn chat(viewer: &Viewer<'_>, chat: &str) -> String {
         section .log aria-label="Messages" {
             button #earlier .quiet type="button" hidden { "Earlier messages" }
             p #welcome .dim hidden { "Nothing has been said here. What you write goes to the agent; " code { "/help" } " tells of the commands." }
-            ol #messages {}
+            ol #messages aria-busy="true" {}
             p #typing .typing hidden { span .dots aria-hidden="true" { i {} i {} i {} } " " span #activity {} }
         }
         p #announce .hidden aria-live="polite" {}

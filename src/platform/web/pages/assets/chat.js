@@ -6,7 +6,10 @@
   const REOPEN_MS = 1000;
   const RETRY_MS = [100, 200, 500, 1000, 2000, 5000];
   const TYPING_MS = 6000;
+  const WELCOME_MS = 300;
   const NEAR_PX = 48;
+  // A stream begins with so many messages if there are as many.
+  const FIRST_MESSAGES = 50;
 
   const by = (id) => document.getElementById(id);
   const form = by("composer");
@@ -226,15 +229,18 @@
     });
     events.onopen = () => {
       isWell();
-      if (messages.size + unseen.size === 0) by("welcome").hidden = false;
-      if (!isEarlier) by("earlier").hidden = false;
+      list.setAttribute("aria-busy", "false");
+      setTimeout(() => { if (messages.size + unseen.size === 0) by("welcome").hidden = false; }, WELCOME_MS);
     };
     events.onerror = () => {
       isBroken();
       // Refused with a status: a browser does not come again by itself.
       if (events.readyState === EventSource.CLOSED) setTimeout(reopen, REOPEN_MS);
     };
-    on("message", (told) => take(told));
+    on("message", (told) => {
+      take(told);
+      if (!isEarlier && messages.size >= FIRST_MESSAGES) by("earlier").hidden = false;
+    });
     on("text", more);
     on("typing", ({ activity }) => typing(activity ?? ""));
     on("status", image);
