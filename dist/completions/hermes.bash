@@ -28,6 +28,9 @@ _hermes() {
             hermes,conduit)
                 cmd="hermes__subcmd__conduit"
                 ;;
+            hermes,config)
+                cmd="hermes__subcmd__config"
+                ;;
             hermes,doctor)
                 cmd="hermes__subcmd__doctor"
                 ;;
@@ -40,14 +43,23 @@ _hermes() {
             hermes,handoff-check)
                 cmd="hermes__subcmd__handoff__subcmd__check"
                 ;;
+            hermes,install-image)
+                cmd="hermes__subcmd__install__subcmd__image"
+                ;;
             hermes,pairing)
                 cmd="hermes__subcmd__pairing"
                 ;;
             hermes,self-update)
                 cmd="hermes__subcmd__self__subcmd__update"
                 ;;
+            hermes,setup)
+                cmd="hermes__subcmd__setup"
+                ;;
             hermes,update)
                 cmd="hermes__subcmd__self__subcmd__update"
+                ;;
+            hermes,verify-release)
+                cmd="hermes__subcmd__verify__subcmd__release"
                 ;;
             hermes,weixin)
                 cmd="hermes__subcmd__weixin"
@@ -58,8 +70,20 @@ _hermes() {
             hermes__subcmd__agent,openai)
                 cmd="hermes__subcmd__agent__subcmd__openai"
                 ;;
+            hermes__subcmd__config,check)
+                cmd="hermes__subcmd__config__subcmd__check"
+                ;;
+            hermes__subcmd__gateway,adopt)
+                cmd="hermes__subcmd__gateway__subcmd__adopt"
+                ;;
             hermes__subcmd__gateway,history)
                 cmd="hermes__subcmd__gateway__subcmd__history"
+                ;;
+            hermes__subcmd__gateway,install)
+                cmd="hermes__subcmd__gateway__subcmd__install"
+                ;;
+            hermes__subcmd__gateway,list)
+                cmd="hermes__subcmd__gateway__subcmd__list"
                 ;;
             hermes__subcmd__gateway,logs)
                 cmd="hermes__subcmd__gateway__subcmd__logs"
@@ -76,11 +100,17 @@ _hermes() {
             hermes__subcmd__gateway,run)
                 cmd="hermes__subcmd__gateway__subcmd__run"
                 ;;
+            hermes__subcmd__gateway,start)
+                cmd="hermes__subcmd__gateway__subcmd__start"
+                ;;
             hermes__subcmd__gateway,status)
                 cmd="hermes__subcmd__gateway__subcmd__status"
                 ;;
             hermes__subcmd__gateway,stop)
                 cmd="hermes__subcmd__gateway__subcmd__stop"
+                ;;
+            hermes__subcmd__gateway,uninstall)
+                cmd="hermes__subcmd__gateway__subcmd__uninstall"
                 ;;
             hermes__subcmd__gateway__subcmd__platform,list)
                 cmd="hermes__subcmd__gateway__subcmd__platform__subcmd__list"
@@ -110,7 +140,7 @@ _hermes() {
 
     case "${cmd}" in
         hermes)
-            opts="-h -V --home --help --version gateway self-update update pairing weixin chat doctor agent completion handoff-check conduit exec-probe"
+            opts="-h -V --home --help --version setup gateway self-update update config pairing weixin chat doctor agent completion handoff-check install-image verify-release conduit exec-probe"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -275,6 +305,42 @@ _hermes() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        hermes__subcmd__config)
+            opts="-h --home --help check"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --home)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hermes__subcmd__config__subcmd__check)
+            opts="-h --json --home --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --home)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         hermes__subcmd__doctor)
             opts="-h --config --offline --json --home --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -320,8 +386,26 @@ _hermes() {
             return 0
             ;;
         hermes__subcmd__gateway)
-            opts="-h --home --help run status history logs restart reload stop platform"
+            opts="-h --home --help run status history logs restart reload stop install uninstall start list adopt platform"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --home)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hermes__subcmd__gateway__subcmd__adopt)
+            opts="-h --json --home --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -352,6 +436,46 @@ _hermes() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --home)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hermes__subcmd__gateway__subcmd__install)
+            opts="-h --system --user --run-as-user --socket --webhook --force --no-start --json --home --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --run-as-user)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --home)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hermes__subcmd__gateway__subcmd__list)
+            opts="-h --json --home --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --home)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -531,6 +655,24 @@ _hermes() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        hermes__subcmd__gateway__subcmd__start)
+            opts="-h --system --user --json --home --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --home)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         hermes__subcmd__gateway__subcmd__status)
             opts="-w -h --watch --deep --full --json --home --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -567,6 +709,24 @@ _hermes() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        hermes__subcmd__gateway__subcmd__uninstall)
+            opts="-y -h --system --user --purge --force --yes --json --home --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --home)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         hermes__subcmd__handoff__subcmd__check)
             opts="-h --config --log-format --home --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -582,6 +742,24 @@ _hermes() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --home)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hermes__subcmd__install__subcmd__image)
+            opts="-h --home --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --home)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -666,13 +844,101 @@ _hermes() {
             return 0
             ;;
         hermes__subcmd__self__subcmd__update)
-            opts="-y -h --check --version --revert --yes --dry-run --json --home --help"
+            opts="-y -h --check --version --revert --yes --dry-run --hold --unhold --config --json --home --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --version)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --hold)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --home)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hermes__subcmd__setup)
+            opts="-y -h --platform --secret-file --client-id --api-url --allow --admin --agent --base-url --model --api-key-file --install --no-install --system --user --no-check --yes --json --home --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --platform)
+                    COMPREPLY=($(compgen -W "telegram dingtalk weixin none" -- "${cur}"))
+                    return 0
+                    ;;
+                --secret-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --client-id)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --api-url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --allow)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --admin)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --agent)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --base-url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --model)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --api-key-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --home)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        hermes__subcmd__verify__subcmd__release)
+            opts="-h --key --home --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --key)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -27,6 +27,7 @@ end
 complete -c hermes -n "__fish_hermes_needs_command" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
 complete -c hermes -n "__fish_hermes_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c hermes -n "__fish_hermes_needs_command" -s V -l version -d 'Print version'
+complete -c hermes -n "__fish_hermes_needs_command" -f -a "setup" -d 'Configure the gateway by questions and answers, and start it'
 complete -c hermes -n "__fish_hermes_needs_command" -f -a "gateway" -d 'Run, watch and steer the gateway'
 complete -c hermes -n "__fish_hermes_needs_command" -f -a "self-update" -d 'Update the gateway in place, or what it is started with next'
 complete -c hermes -n "__fish_hermes_needs_command" -f -a "update" -d 'Update the gateway in place, or what it is started with next'
@@ -38,18 +39,47 @@ complete -c hermes -n "__fish_hermes_needs_command" -f -a "doctor" -d 'Look for 
 complete -c hermes -n "__fish_hermes_needs_command" -f -a "agent" -d 'Run a built-in ACP agent, for this gateway or any other ACP client'
 complete -c hermes -n "__fish_hermes_needs_command" -f -a "completion" -d 'Print completions for a shell'
 complete -c hermes -n "__fish_hermes_needs_command" -f -a "handoff-check" -d 'Say whether this program could take over the state on standard input'
+complete -c hermes -n "__fish_hermes_needs_command" -f -a "install-image" -d 'Put the image on standard input into the home'
+complete -c hermes -n "__fish_hermes_needs_command" -f -a "verify-release" -d 'Say whether an archive is a release that its publisher has signed; for scripts/install'
 complete -c hermes -n "__fish_hermes_needs_command" -f -a "conduit" -d 'Hold the connection to DingTalk, for the gateway at standard input'
 complete -c hermes -n "__fish_hermes_needs_command" -f -a "exec-probe" -d 'Measure what it costs to replace this image, for scripts/bench'
-complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status history logs restart reload stop platform" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
-complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status history logs restart reload stop platform" -s h -l help -d 'Print help'
-complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status history logs restart reload stop platform" -f -a "run" -d 'Run the gateway in the foreground'
-complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status history logs restart reload stop platform" -f -a "status" -d 'Show what runs, how it is, and what happened lately'
-complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status history logs restart reload stop platform" -f -a "history" -d 'Show the handoffs: when, who, why, from and to which version, and how they ended'
-complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status history logs restart reload stop platform" -f -a "logs" -d 'Show the gateway\'s log, from the journal'
-complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status history logs restart reload stop platform" -f -a "restart" -d 'Start the gateway\'s program anew in the same process; running turns go on'
-complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status history logs restart reload stop platform" -f -a "reload" -d 'Read the configuration anew; running turns go on'
-complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status history logs restart reload stop platform" -f -a "stop" -d 'Stop the gateway'
-complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status history logs restart reload stop platform" -f -a "platform" -d 'Hold a chat platform back, or let it go on'
+complete -c hermes -n "__fish_hermes_using_subcommand setup" -l platform -d 'Where the gateway talks to people' -r -f -a "telegram\t'A Telegram bot'
+dingtalk\t'A DingTalk robot'
+weixin\t'A Weixin (WeChat) account, by a QR code'
+none\t'The terminal alone: `hermes chat`'"
+complete -c hermes -n "__fish_hermes_using_subcommand setup" -l secret-file -d 'File with the bot\'s token (Telegram) or the app\'s secret (DingTalk); `-` is standard input' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand setup" -l client-id -d 'DingTalk: the app\'s AppKey' -r
+complete -c hermes -n "__fish_hermes_using_subcommand setup" -l api-url -d 'Another server than the platform\'s' -r
+complete -c hermes -n "__fish_hermes_using_subcommand setup" -l allow -d 'Who may talk, by user id; may be given several times' -r
+complete -c hermes -n "__fish_hermes_using_subcommand setup" -l admin -d 'Who may use admin commands, too, by user id; may be given several times' -r
+complete -c hermes -n "__fish_hermes_using_subcommand setup" -l agent -d 'Who answers: `echo`, `openai`, `keep` for the one that is configured, or the command of an ACP agent' -r
+complete -c hermes -n "__fish_hermes_using_subcommand setup" -l base-url -d 'openai: address of the API, up to and with its version' -r
+complete -c hermes -n "__fish_hermes_using_subcommand setup" -l model -d 'openai: name of the model' -r
+complete -c hermes -n "__fish_hermes_using_subcommand setup" -l api-key-file -d 'openai: file with the API key' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand setup" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand setup" -l install -d 'Install the gateway as a service of systemd'
+complete -c hermes -n "__fish_hermes_using_subcommand setup" -l no-install -d 'Do not install it'
+complete -c hermes -n "__fish_hermes_using_subcommand setup" -l system -d 'The machine\'s service, with the home /var/lib/hermes [default for root]'
+complete -c hermes -n "__fish_hermes_using_subcommand setup" -l user -d 'A service of this user, with the home ~/.hermes [default for everyone else]'
+complete -c hermes -n "__fish_hermes_using_subcommand setup" -l no-check -d 'Do not try the token at the platform'
+complete -c hermes -n "__fish_hermes_using_subcommand setup" -s y -l yes -d 'Ask nothing: what has no flag gets its default'
+complete -c hermes -n "__fish_hermes_using_subcommand setup" -l json -d 'Print one JSON document'
+complete -c hermes -n "__fish_hermes_using_subcommand setup" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status history logs restart reload stop install uninstall start list adopt platform" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status history logs restart reload stop install uninstall start list adopt platform" -s h -l help -d 'Print help'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status history logs restart reload stop install uninstall start list adopt platform" -f -a "run" -d 'Run the gateway in the foreground'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status history logs restart reload stop install uninstall start list adopt platform" -f -a "status" -d 'Show what runs, how it is, and what happened lately'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status history logs restart reload stop install uninstall start list adopt platform" -f -a "history" -d 'Show the handoffs: when, who, why, from and to which version, and how they ended'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status history logs restart reload stop install uninstall start list adopt platform" -f -a "logs" -d 'Show the gateway\'s log, from the journal'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status history logs restart reload stop install uninstall start list adopt platform" -f -a "restart" -d 'Start the gateway\'s program anew in the same process; running turns go on'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status history logs restart reload stop install uninstall start list adopt platform" -f -a "reload" -d 'Read the configuration anew; running turns go on'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status history logs restart reload stop install uninstall start list adopt platform" -f -a "stop" -d 'Stop the gateway'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status history logs restart reload stop install uninstall start list adopt platform" -f -a "install" -d 'Install the gateway as a systemd service and start it, or refresh what is installed'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status history logs restart reload stop install uninstall start list adopt platform" -f -a "uninstall" -d 'Stop the service and remove it; data stay without --purge'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status history logs restart reload stop install uninstall start list adopt platform" -f -a "start" -d 'Start the installed service'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status history logs restart reload stop install uninstall start list adopt platform" -f -a "list" -d 'Show the installed services and what runs'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status history logs restart reload stop install uninstall start list adopt platform" -f -a "adopt" -d 'Let the gateway become this program, in place; what a package does after an upgrade'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and not __fish_seen_subcommand_from run status history logs restart reload stop install uninstall start list adopt platform" -f -a "platform" -d 'Hold a chat platform back, or let it go on'
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from run" -l config -d 'The configuration [default: gateway.toml in the home directory]' -r -F
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from run" -l log-format -d 'How to log [default: the journal under systemd, else text]' -r
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from run" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
@@ -81,6 +111,35 @@ complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_s
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from stop" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from stop" -l json -d 'Print one JSON document'
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from stop" -s h -l help -d 'Print help'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from install" -l run-as-user -d 'The user that the system service runs as [default: hermes, which is created]' -r
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from install" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from install" -l system -d 'The machine\'s service, with the home /var/lib/hermes [default for root]'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from install" -l user -d 'A service of this user, with the home ~/.hermes [default for everyone else]'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from install" -l socket -d 'Let systemd hold the control socket, too, so that whoever connects starts the gateway'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from install" -l webhook -d 'Let systemd hold the listener of Telegram\'s webhook, too'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from install" -l force -d 'Replace unit files that were changed by hand, or are somebody else\'s'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from install" -l no-start -d 'Do not start the gateway'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from install" -l json -d 'Print one JSON document'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from install" -s h -l help -d 'Print help'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from uninstall" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from uninstall" -l system -d 'The machine\'s service, with the home /var/lib/hermes [default for root]'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from uninstall" -l user -d 'A service of this user, with the home ~/.hermes [default for everyone else]'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from uninstall" -l purge -d 'Remove the home with everything in it, too: configuration, messages, versions'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from uninstall" -l force -d 'Remove unit files that are somebody else\'s'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from uninstall" -s y -l yes -d 'Do not ask'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from uninstall" -l json -d 'Print one JSON document'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from uninstall" -s h -l help -d 'Print help'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from start" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from start" -l system -d 'The machine\'s service, with the home /var/lib/hermes [default for root]'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from start" -l user -d 'A service of this user, with the home ~/.hermes [default for everyone else]'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from start" -l json -d 'Print one JSON document'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from start" -s h -l help -d 'Print help'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from list" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from list" -l json -d 'Print one JSON document'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from adopt" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from adopt" -l json -d 'Print one JSON document'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from adopt" -s h -l help -d 'Print help'
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from platform" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from platform" -s h -l help -d 'Print help'
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from platform" -f -a "list" -d 'Show the platforms and how their links are'
@@ -167,6 +226,11 @@ complete -c hermes -n "__fish_hermes_using_subcommand handoff-check" -l config -
 complete -c hermes -n "__fish_hermes_using_subcommand handoff-check" -l log-format -d 'How to log [default: the journal under systemd, else text]' -r
 complete -c hermes -n "__fish_hermes_using_subcommand handoff-check" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
 complete -c hermes -n "__fish_hermes_using_subcommand handoff-check" -s h -l help -d 'Print help'
+complete -c hermes -n "__fish_hermes_using_subcommand install-image" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand install-image" -s h -l help -d 'Print help'
+complete -c hermes -n "__fish_hermes_using_subcommand verify-release" -l key -d 'The publisher\'s public key, as base64' -r
+complete -c hermes -n "__fish_hermes_using_subcommand verify-release" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand verify-release" -s h -l help -d 'Print help'
 complete -c hermes -n "__fish_hermes_using_subcommand conduit" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
 complete -c hermes -n "__fish_hermes_using_subcommand conduit" -s h -l help -d 'Print help'
 complete -c hermes -n "__fish_hermes_using_subcommand exec-probe" -l count -d 'How many samples to take' -r

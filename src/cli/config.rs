@@ -11,6 +11,7 @@ use crate::config::{Config, ConfigError, Environment, Home, Problem};
 
 /// What is wrong with a file.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Checked {
     /// The file.
     pub(super) file: PathBuf,

@@ -11,10 +11,14 @@ use clap::CommandFactory;
 use schemars::{JsonSchema, Schema, schema_for};
 
 use super::args::Cli;
+use super::config::Checked;
 use super::doctor::Diagnosis;
 use super::error::ErrorDocument;
 use super::logs::LogLine;
+use super::service::{Installed, Listed, Placed, Started, Uninstalled};
+use super::setup;
 use super::status::Down;
+use super::update::{Held, StartsNext};
 use super::weixin::LoginAnswer;
 use crate::control::proto::{
     HandoffReport, History, PairingEntry, PlatformChange, PlatformStatus, Status, UpdateCheck,
@@ -38,27 +42,36 @@ enum GatewayStatus {
 #[expect(dead_code, reason = "only its schema is of interest")]
 enum SelfUpdate {
     Updated(HandoffReport),
+    StartsNext(StartsNext),
     Found(UpdateCheck),
+    Held(Held),
 }
 
 /// All of them, by the names of their files.
 fn schemas() -> BTreeMap<&'static str, Schema> {
     [
+        ("config-check", schema_for!(Checked)),
         ("doctor", schema_for!(Diagnosis)),
         ("error", schema_for!(ErrorDocument)),
+        ("gateway-adopt", schema_for!(Placed)),
         ("gateway-history", schema_for!(History)),
+        ("gateway-install", schema_for!(Installed)),
+        ("gateway-list", schema_for!(Vec<Listed>)),
         ("gateway-logs", schema_for!(LogLine)),
         ("gateway-platform-list", schema_for!(Vec<PlatformStatus>)),
         ("gateway-platform-pause", schema_for!(PlatformChange)),
         ("gateway-platform-resume", schema_for!(PlatformChange)),
         ("gateway-reload", schema_for!(HandoffReport)),
         ("gateway-restart", schema_for!(HandoffReport)),
+        ("gateway-start", schema_for!(Started)),
         ("gateway-status", schema_for!(GatewayStatus)),
         ("gateway-stop", schema_for!(())),
+        ("gateway-uninstall", schema_for!(Uninstalled)),
         ("pairing-approve", schema_for!(PairingEntry)),
         ("pairing-list", schema_for!(Vec<PairingEntry>)),
         ("pairing-revoke", schema_for!(PairingEntry)),
         ("self-update", schema_for!(SelfUpdate)),
+        ("setup", schema_for!(setup::Done)),
         ("weixin-login", schema_for!(LoginAnswer)),
     ]
     .into()

@@ -3,7 +3,8 @@
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
 use super::args::SelfUpdateArgs;
 use super::error::CliError;
@@ -12,7 +13,9 @@ use super::progress::ProgressView;
 use super::{ctl, handoff, render, screen};
 use crate::clock::UnixMillis;
 use crate::control::client::{Client, ClientError};
-use crate::control::proto::{self, HandoffKind, HandoffParams, HoldParams, HoldStatus, UpdateCheck, UpdateStatus};
+use crate::control::proto::{
+    self, HandoffKind, HandoffParams, HoldParams, HoldStatus, Image, UpdateCheck, UpdateStatus,
+};
 use crate::daemon::{Offline, OfflineError, Prepared};
 use crate::jsonrpc::ErrorObject;
 use crate::update::UpdateError;
@@ -92,12 +95,30 @@ async fn prepare(home: &Home, kind: HandoffKind, args: &SelfUpdateArgs) -> Resul
     let dry_run = kind.is_dry_run();
     if args.json.json {
         let (kind, starts_next) = (kind.name(), !dry_run);
-        screen::print_json(
-            &json!({ "kind": kind, "from": from, "to": to, "dry_run": dry_run, "starts_next": starts_next }),
-        )
+        screen::print_json(&StartsNext { kind, from, to, dry_run, starts_next })
     } else {
         screen::print(&render::prepared(&from, &to, dry_run))
     }
+}
+
+/// What `--json` prints of an update where no gateway runs.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct StartsNext {
+    /// `update` or `revert`.
+    kind: &'static str,
+    from: Image,
+    to: Image,
+    dry_run: bool,
+    /// Whether the launcher starts it next.
+    starts_next: bool,
+}
+
+/// What `--hold --json` and `--unhold --json` print.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Held {
+    held: Option<HoldStatus>,
 }
 
 async fn check(home: &Home, client: Option<Client>, args: &SelfUpdateArgs) -> Result<UpdateCheck, CliError> {
@@ -124,7 +145,7 @@ async fn hold(home: &Home, client: Option<Client>, args: SelfUpdateArgs) -> Resu
         }
     };
     if args.json.json {
-        screen::print_json(&json!({ "held": held }))
+        screen::print_json(&Held { held })
     } else {
         screen::print(&render::held(held.as_ref(), UnixMillis::now()))
     }

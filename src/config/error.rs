@@ -45,6 +45,7 @@ pub enum ConfigError {
 
 /// One problem in a `gateway.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Problem {
     /// Whether it keeps the gateway from using the file.
     pub severity: Severity,
@@ -63,6 +64,7 @@ pub struct Problem {
 /// What a [`Problem`] means for the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum Severity {
     /// The file is refused.
     Error,

@@ -91,6 +91,7 @@ pub struct Manager {
 
 /// What the service manager says about a unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct UnitState {
     /// `loaded`, `not-found`, `masked`, …
     pub load: String,

@@ -60,6 +60,7 @@ impl UnitKind {
 /// What an installed unit file is to this version of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum UnitFile {
     /// There is none.
     Missing,

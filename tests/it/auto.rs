@@ -204,7 +204,7 @@ async fn outside_of_the_window_a_release_waits_and_a_person_need_not() {
     let shown = scene.gateway.cli(&["gateway", "status"]).await;
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
     assert!(
-        shown.contains("  updates apply, channel stable, window ") && shown.contains("1.0.1 is available"),
+        shown.contains("  updates  apply, channel stable, window ") && shown.contains("1.0.1 is available"),
         "{shown}"
     );
     let output = scene.gateway.cli(&["self-update", "--yes"]).await;

@@ -114,6 +114,7 @@ fn help_names_every_command() {
     Usage: hermes [OPTIONS] <COMMAND>
 
     Commands:
+      setup        Configure the gateway by questions and answers, and start it
       gateway      Run, watch and steer the gateway
       self-update  Update the gateway in place, or what it is started with next [alias: update]
       config       Look at the configuration
@@ -230,7 +231,7 @@ fn the_history_comes_from_the_gateway_or_from_what_it_left() {
     let record = json!({
         "kind": "update", "requested_by": "Ann", "requested_via": "telegram:1", "from_version": "1.3.0",
         "from_sha256": "aa", "to_version": "1.4.0", "to_sha256": "bb", "generation": 1, "turns_carried": 0,
-        "agents_carried": 0, "started_at": 1_000, "phases_us": [["exec", 900]], "outcome": "committed", "reason": null
+        "agents_carried": 0, "started_at": 1_000, "phases_us": [["exec", 900]], "outcome": "committed", "reason": null, "trace_id": null
     });
     let told = json!({ "handoffs": [record] });
     let answer = told.clone();

@@ -45,7 +45,8 @@ fn a_package_is_upgraded_in_place_and_leaves_nothing() {
     assert_eq!(String::from_utf8_lossy(&answer.stdout).trim_end(), expected_stream(CHUNKS, BYTES).trim_end());
 
     let owned = "the package hermes-gateway owns this gateway";
-    for arguments in [&["self-update", "--check"][..], &["self-update", "--yes"], &["chat", "--once", "/update"]] {
+    for arguments in [&["self-update", "--check"][..], &["self-update", "--yes"], &["chat", "--once", "/update check"]]
+    {
         let told = machine.told(arguments);
         assert!(told.contains(owned) && told.contains("apt-get install --only-upgrade"), "{arguments:?}: {told}");
     }
@@ -72,14 +73,14 @@ fn a_user_installs_a_release_and_removes_it() {
     let script = script.to_str().expect("a plain path");
     machine.shell(&[script]);
     let said = machine.answered(&["setup"], "y\nnone\necho\n");
-    assert!(said.contains("installed as /home/kim/.config/systemd/user/hermes-gateway.service"), "{said}");
+    assert!(said.contains("installed as /srv/kim/.config/systemd/user/hermes-gateway.service"), "{said}");
     assert!(said.contains("hello"), "{said}");
     let identity = machine.identity();
 
     // Another installation changes nothing; a file that was changed by hand is left alone.
     let again = machine.hermes(&["gateway", "install"]);
     assert!(again.contains("was already") && again.contains("runs 1.0.0 already"), "{again}");
-    let unit = "/home/kim/.config/systemd/user/hermes-gateway.service";
+    let unit = "/srv/kim/.config/systemd/user/hermes-gateway.service";
     let text = fs::read_to_string(unit).expect("installed");
     fs::write(unit, text.replace("WatchdogSec=30", "WatchdogSec=40")).expect("writes");
     let refused = machine.refused(&["gateway", "install"]);
@@ -95,7 +96,7 @@ fn a_user_installs_a_release_and_removes_it() {
         "\n[update]\nmanifest_url = \"file://{}/manifest.json\"\nverifying_keys = [\"{key}\"]\n",
         given.display()
     );
-    machine.append("/home/kim/.hermes/gateway.toml", &update);
+    machine.append("/srv/kim/.hermes/gateway.toml", &update);
     machine.hermes(&["gateway", "reload"]);
     machine.hermes(&["self-update", "--yes"]);
     assert_eq!(machine.status()["image"]["version"], NEXT);
@@ -108,7 +109,7 @@ fn a_user_installs_a_release_and_removes_it() {
     let started = machine.hermes(&["gateway", "start"]);
     assert!(started.contains("the gateway runs 1.0.0"), "{started}");
     let list = machine.hermes(&["gateway", "list"]);
-    assert!(list.contains("user service  /home/kim/.hermes  active, enabled"), "{list}");
+    assert!(list.contains("user service  /srv/kim/.hermes  active, enabled"), "{list}");
 
     machine.hermes(&["gateway", "uninstall", "--purge", "--yes"]);
     assert!(!machine.is_up());

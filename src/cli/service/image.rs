@@ -31,7 +31,8 @@ const PLACE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// An image in `versions/`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Placed {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(in crate::cli) struct Placed {
     pub(super) version: String,
     pub(super) sha256: String,
     /// Whether a gateway runs on the home: then it decides what is current.

@@ -23,7 +23,8 @@ use crate::service::unit_file::{self, UnitFile, UnitKind};
 
 /// What an installation has done.
 #[derive(Debug, Serialize)]
-struct Report {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(in crate::cli) struct Report {
     scope: &'static str,
     home: PathBuf,
     unit: PathBuf,

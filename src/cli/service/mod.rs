@@ -14,7 +14,7 @@ mod uninstall;
 
 use std::path::PathBuf;
 
-use serde_json::json;
+use serde::Serialize;
 
 use self::args::{InstallArgs, ScopeArgs, StartArgs, UninstallArgs};
 use self::error::ServiceError;
@@ -24,12 +24,42 @@ use super::home::Home;
 use super::screen;
 use crate::config::Environment;
 use crate::control::proto::Status;
-use crate::service::manager::{Manager, SOCKET_UNIT, Scope, UNIT};
+use crate::service::manager::{Manager, SOCKET_UNIT, Scope, UNIT, UnitState};
 use crate::service::unit_file::{UnitFile, UnitKind};
 
 pub(super) use self::image::run_child as install_image;
 pub(super) use self::install::make_home as prepare_home;
 pub(super) use self::target::Target;
+
+#[cfg(test)]
+pub(super) use self::{image::Placed, install::Report as Installed, uninstall::Report as Uninstalled};
+
+/// What `hermes gateway start --json` prints.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Started {
+    pid: u32,
+    version: String,
+    unit_file: UnitFile,
+}
+
+/// A gateway of this machine: an installed service, or one in the foreground.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Listed {
+    /// `system` or `user`; none in the foreground.
+    scope: Option<&'static str>,
+    home: PathBuf,
+    /// The service's unit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unit: Option<UnitState>,
+    /// Of one in the foreground.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<u32>,
+    /// Of one in the foreground.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+}
 
 /// `hermes gateway install`.
 pub(super) async fn install(home: Option<PathBuf>, args: InstallArgs) -> Result<(), CliError> {
@@ -68,7 +98,7 @@ pub(super) async fn start(home: Option<PathBuf>, args: StartArgs) -> Result<(), 
     }
     let status = target.start().await.map_err(CliError::Service)?;
     if args.json.json {
-        return screen::print_json(&json!({ "pid": status.pid, "version": status.image.version, "unit_file": file }));
+        return screen::print_json(&Started { pid: status.pid, version: status.image.version, unit_file: file });
     }
     screen::print(&format!("the gateway runs {} (PID {})\n", status.image.version, status.pid))
 }
@@ -101,17 +131,22 @@ pub(super) async fn list(home: &Home, args: JsonArgs) -> Result<(), CliError> {
         let Ok(state) = target.manager.state(UNIT).await else { continue };
         if state.is_installed() {
             let home = target.layout.home.clone();
-            rows.push(json!({ "scope": scope.name(), "home": home, "unit": state }));
+            rows.push(Listed { scope: Some(scope.name()), home, unit: Some(state), pid: None, version: None });
         }
     }
     let here = match home.connect().await {
         Ok(mut client) => super::handoff::status(&mut client).await.ok(),
         Err(_) => None,
     };
-    let known = |status: &Status| rows.iter().any(|row| row["unit"]["main_pid"] == status.pid);
-    if let Some(status) = here.filter(|status| !known(status)) {
-        rows.push(json!({ "scope": null, "home": status.home, "pid": status.pid, "version": status.image.version }));
-    }
+    let runs = |row: &Listed, pid| row.unit.as_ref().is_some_and(|unit| unit.main_pid == Some(pid));
+    let here = here.filter(|status| !rows.iter().any(|row| runs(row, status.pid)));
+    rows.extend(here.map(|status| Listed {
+        scope: None,
+        home: status.home.into(),
+        unit: None,
+        pid: Some(status.pid),
+        version: Some(status.image.version),
+    }));
     if args.json {
         return screen::print_json(&rows);
     }
@@ -119,18 +154,16 @@ pub(super) async fn list(home: &Home, args: JsonArgs) -> Result<(), CliError> {
     screen::print(if text.is_empty() { "no gateway is installed, and none runs here\n" } else { &text })
 }
 
-fn list_row(row: &serde_json::Value) -> String {
-    let home = row["home"].as_str().unwrap_or_default();
-    match row["scope"].as_str() {
-        None => {
-            format!("in the foreground  {home}  PID {} ({})\n", row["pid"], row["version"].as_str().unwrap_or_default())
+fn list_row(row: &Listed) -> String {
+    let home = row.home.display();
+    match (row.scope, &row.unit) {
+        (Some(scope), Some(unit)) => {
+            let pid = unit.main_pid.map(|pid| format!("  PID {pid}")).unwrap_or_default();
+            format!("{scope} service  {home}  {}, {}{pid}\n", unit.active, unit.enabled)
         }
-        Some(scope) => {
-            let unit = &row["unit"];
-            let pid = unit["main_pid"].as_u64().map(|pid| format!("  PID {pid}")).unwrap_or_default();
-            let active = unit["active"].as_str().unwrap_or_default();
-            let enabled = unit["enabled"].as_str().unwrap_or_default();
-            format!("{scope} service  {home}  {active}, {enabled}{pid}\n")
+        _ => {
+            let (pid, version) = (row.pid.unwrap_or_default(), row.version.as_deref().unwrap_or_default());
+            format!("in the foreground  {home}  PID {pid} ({version})\n")
         }
     }
 }

@@ -20,7 +20,8 @@ const OF_A_HOME: [&str; 4] = ["versions", "state.db", "gateway.lock", "gateway.t
 
 /// What was removed, and what was not.
 #[derive(Debug, Default, Serialize)]
-struct Report {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(in crate::cli) struct Report {
     scope: &'static str,
     removed: Vec<PathBuf>,
     kept: Vec<PathBuf>,

@@ -18,7 +18,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
+use serde::Serialize;
 
 use self::args::{PlatformChoice, SetupArgs};
 use self::ask::Ask;
@@ -67,13 +67,27 @@ pub(super) async fn run(home: Option<PathBuf>, args: SetupArgs) -> Result<(), Cl
     }
     let runs = bring_up(&target, as_service, args.json).await?;
     if args.json.json {
-        let document = json!({
-            "home": home.path, "config_file": config_file, "agent": agent, "bot": bot, "service": as_service, "running": runs,
-        });
-        return screen::print_json(&document);
+        let (home, service, running) = (home.path, as_service, runs);
+        return screen::print_json(&Done { home, config_file, agent, bot, service, running });
     }
     screen::print(&format!("{} is written.\n", config_file.display()))?;
     finish(&home, &ask, runs, bot.as_deref()).await
+}
+
+/// What `hermes setup --json` prints.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Done {
+    home: PathBuf,
+    config_file: PathBuf,
+    /// What the default agent is.
+    agent: String,
+    /// The bot's name, where its platform tells it.
+    bot: Option<String>,
+    /// Whether it is a service.
+    service: bool,
+    /// Whether a gateway runs on it.
+    running: bool,
 }
 
 /// Which gateway is set up, and whether as a service. One that is installed is.

@@ -122,9 +122,9 @@ impl<'a> Machine<'a> {
 
     /// The service of a user, who is made and lingers.
     pub fn of_user(systemd: &'a Systemd, user: &str) -> Self {
-        run("useradd", &["--create-home", "--shell", "/bin/bash", user]);
+        run("useradd", &["--create-home", "--home-dir", &format!("/srv/{user}"), "--shell", "/bin/bash", user]);
         run("loginctl", &["enable-linger", user]);
-        let this = Self { systemd, user: Some(user.to_owned()), program: format!("/home/{user}/.local/bin/hermes") };
+        let this = Self { systemd, user: Some(user.to_owned()), program: format!("/srv/{user}/.local/bin/hermes") };
         let up = || {
             this.command("systemctl", &["--user", "is-system-running"])
                 .output()
@@ -148,7 +148,7 @@ impl<'a> Machine<'a> {
             return command;
         };
         let mut command = Command::new("runuser");
-        let home = format!("HOME=/home/{user}");
+        let home = format!("HOME=/srv/{user}");
         command.args(["--user", user, "--", "env", "--ignore-environment", &home, "PATH=/usr/bin:/bin"]);
         // As a shell without a login has it: XDG_RUNTIME_DIR is not set, and systemctl wants it.
         if program == "systemctl" {
@@ -208,7 +208,7 @@ impl<'a> Machine<'a> {
             .open(path)
             .and_then(|mut file| file.write_all(text.as_bytes()))
             .expect("writes");
-        if !path.starts_with("/home") {
+        if !path.starts_with("/srv") {
             run("chown", &["--reference=/var/lib/hermes", path]);
         }
     }
