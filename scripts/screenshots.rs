@@ -64,7 +64,7 @@ async fn main() {
     publisher.release("1.5.0", &binary);
     gateway.handoff(update("1.5.0")).await.expect("updates");
     browser.until("it is told", "document.querySelector('.note')").await;
-    picture(&browser, &out, "chat", "light", 900, 760).await;
+    picture(&browser, &out, "chat", "light", 900, 940).await;
     picture(&browser, &out, "chat-phone", "dark", 390, 760).await;
 
     browser.go(&format!("{base}/")).await;

@@ -73,6 +73,7 @@ pub fn metrics(status: &Status) -> String {
     let mut out = Exposition::default();
     gateway(&mut out, status);
     handoffs(&mut out, status);
+    updates(&mut out, status);
     platforms(&mut out, status);
     agents(&mut out, status);
     queues(&mut out, status);
@@ -130,6 +131,21 @@ fn handoffs(out: &mut Exposition, status: &Status) {
     let phases = last.phases_us.iter().map(|(phase, us)| (vec![("phase", phase.as_str())], seconds(*us)));
     out.gauge("hermes_last_handoff_phase_seconds", "How long each phase of the last handoff took.", phases);
     out.gauge("hermes_last_handoff_turns_carried", "Turns that the last handoff carried.", plain(last.turns_carried));
+}
+
+fn updates(out: &mut Exposition, status: &Status) {
+    let update = &status.update;
+    out.gauge(
+        "hermes_update_available",
+        "Whether a release is known that is newer than the image that runs.",
+        plain(u8::from(update.available.is_some())),
+    );
+    out.gauge("hermes_updates_held", "Whether somebody holds updates.", plain(u8::from(update.held.is_some())));
+    out.gauge(
+        "hermes_update_last_check_timestamp_seconds",
+        "When releases were looked for last, since unix epoch in seconds.",
+        update.last_check_at.into_iter().flat_map(|at| plain(moment(at))),
+    );
 }
 
 fn platforms(out: &mut Exposition, status: &Status) {

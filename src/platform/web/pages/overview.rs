@@ -143,6 +143,41 @@ pub(super) fn queues(status: &Status) -> Markup {
     }
 }
 
+/// What happens with updates by itself.
+pub(super) fn updates(status: &Status) -> Markup {
+    let (update, now) = (&status.update, status.at);
+    let window = update.window.as_ref().map(|window| format!(" ({window})")).unwrap_or_default();
+    html! {
+        p { @match update.auto.as_str() {
+            "apply" => { "Releases are installed by themselves" (window) "." }
+            "notify" => "Admins are told of releases.",
+            _ => "Nothing is updated by itself.",
+        } }
+        @if let Some(version) = &update.available {
+            p .more {
+                b { (version) } " is available"
+                @if let Some(rollout) = update.deferred { "; so far to " (rollout.percent) " % of installations and not to this one" }
+                @if let Some(at) = update.apply_at { "; installed " (until(at, now)) }
+            }
+        }
+        @if let Some(hold) = &update.held {
+            p .more {
+                "Held by " (hold.by) " for " (lasting(hold.since, now))
+                @if let Some(end) = hold.until { "; goes on " (until(end, now)) }
+            }
+        }
+        @if let Some(failed) = &update.failed { p .more { (failed.version) " failed here: " (failed.reason) } }
+        @if let Some(error) = &update.last_error { p .more { "The last look failed: " (error) } }
+        @if update.last_check_at.is_some() || update.next_check_at.is_some() {
+            p .more.dim {
+                @if let Some(at) = update.last_check_at { "looked " (ago(at, now)) }
+                @if let (Some(_), Some(_)) = (update.last_check_at, update.next_check_at) { "; " }
+                @if let Some(at) = update.next_check_at { "next look " (until(at, now)) }
+            }
+        }
+    }
+}
+
 fn totals(status: &Status) -> String {
     let sum = |outcome: Option<&str>| {
         let counted = status.handoff_totals.iter().filter(|total| outcome.is_none_or(|wanted| total.outcome == wanted));

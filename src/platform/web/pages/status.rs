@@ -25,7 +25,7 @@ const STEPS: [Phase; 8] = [
 const SERVING: &str = "serving";
 
 /// The parts of the page that change, by their ids.
-fn regions(status: &Status) -> [(&'static str, Markup); 8] {
+fn regions(status: &Status) -> [(&'static str, Markup); 9] {
     [
         ("headline", overview::headline(status)),
         ("result", result(status)),
@@ -35,6 +35,7 @@ fn regions(status: &Status) -> [(&'static str, Markup); 8] {
         ("platforms", overview::platforms(status)),
         ("agents", overview::agents(status)),
         ("queues", overview::queues(status)),
+        ("updates", overview::updates(status)),
     ]
 }
 
@@ -81,6 +82,7 @@ pub fn status(status: &Status, viewer: &Viewer<'_>, told: Option<Told<'_>>) -> S
             section .card aria-labelledby="platforms-title" { h2 #platforms-title { "Platforms" } (region("platforms")) }
             section .card aria-labelledby="agents-title" { h2 #agents-title { "Agents" } (region("agents")) }
             section .card aria-labelledby="queues-title" { h2 #queues-title { "Queues" } (region("queues")) }
+            section .card aria-labelledby="updates-title" { h2 #updates-title { "Updates" } (region("updates")) }
         }
     };
     page("Status", Some(Place::Status), Some(viewer), &["status.js"], &main)

@@ -3,8 +3,8 @@
 use crate::chat::LinkState;
 use crate::clock::UnixMillis;
 use crate::control::proto::{
-    AgentStatus, Blocker, DiskImage, HandoffTotal, Image, LinkError, PermissionStatus, PlatformStatus, Queues, Status,
-    TurnStatus, UpdateStatus,
+    AgentStatus, Blocker, DiskImage, FailedBefore, HandoffTotal, HoldStatus, Image, LinkError, PermissionStatus,
+    PlatformStatus, Queues, Status, TurnStatus, UpdateStatus,
 };
 use crate::store::HandoffRecord;
 
@@ -147,7 +147,15 @@ pub(super) fn status() -> Status {
             what: "a send to telegram is in flight".into(),
             since: Some(before(1)),
         }],
-        update: UpdateStatus::default(),
+        update: UpdateStatus {
+            auto: "apply".into(),
+            channel: "stable".into(),
+            window: Some("02:00-05:00".into()),
+            available: Some("1.6.0".into()),
+            apply_at: Some(UnixMillis(NOW.0 + 7_200_000)),
+            last_check_at: Some(before(600)),
+            ..UpdateStatus::default()
+        },
     }
 }
 
@@ -183,6 +191,15 @@ pub(super) fn hostile() -> Status {
     for total in &mut status.handoff_totals {
         (total.kind, total.outcome) = (text(), text());
     }
+    status.update = UpdateStatus {
+        auto: text(),
+        window: Some(text()),
+        available: Some(text()),
+        last_error: Some(text()),
+        held: Some(HoldStatus { since: NOW, until: None, by: text() }),
+        failed: Some(FailedBefore { version: text(), reason: text() }),
+        ..UpdateStatus::default()
+    };
     status.blockers = vec![Blocker { effect: text(), what: text(), since: None }];
     status
 }

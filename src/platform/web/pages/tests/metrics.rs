@@ -20,6 +20,8 @@ fn metrics_have_their_units_in_their_names() {
         ("hermes_last_handoff_blackout_seconds", "0.004321"),
         ("hermes_last_handoff_duration_seconds", "0.009431"),
         ("hermes_last_handoff_phase_seconds{phase=\"stage\"}", "1.840000"),
+        ("hermes_update_available", "1"),
+        ("hermes_updates_held", "0"),
         ("hermes_platform_up{platform=\"dingtalk\"}", "0"),
         ("hermes_platform_waiting{platform=\"telegram\"}", "2"),
         ("hermes_agent_up{agent=\"default\"}", "1"),
