@@ -19,7 +19,7 @@ mod pack;
 #[derive(Parser)]
 enum Command {
     /// Packs and signs a binary and adds it to OUT/manifest.json.
-    Pack(PackArgs),
+    Pack(Box<PackArgs>),
     /// Makes a key pair in DIR and prints the public key as [update] verifying_keys wants it.
     GenKey {
         /// Where release.key and release.pub go.
@@ -65,7 +65,7 @@ struct PackArgs {
 
 fn main() -> Result<()> {
     match Command::parse() {
-        Command::Pack(args) => pack(args),
+        Command::Pack(args) => pack(*args),
         Command::GenKey { dir } => {
             let key = pack::generate_key()?;
             write_key(&dir, &key)?;
