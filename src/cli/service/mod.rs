@@ -66,7 +66,7 @@ pub(super) async fn install(home: Option<PathBuf>, args: InstallArgs) -> Result<
     install::run(home, args).await
 }
 
-/// As [`install`], of a service whose places are known, with the defaults of everything.
+/// As [`install()`], of a service whose places are known, with the defaults of everything.
 pub(super) async fn install_for(target: &Target, json: JsonArgs) -> Result<(), CliError> {
     let scope = ScopeArgs { system: target.layout.scope == Scope::System, user: target.layout.scope == Scope::User };
     let options =
