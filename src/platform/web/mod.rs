@@ -22,7 +22,7 @@
 //! Who asks is known by the session cookie of a login, or by `Authorization: Bearer <token>`. Without either: `401` for
 //! `/api/…`, `/events`, `/files/…`, `/metrics` and `/health/detailed`, and for pages `303` to `/login?next=…`.
 //! A `POST` by cookie has the CSRF token of the session: a form's field `csrf`, or the header `X-CSRF-Token` (pages have it as
-//! [`Viewer::csrf`]). Bodies are JSON, or forms (`application/x-www-form-urlencoded`), which are answered by a `303` to a page.
+//! [`pages::Viewer::csrf`]). Bodies are JSON, or forms (`application/x-www-form-urlencoded`), which are answered by a `303` to a page.
 //! Errors of `/api/…` are `{"error": "<one sentence>"}`. `503` and `429` have `Retry-After`; a connection that breaks before
 //! the answer, as well as `503`, means: send it again under the same id.
 //!

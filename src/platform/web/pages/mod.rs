@@ -3,12 +3,12 @@
 //!
 //! | function | where it is served |
 //! |---|---|
-//! | [`status`] | `/`: complete without scripts |
+//! | [`status()`] | `/`: complete without scripts |
 //! | [`live`] | data of the event `status` of `/events`: the regions of that page, and what else changes |
-//! | [`chat`] | `/chat`: needs its script |
+//! | [`chat()`] | `/chat`: needs its script |
 //! | [`login`], [`failure`] | `/login`, and whatever went wrong |
 //! | [`asset`] | `/assets/NAME?v=HASH` |
-//! | [`metrics`] | `/metrics` |
+//! | [`metrics()`] | `/metrics` |
 //! | [`health_detailed`], [`readiness`], [`ALIVE`] | `/health/detailed`, `/readyz`, `/healthz` |
 //!
 //! A page is split into *regions*, elements with an id. The script of the page puts what [`live`] says in their
