@@ -20,7 +20,7 @@ mod pack;
 #[derive(Parser)]
 enum Command {
     /// Packs and signs a binary and adds it to OUT/manifest.json.
-    Pack(PackArgs),
+    Pack(Box<PackArgs>),
     /// Changes to how many of 100 installations a listed version goes by itself.
     SetRollout {
         /// The directory that is served.
@@ -91,7 +91,7 @@ fn channel(name: &str) -> Result<Channel, String> {
 
 fn main() -> Result<()> {
     match Command::parse() {
-        Command::Pack(args) => pack(args),
+        Command::Pack(args) => pack(*args),
         Command::SetRollout { out, version, rollout } => {
             pack::set_rollout(&out, &version, rollout)?;
             println!("{version} goes to {rollout} of 100 installations by itself");

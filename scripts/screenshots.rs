@@ -3,10 +3,7 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use hermes_gateway::control::proto::HandoffKind;
-use serde_json::json;
 
 #[path = "../tests/it/support/browser.rs"]
 #[expect(dead_code, reason = "the tests use more of it")]
@@ -110,7 +107,5 @@ async fn picture(browser: &Browser, out: &Path, name: &str, scheme: &str, width:
     // Where it was before the size changed is another place.
     browser.eval("document.scrollingElement.scrollTop = document.querySelector('.log') ? 1e6 : 0").await;
     browser.until("fonts are there", "document.fonts.status === 'loaded'").await;
-    let taken = browser.devtools("Page.captureScreenshot", json!({"format": "png"})).await;
-    let picture = BASE64_STANDARD.decode(taken["data"].as_str().expect("base64")).expect("base64");
-    std::fs::write(out.join(format!("{name}.png")), picture).expect("writes the picture");
+    std::fs::write(out.join(format!("{name}.png")), browser.picture().await).expect("writes the picture");
 }

@@ -248,9 +248,8 @@ pub(super) async fn boot(ground: Ground) -> Result<Daemon, DaemonError> {
     let gateway = kept.gateway(&ground.config, agents.keys().cloned(), optional(inherited.as_mut(), GATEWAY)?);
     let exporter = exporter(&ground.config, optional(inherited.as_mut(), TRACES)?);
     let proven = last_of(inherited, &mut keeper);
-    let came_back = way_back::came_back();
+    let (now, came_back) = (UnixMillis::now(), way_back::came_back());
     let image = RunningImage::open(passport.as_ref(), came_back.is_some()).map_err(system("open the running image"))?;
-    let now = UnixMillis::now();
     let links = links(platforms.keys(), passport.as_ref());
     let mut daemon = Daemon {
         ticks: ticks(&ground.notifier),

@@ -1,4 +1,4 @@
-//! What is exported of handoffs and turns, once they are over ([`otlp`]).
+//! What is exported of handoffs and turns, once they are over ([`crate::telemetry::otlp`]).
 //!
 //! The trace of a handoff has a span of the whole, one of each phase, and one of an update's probation. Which image
 //! exports which does not matter: the id of the whole is made of the trace's.

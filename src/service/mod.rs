@@ -5,7 +5,7 @@
 //! - [`fdstore`]: fds that systemd keeps for the next process.
 //! - [`lock`]: one gateway for one home.
 //! - [`state_file`]: the file `gateway_state.json`.
-//! - [`unit`]: what the launcher and the gateway tell each other.
+//! - [`mod@unit`]: what the launcher and the gateway tell each other.
 //! - [`layout`], [`unit_file`], [`manager`], [`package`]: where a gateway is installed, its unit files, the service
 //!   manager that runs it, and whether a package owns it.
 //!

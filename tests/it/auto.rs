@@ -49,7 +49,7 @@ impl Scene {
         let home = tempfile::Builder::new().prefix("hermes-").tempdir().expect("a temporary directory");
         let path = install(home.path());
         let config = format!(
-            "[agents.default]\ncommand = [\"hermes\", \"agent\", \"echo\"]\ncwd = \"/\"\n[gateway]\nprobation = \"0s\"\n\
+            "[agents.default]\ncommand = [\"hermes\", \"agent\", \"echo\"]\ncwd = \"/\"\n[gateway]\nprobation = \"3s\"\n\
              [platforms.telegram]\ntoken = \"{}\"\napi_url = \"{}\"\nallow_admin_from = [{ADMIN}]\n{sections}\n\
              [update]\nmanifest_url = \"{}\"\nverifying_keys = [\"{}\"]\ncheck_every = \"1m\"\n{keys}\n",
             telegram.token(),

@@ -1,6 +1,7 @@
 //! The command line: each command against a scripted gateway, its JSON, its exit codes and what it says.
 
 mod chat;
+mod setup;
 mod weixin;
 
 use std::io::Write;

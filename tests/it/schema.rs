@@ -8,6 +8,7 @@ use crate::support::schema;
 /// Words that make a command print what it prints when it works. `gateway-stop` comes last.
 fn words(name: &str) -> Option<&'static [&'static str]> {
     Some(match name {
+        "config-check" => &["config", "check", "--json"],
         "doctor" => &["doctor", "--offline", "--json"],
         "gateway-history" => &["gateway", "history", "--json"],
         // In a plain process there is no journal; `service` has one.
@@ -23,8 +24,10 @@ fn words(name: &str) -> Option<&'static [&'static str]> {
         "pairing-list" => &["pairing", "list", "--json"],
         "pairing-revoke" => &["pairing", "revoke", "telegram", "1", "--json"],
         "self-update" => &["self-update", "--check", "--json"],
-        // Those that ask a platform are tested with it, and everything that `cli` runs is checked as well.
-        "weixin-login" | "error" => return None,
+        "gateway-list" => &["gateway", "list", "--json"],
+        // Those that ask a platform or a service manager are tested with it, and everything that `cli` runs is checked.
+        "weixin-login" | "setup" | "gateway-adopt" | "gateway-install" | "gateway-start" | "gateway-uninstall"
+        | "error" => return None,
         _ => panic!("{name}.json is of a command that is not run here"),
     })
 }

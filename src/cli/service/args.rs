@@ -1,14 +1,17 @@
 //! `hermes gateway install|uninstall|start|list|adopt`.
 
+use std::path::Path;
+
 use clap::Args;
 
 use crate::cli::args::JsonArgs;
+use crate::service::layout::SYSTEM_HOME;
 use crate::service::manager::Scope;
 
 /// Which service manager is meant.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct ScopeArgs {
-    /// The machine's service, with the home /var/lib/hermes [default for root].
+    /// The machine's service, with the home /var/lib/hermes [default for root, unless another home is named].
     #[arg(long)]
     pub system: bool,
     /// A service of this user, with the home ~/.hermes [default for everyone else].
@@ -17,9 +20,10 @@ pub struct ScopeArgs {
 }
 
 impl ScopeArgs {
-    /// What was typed, or the default of whoever types.
-    pub(in crate::cli) fn scope(self) -> Scope {
-        if self.system || (!self.user && nix::unistd::geteuid().is_root()) { Scope::System } else { Scope::User }
+    /// What was typed, or the default of whoever types: for root with another home than the machine's, one of their own.
+    pub(super) fn scope(self, home: Option<&Path>) -> Scope {
+        let of_machine = nix::unistd::geteuid().is_root() && home.is_none_or(|home| home == Path::new(SYSTEM_HOME));
+        if self.system || (!self.user && of_machine) { Scope::System } else { Scope::User }
     }
 }
 

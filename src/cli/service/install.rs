@@ -8,7 +8,7 @@ use std::process::Command;
 use nix::unistd::User;
 use serde::Serialize;
 
-use super::args::InstallArgs;
+use super::args::{InstallArgs, ScopeArgs};
 use super::error::ServiceError;
 use super::image::{self, Placed};
 use super::target::Target;
@@ -41,7 +41,7 @@ pub(in crate::cli) struct Report {
 
 /// Installs or refreshes the service, and waits until the gateway is well.
 pub(super) async fn run(home: Option<PathBuf>, args: InstallArgs) -> Result<(), CliError> {
-    let target = Target::new(args.scope.scope(), home, args.run_as_user.as_deref()).map_err(CliError::Service)?;
+    let target = Target::of(args.scope, home, args.run_as_user.as_deref()).map_err(CliError::Service)?;
     into(&target, &args).await
 }
 
@@ -85,8 +85,8 @@ pub(super) async fn into(target: &Target, args: &InstallArgs) -> Result<(), CliE
 /// Puts this program into the home, and lets a gateway that runs there become it. What a package does when it was
 /// upgraded.
 pub(super) async fn adopt(home: Option<PathBuf>, json: JsonArgs) -> Result<(), CliError> {
-    let scope = if nix::unistd::geteuid().is_root() { Scope::System } else { Scope::User };
-    let target = Target::new(scope, home, None).map_err(CliError::Service)?;
+    let scope = ScopeArgs { system: false, user: false };
+    let target = Target::of(scope, home, None).map_err(CliError::Service)?;
     let home = &target.layout.home;
     make_home(&target).map_err(CliError::Service)?;
     let placed = image::place(home).await.map_err(CliError::Service)?;

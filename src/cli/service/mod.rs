@@ -66,7 +66,7 @@ pub(super) async fn install(home: Option<PathBuf>, args: InstallArgs) -> Result<
     install::run(home, args).await
 }
 
-/// As [`install`], of a service whose places are known, with the defaults of everything.
+/// As [`install()`], of a service whose places are known, with the defaults of everything.
 pub(super) async fn install_for(target: &Target, json: JsonArgs) -> Result<(), CliError> {
     let scope = ScopeArgs { system: target.layout.scope == Scope::System, user: target.layout.scope == Scope::User };
     let options =
@@ -86,7 +86,7 @@ pub(super) async fn adopt(home: Option<PathBuf>, args: JsonArgs) -> Result<(), C
 
 /// `hermes gateway start`: starts the installed service, and waits until the gateway is well.
 pub(super) async fn start(home: Option<PathBuf>, args: StartArgs) -> Result<(), CliError> {
-    let target = Target::new(args.scope.scope(), home, None).map_err(CliError::Service)?;
+    let target = Target::of(args.scope, home, None).map_err(CliError::Service)?;
     let state = target.state(UNIT).await.map_err(CliError::Service)?;
     if !state.is_installed() {
         return Err(CliError::Service(ServiceError::NotInstalled { scope: target.layout.scope.name() }));

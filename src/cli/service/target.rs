@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::args::ScopeArgs;
 use super::error::ServiceError;
 use crate::cli::error::CliError;
 use crate::cli::handoff;
@@ -33,6 +34,12 @@ pub(in crate::cli) struct Target {
 }
 
 impl Target {
+    /// The service that was typed, or the default of whoever typed.
+    pub(in crate::cli) fn of(args: ScopeArgs, home: Option<PathBuf>, user: Option<&str>) -> Result<Self, ServiceError> {
+        let named = home.clone().or_else(|| Environment::from_process().get("HERMES_HOME").map(PathBuf::from));
+        Self::new(args.scope(named.as_deref()), home, user)
+    }
+
     /// The service of a scope. `home` is that of `--home`; for a service of a user `HERMES_HOME` counts, too.
     pub(in crate::cli) fn new(scope: Scope, home: Option<PathBuf>, user: Option<&str>) -> Result<Self, ServiceError> {
         let env = Environment::from_process();

@@ -29,7 +29,7 @@ pub(in crate::cli) struct Report {
 
 /// Stops the service and removes what `install` has put there; with `--purge` the home, too.
 pub(super) async fn run(home: Option<PathBuf>, args: UninstallArgs) -> Result<(), CliError> {
-    let target = Target::new(args.scope.scope(), home, None).map_err(CliError::Service)?;
+    let target = Target::of(args.scope, home, None).map_err(CliError::Service)?;
     target.check_rights("remove").map_err(CliError::Service)?;
     if let Some(package) = &target.package {
         return Err(CliError::Service(ServiceError::Packaged { package: package.name.clone() }));

@@ -92,7 +92,7 @@ pub(super) struct Done {
 
 /// Which gateway is set up, and whether as a service. One that is installed is.
 async fn target(ask: &Ask, args: &SetupArgs, home: Option<PathBuf>) -> Result<(Target, bool), CliError> {
-    let target = Target::new(args.scope.scope(), home.clone(), None).map_err(CliError::Service)?;
+    let target = Target::of(args.scope, home.clone(), None).map_err(CliError::Service)?;
     let state = target.manager.state(UNIT).await;
     let as_service = match &state {
         Ok(state) if state.is_installed() => !args.no_install,

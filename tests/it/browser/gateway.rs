@@ -1,13 +1,14 @@
 //! The pages of a whole gateway, while it is replaced.
 
 use std::path::Path;
+use std::time::Instant;
 
 use hermes_gateway::control::proto::HandoffKind;
 use serde_json::json;
 
 use crate::support::address::own_address;
 use crate::support::browser::{Browser, key};
-use crate::support::gateway::{Gateway, expected_stream, stream_prompt};
+use crate::support::gateway::{Gateway, SOON, expected_stream, stream_prompt};
 use crate::support::release::Publisher;
 
 const TOKEN: &str = "a token of the tests";
@@ -135,8 +136,16 @@ async fn an_update_is_asked_for_and_seen_on_the_status_page() {
 async fn the_status_page_and_its_buttons_work_without_scripts() {
     let scene = Scene::start(Browser::without_scripts().await).await;
     scene.log_in("/").await;
-    for said in ["hermes 1.0.0", "generation 0", "default", "ready", "Platforms", "Queues"] {
-        assert!(scene.browser.text("main").await.contains(said), "{said}");
+    let shown = ["hermes 1.0.0", "generation 0", "default", "ready", "Platforms", "Queues"];
+    // The page is as of when it was loaded, and the gateway tells it once a second how things are.
+    let begun = Instant::now();
+    loop {
+        let text = scene.browser.text("main").await;
+        if shown.iter().all(|said| text.contains(said)) {
+            break;
+        }
+        assert!(begun.elapsed() < SOON, "{shown:?} are not all in {text}");
+        scene.browser.go(&scene.url("/")).await;
     }
     scene.browser.click(".actions details:nth-of-type(2) summary").await;
     scene.browser.click("form[action='/api/restart'] button").await;

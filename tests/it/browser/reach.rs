@@ -41,6 +41,7 @@ const FAINT: &str = r"
 async fn pages_fit_a_phone_and_are_legible_in_light_and_dark() {
     let (server, browser) = tokio::join!(Scripted::start(), Browser::start());
     for page in PAGES {
+        let mut pictures = Vec::new();
         for scheme in ["light", "dark"] {
             browser.colors(scheme).await;
             browser.resize(320, 640).await;
@@ -57,7 +58,9 @@ async fn pages_fit_a_phone_and_are_legible_in_light_and_dark() {
             assert_eq!(width, 320, "{page} goes beyond the edge");
             browser.resize(1100, 900).await;
             assert_eq!(browser.eval(FAINT).await, json!([]), "{page} in {scheme}");
+            pictures.push(browser.picture().await);
         }
+        assert_ne!(pictures[0], pictures[1], "{page} looks the same in both");
     }
 }
 

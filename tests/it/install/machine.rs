@@ -91,7 +91,7 @@ pub fn releases(dir: &Path) {
         if tool.exists() {
             command.env("HERMES_RELEASE_TOOL", &tool);
         }
-        checked(&mut command.args(&arguments), "scripts/release");
+        checked(command.args(&arguments), "scripts/release");
     }
     let public = checked(Command::new(&tool).arg("public-key").arg(&key_file), "release-tool");
     fs::write(dir.join(PUBLIC_KEY), public.trim()).expect("writes");

@@ -5,6 +5,8 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use reqwest::Method;
@@ -225,6 +227,12 @@ impl Browser {
         let text = |value: &Value| value["value"].as_str().unwrap_or("").to_owned();
         let nodes = tree["nodes"].as_array().expect("nodes").iter().filter(|node| node["ignored"] != true);
         nodes.map(|node| (text(&node["role"]), text(&node["name"]))).collect()
+    }
+
+    /// A picture of what is in the window, as PNG.
+    pub async fn picture(&self) -> Vec<u8> {
+        let encoded = self.command(Method::GET, "/screenshot", None).await;
+        BASE64_STANDARD.decode(encoded.as_str().expect("base64")).expect("base64")
     }
 }
 
