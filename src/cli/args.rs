@@ -18,6 +18,7 @@ Exit codes:
    0  done; also when there is nothing newer to update to
    1  failed or refused; the reason is on standard error, or in 'error' with --json
    2  wrong command line
+   3  of 'gateway status' alone: no gateway runs
   78  the configuration, or the home directory, must be changed first
 
 Environment:

@@ -113,13 +113,13 @@ async fn a_handoff_and_what_went_on_over_it_are_whole_at_the_collector() {
     tokio::time::timeout(SOON, collector.refused.notified()).await.expect("the collector is asked");
 
     let mut chat = gateway.chat("main").await;
-    chat.say(&stream_prompt(60, 20, 10)).await;
+    chat.say(&stream_prompt(600, 20, 10)).await;
     gateway.wait_until("a turn runs", async |status| !status.agents[0].turns.is_empty()).await;
     collector.accepts.store(true, Ordering::SeqCst);
     let report = gateway.handoff(HandoffKind::Update { version: None, dry_run: false }).await.expect("it updates");
     assert_eq!(report.turns_carried, 1);
     let answer = chat.answer(async |_, _| {}).await;
-    assert_eq!((answer.text, answer.end), (expected_stream(60, 20), ReplyEnd::Complete));
+    assert_eq!((answer.text, answer.end), (expected_stream(600, 20), ReplyEnd::Complete));
 
     let failed = collector.span("the failed update", |span| span.name == "update" && span.status.is_some()).await;
     assert_eq!(failed.status.as_ref().map(|status| status.code()), Some(SpanStatus::Error));

@@ -21,7 +21,10 @@ fn hermes(home: &Path, arguments: &[&str]) -> Output {
 }
 
 fn assert_not_running(home: &Path) {
-    for command in ["status", "stop", "restart"] {
+    let status = hermes(home, &["gateway", "status"]);
+    assert_eq!(status.status.code(), Some(3), "{status:?}");
+    assert!(String::from_utf8_lossy(&status.stdout).contains("does not run"), "{status:?}");
+    for command in ["stop", "restart"] {
         let output = hermes(home, &["gateway", command]);
         let told = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{told}");
