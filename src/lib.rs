@@ -4,7 +4,7 @@
 //!
 //! | layer | modules | what lives there |
 //! |---|---|---|
-//! | L0 | [`sys`], [`id`], [`clock`], [`report`], [`chat`], [`jsonrpc`], [`tls`], [`version`], [`recovery`], [`slots`], [`fault`], [`hex`], [`words`] | the kernel, names, time, vocabulary |
+//! | L0 | [`sys`], [`id`], [`clock`], [`report`], [`chat`], [`jsonrpc`], [`tls`], [`version`], [`recovery`], [`slots`], [`fault`], [`hex`], [`units`], [`words`] | the kernel, names, time, vocabulary |
 //! | L1 | [`config`], [`store`], [`telemetry`] | gateway.toml, state.db, the journal |
 //! | L2 | [`handoff`], [`service`], [`update`], [`control`] | replacing the image, systemd, releases, the socket |
 //! | L3 | [`agent`], [`platform`] | ACP agents, chat platforms |
@@ -38,6 +38,7 @@ pub mod store;
 pub mod sys;
 pub mod telemetry;
 pub mod tls;
+pub mod units;
 pub mod update;
 pub mod version;
 pub mod words;

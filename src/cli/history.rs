@@ -5,13 +5,14 @@ use std::time::Duration;
 use super::args::HistoryArgs;
 use super::error::CliError;
 use super::home::Home;
-use super::page::{Cell, Look, Page, Tone, count, fine, local_time, row, short_digest};
+use super::page::{Cell, Look, Page, Tone, fine, local_time, row};
 use super::screen;
 use super::status::view::{change, phases, tone_of};
 use crate::control::client::ClientError;
 use crate::control::proto::{self, History, HistoryParams};
 use crate::jsonrpc::ErrorObject;
 use crate::store::{HandoffRecord, Store};
+use crate::units::{count, short_digest};
 
 /// How long the gateway may take to read it.
 const TIMEOUT: Duration = Duration::from_secs(20);

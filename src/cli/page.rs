@@ -2,11 +2,11 @@
 //! longer than it is wide.
 
 use std::io::{self, IsTerminal};
-use std::time::Duration;
 
 use unicode_width::UnicodeWidthStr;
 
 use crate::clock::UnixMillis;
+use crate::units::span;
 
 /// How wide a page is that nobody looks at: nothing is broken into lines.
 const BOUNDLESS: usize = usize::MAX;
@@ -251,17 +251,6 @@ pub(super) fn clean(text: &str) -> String {
     text.replace(char::is_control, " ")
 }
 
-/// The longest unit that gives a whole number: `3 min`, `2 h`, `5 d`.
-pub(super) fn span(duration: Duration) -> String {
-    let secs = duration.as_secs();
-    match secs {
-        0..60 => format!("{secs} s"),
-        60..3600 => format!("{} min", secs / 60),
-        3600..172_800 => format!("{} h", secs / 3600),
-        _ => format!("{} d", secs / 86_400),
-    }
-}
-
 /// `3 min ago`.
 pub(super) fn ago(then: UnixMillis, now: UnixMillis) -> String {
     format!("{} ago", span(now.since(then)))
@@ -274,26 +263,6 @@ pub(super) fn fine(micros: u64) -> String {
         1000..10_000_000 => format!("{} ms", micros / 1000),
         _ => format!("{} s", micros / 1_000_000),
     }
-}
-
-/// `3 KiB`.
-pub(super) fn size(bytes: u64) -> String {
-    match bytes {
-        0..1024 => format!("{bytes} B"),
-        1024..1_048_576 => format!("{} KiB", bytes / 1024),
-        1_048_576..1_073_741_824 => format!("{} MiB", bytes / 1_048_576),
-        _ => format!("{} GiB", bytes / 1_073_741_824),
-    }
-}
-
-/// `1 turn`, `3 turns`.
-pub(super) fn count(number: usize, noun: &str) -> String {
-    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
-}
-
-/// The beginning of a digest, by which people know it again.
-pub(super) fn short_digest(sha256: &str) -> &str {
-    sha256.get(..12).unwrap_or(sha256)
 }
 
 /// Date and time where the user is: `2026-11-27 03:55:12`.
@@ -354,13 +323,8 @@ mod tests {
     }
 
     #[test]
-    fn units_are_the_fitting_ones() {
-        assert_eq!(
-            [59, 60, 3600, 172_800].map(|secs| span(Duration::from_secs(secs))),
-            ["59 s", "1 min", "1 h", "2 d"]
-        );
+    fn short_times_are_whole() {
         assert_eq!([999, 1000, 10_000_000].map(fine), ["999 µs", "1 ms", "10 s"]);
-        assert_eq!([1023, 1024, 1_048_576, 1 << 30].map(size), ["1023 B", "1 KiB", "1 MiB", "1 GiB"]);
     }
 
     proptest! {

@@ -3,13 +3,14 @@
 use std::fmt::Write;
 
 use super::config::Checked;
-use super::page::{Cell, Look, Page, Row, ago, count, fine, row, span};
+use super::page::{Cell, Look, Page, Row, ago, fine, row};
 use crate::chat::LinkState;
 use crate::clock::UnixMillis;
 use crate::config::{Problem, Severity};
 use crate::control::proto::{
     FailedBefore, HandoffReport, HoldStatus, Image, PairingEntry, PlatformChange, PlatformStatus, UpdateCheck,
 };
+use crate::units::{count, span};
 
 /// `hermes gateway platform list`.
 pub(super) fn platforms(platforms: &[PlatformStatus], now: UnixMillis, look: Look) -> String {

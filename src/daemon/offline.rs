@@ -38,7 +38,7 @@ use crate::service::lock::{Lock, LockError};
 use crate::slots::{Slots, SlotsError, Trial};
 use crate::store::{Store, StoreError};
 use crate::update::hold::{Hold, parse_until};
-use crate::update::known::{HOLD, KEYS, Known, Releases, want};
+use crate::update::known::{HOLD, Known, Releases, want};
 use crate::update::{StagedImage, UpdateError, Versions, VersionsError};
 use crate::words::Language;
 
@@ -275,8 +275,7 @@ impl Offline {
 }
 
 fn known(home: &Home) -> Result<Known, OfflineError> {
-    let mut values = Store::peek(&home.state_db(), &KEYS).map_err(OfflineError::Store)?;
-    Ok(Known::read(|key| values.remove(key)))
+    Known::peek(&home.state_db()).map_err(OfflineError::Store)
 }
 
 /// What the launcher starts next, but for a trial: that is not what an update is measured against.

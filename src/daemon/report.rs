@@ -20,6 +20,7 @@ use crate::jsonrpc::ErrorObject;
 use crate::platform::{dingtalk, local};
 use crate::report::Chain;
 use crate::service::state_file::{self, GatewayState, HandoffState, LinkPhase, PlatformState, ProcessRecord};
+use crate::units::count;
 use crate::words::{AgentState, Busy, Done, Language, State, Step, Wait, Words};
 
 /// The kind of handoff that takes time before it begins.
@@ -219,7 +220,7 @@ impl Daemon {
 
     /// The text that `systemctl status` shows.
     pub(super) fn status_line(&self) -> String {
-        let turns = counted(self.gateway.turns_in_flight(), "turn");
+        let turns = count(self.gateway.turns_in_flight(), "turn");
         format!("{} generation {}, {}, {turns} running", self.image.id.version, self.generation, self.phase_in_words())
     }
 
@@ -395,9 +396,4 @@ fn platform_state(link: &LinkView) -> PlatformState {
         error_message: message.cloned(),
         updated_at: link.updated_at,
     }
-}
-
-/// `1 turn`, `3 turns`.
-fn counted(count: usize, noun: &str) -> String {
-    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }

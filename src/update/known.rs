@@ -4,6 +4,7 @@
 //! time or a hold be forgotten, which is better than no update at all.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use semver::Version;
 use serde::de::DeserializeOwned;
@@ -15,6 +16,7 @@ use super::versions::{StagedImage, Versions};
 use super::{Have, Look, Source, StageProgress, UpdateError, Want, look, stage};
 use crate::clock::UnixMillis;
 use crate::config::Channel;
+use crate::store::{Store, StoreError};
 
 /// Where the store keeps the highest version that ever ran here: nothing older is accepted as an update.
 pub const HIGHEST_VERSION: &str = "highest_version";
@@ -68,6 +70,15 @@ impl Known {
             agenda: read_json(AGENDA, value(AGENDA)),
             installation: value(INSTALLATION).filter(|name| !name.is_empty()),
         }
+    }
+
+    /// Reads the database of a gateway that may not run, and writes nothing to it.
+    ///
+    /// # Errors
+    /// As [`Store::peek`].
+    pub fn peek(state_db: &Path) -> Result<Self, StoreError> {
+        let mut values = Store::peek(state_db, &KEYS)?;
+        Ok(Self::read(|key| values.remove(key)))
     }
 
     /// What an update to a release of `source` must know, where `running` runs.

@@ -8,6 +8,7 @@ use super::{
     Updates, Wait, Words, millis,
 };
 use crate::chat::{Conversation, NotSent};
+use crate::units::count;
 
 pub(super) struct English;
 
@@ -221,7 +222,7 @@ impl Words for English {
         if done.is_dry_run {
             return format!("✅ {to} could take over. Nothing was replaced.");
         }
-        let turns = counted(done.turns, "turn");
+        let turns = count(done.turns, "turn");
         let carried = format!("same process (PID {pid}), {turns} carried, {}", millis(done.blackout_us));
         match done.kind {
             "update" => format!("✅ updated {from} → {to}, {carried}"),
@@ -241,7 +242,7 @@ impl Words for English {
             "update" => format!("❌ The update to {failed} failed"),
             kind => format!("❌ The {kind} failed"),
         };
-        format!("{what}: {reason}\n{running} serves again (PID {pid}), {} carried.", counted(back.turns, "turn"))
+        format!("{what}: {reason}\n{running} serves again (PID {pid}), {} carried.", count(back.turns, "turn"))
     }
 
     fn restarted_anew(&self, kind: &str, pid: u32) -> String {
@@ -352,13 +353,13 @@ impl Words for English {
     }
 
     fn queued(&self, messages: usize) -> String {
-        format!("{} waiting", counted(messages, "message"))
+        format!("{} waiting", count(messages, "message"))
     }
 
     fn agent_line(&self, agent: &AgentState<'_>) -> String {
         let title = agent.title.map_or(String::new(), |title| format!(" ({title})"));
         let error = agent.error.map_or(String::new(), |error| format!(": {error}"));
-        format!("agent {}{title}: {}, {}{error}", agent.name, agent.state, counted(agent.turns, "turn"))
+        format!("agent {}{title}: {}, {}{error}", agent.name, agent.state, count(agent.turns, "turn"))
     }
 
     fn platform_line(&self, name: &str, link: &LinkState, next: Duration) -> String {
@@ -433,11 +434,6 @@ impl Words for English {
     }
 }
 
-/// `1 turn`, `3 turns`.
-pub(super) fn counted(count: usize, noun: &str) -> String {
-    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
-}
-
 /// For the status and the journal, too.
 impl std::fmt::Display for Wait {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -459,15 +455,5 @@ impl std::fmt::Display for Busy {
                 write!(f, "agent '{agent}' is no longer configured and is being stopped; try again in a moment")
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::counted;
-
-    #[test]
-    fn one_is_not_many() {
-        assert_eq!([0, 1, 2].map(|count| counted(count, "turn")), ["0 turns", "1 turn", "2 turns"]);
     }
 }

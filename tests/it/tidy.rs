@@ -16,6 +16,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("slots", 0),
     ("fault", 0),
     ("hex", 0),
+    ("units", 0),
     ("tls", 0),
     ("report", 0),
     ("chat", 0),

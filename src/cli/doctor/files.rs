@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{StatVfs, StatVfsMountFlags, statvfs};
 
 use super::{Check, Finding, Patient};
-use crate::cli::page::size;
 use crate::report::Chain;
 use crate::slots::Slots;
 use crate::store::Store;
+use crate::units::size;
 use crate::update::Versions;
 
 /// Less room than this, and an update cannot be unpacked.

@@ -2,11 +2,11 @@
 
 use super::{Check, Finding, Patient};
 use crate::chat::LinkState;
-use crate::cli::page::{short_digest, span};
 use crate::control::client::ClientError;
 use crate::report::Chain;
 use crate::service::lock::Lock;
 use crate::service::state_file::{GatewayState, Phase};
+use crate::units::{short_digest, span};
 
 pub(super) fn image(patient: &Patient) -> Vec<Finding> {
     let check = Check::Image;

@@ -18,13 +18,14 @@ use super::args::DoctorArgs;
 use super::error::CliError;
 use super::handoff;
 use super::home::Home;
-use super::page::{Cell, Look, Page, Row, Tone, count, row};
+use super::page::{Cell, Look, Page, Row, Tone, row};
 use super::screen;
 use crate::config::{self, Config, Environment};
 use crate::control::client::ClientError;
 use crate::control::proto::Status;
 use crate::service::layout::SYSTEM_HOME;
 use crate::service::manager::{Manager, ManagerError, Scope, UNIT, UnitState};
+use crate::units::count;
 
 /// What is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -14,8 +14,8 @@ use crate::config::Config;
 use crate::platform::{Account, account, weixin};
 use crate::report::Chain;
 use crate::service::package;
-use crate::store::Store;
-use crate::update::known::{KEYS, Known};
+use crate::units::span;
+use crate::update::known::Known;
 use crate::update::{self, Source, UpdateError, Versions};
 
 /// How long a server may take to answer.
@@ -150,7 +150,7 @@ pub(super) async fn clock(patient: &Patient) -> Vec<Finding> {
         return vec![Finding::note(check, "no server told the time")];
     };
     let (off, way) = (skew(date), if date < now { "ahead of" } else { "behind" });
-    let what = format!("the clock is {} {way} that of {who}", crate::cli::page::span(off));
+    let what = format!("the clock is {} {way} that of {who}", span(off));
     let fix = "synchronise it, for example with systemd-timesyncd (timedatectl set-ntp true)";
     vec![if off > SKEW_FAIL {
         Finding::fail(check, what, fix)
@@ -219,8 +219,8 @@ pub(super) async fn updates(patient: &Patient) -> Vec<Finding> {
     let running = semver::Version::parse(crate::version::version());
     let Ok(running) = running else { return vec![Finding::note(check, "this image has no version")] };
     let home = &patient.home.path;
-    let mut values = Store::peek(&patient.path("state.db"), &KEYS).unwrap_or_default();
-    let known = Known::read(|key| values.remove(key));
+    // Without a database nothing is known yet.
+    let known = Known::peek(&patient.path("state.db")).unwrap_or_default();
     let releases = known.releases(source, Versions::new(home), running, config.update.channel);
     match releases.look().await.map(|look| look.check) {
         Ok(update::Check::Available { version, .. }) => {

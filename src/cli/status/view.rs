@@ -1,11 +1,12 @@
 //! The page of a gateway that runs. Nothing here reads a clock or a terminal: ages are as of [`Status::at`].
 
 use crate::chat::LinkState;
-use crate::cli::page::{Cell, Look, Page, Row, Tone, ago, count, fine, row, short_digest, size, span};
+use crate::cli::page::{Cell, Look, Page, Row, Tone, ago, fine, row};
 use crate::cli::render::platform_row;
 use crate::clock::UnixMillis;
 use crate::control::proto::{AgentStatus, Blocker, PlatformStatus, Status, UpdateStatus};
 use crate::store::HandoffRecord;
+use crate::units::{count, short_digest, size, span};
 
 /// Handoffs that the page shows.
 const HANDOFFS_SHOWN: usize = 5;

@@ -6,10 +6,11 @@
 
 use maud::{Markup, html};
 
-use super::text::{ago, count, fine, rfc3339, short};
+use super::text::{ago, fine, rfc3339};
 use crate::clock::UnixMillis;
 use crate::handoff::Phase;
 use crate::store::{HandoffEnd, HandoffRecord};
+use crate::units::{count, short_digest};
 
 /// Rows of the picture. The table has all that there is.
 const ROWS_MAX: usize = 8;
@@ -309,7 +310,7 @@ pub(super) fn table(records: &[HandoffRecord]) -> Markup {
                         td { (record.outcome) }
                         td .number { (fine(blackout_us(record))) }
                         td { @for (phase, us) in &record.phases_us { span .phase { (phase) " " (fine(*us)) } " " } }
-                        td { code { (short(&record.to_sha256)) } }
+                        td { code { (short_digest(&record.to_sha256)) } }
                     }
                 }
             }

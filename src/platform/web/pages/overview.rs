@@ -2,10 +2,11 @@
 
 use maud::{Markup, html};
 
-use super::text::{ago, count, lasting, short, size, until};
+use super::text::{ago, lasting, until};
 use crate::chat::LinkState;
 use crate::clock::UnixMillis;
 use crate::control::proto::{AgentStatus, PlatformStatus, Status};
+use crate::units::{count, short_digest, size};
 
 /// A state in one word. Its dot has a shape of its own, so that nothing is told by colour alone.
 fn pill(state: &str) -> Markup {
@@ -24,13 +25,13 @@ pub(super) fn headline(status: &Status) -> Markup {
         dl .facts {
             div { dt { "process" } dd { "PID " (status.pid) ", up " (lasting(status.started_at, now)) } }
             div { dt { "this image" } dd { "for " (lasting(status.image_started_at, now)) ", generation " (status.generation) } }
-            div { dt { "SHA-256" } dd { code title=(image.sha256) { (short(&image.sha256)) "…" } } }
+            div { dt { "SHA-256" } dd { code title=(image.sha256) { (short_digest(&image.sha256)) "…" } } }
             @if let Some(disk) = &status.on_disk {
                 div { dt { "on disk" } dd {
                     (disk.version) " "
                     @match &disk.sha256 {
                         Some(sha256) if *sha256 == image.sha256 => { span .dim { "the same bytes" } }
-                        Some(sha256) => { b { "other bytes than those that run" } ", " code title=(sha256) { (short(sha256)) "…" } }
+                        Some(sha256) => { b { "other bytes than those that run" } ", " code title=(sha256) { (short_digest(sha256)) "…" } }
                         None => {}
                     }
                 } }

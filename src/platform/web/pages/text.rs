@@ -5,6 +5,7 @@ use std::time::Duration;
 use maud::{Markup, html};
 
 use crate::clock::UnixMillis;
+use crate::units::span;
 
 /// RFC 3339 in UTC, to the second. What no calendar has is the epoch.
 pub(super) fn rfc3339(at: UnixMillis) -> String {
@@ -30,17 +31,6 @@ pub(super) fn until(then: UnixMillis, now: UnixMillis) -> Markup {
     html! { time datetime=(at) title=(at) data-in { "in " (span(then.since(now))) } }
 }
 
-/// The longest unit that gives a whole number: `3 min`, `2 h`, `5 d`.
-pub(super) fn span(duration: Duration) -> String {
-    let secs = duration.as_secs();
-    match secs {
-        0..60 => format!("{secs} s"),
-        60..3600 => format!("{} min", secs / 60),
-        3600..172_800 => format!("{} h", secs / 3600),
-        _ => format!("{} d", secs / 86_400),
-    }
-}
-
 /// What is measured in milliseconds, with two digits that mean something.
 pub(super) fn fine(us: u64) -> String {
     match us {
@@ -51,33 +41,12 @@ pub(super) fn fine(us: u64) -> String {
     }
 }
 
-pub(super) fn size(bytes: u64) -> String {
-    match bytes {
-        0..1024 => format!("{bytes} B"),
-        1024..1_048_576 => format!("{} KiB", bytes / 1024),
-        _ => format!("{} MiB", bytes / 1_048_576),
-    }
-}
-
-/// `1 turn`, `3 turns`.
-pub(super) fn count(number: usize, noun: &str) -> String {
-    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
-}
-
-/// The first digits of a digest.
-pub(super) fn short(sha256: &str) -> &str {
-    sha256.get(..12).unwrap_or(sha256)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn spans_and_sizes_use_the_unit_that_fits() {
-        let spans: Vec<String> = [0, 59, 60, 3599, 3600, 172_799, 172_800].map(Duration::from_secs).map(span).into();
-        assert_eq!(spans, ["0 s", "59 s", "1 min", "59 min", "1 h", "47 h", "2 d"]);
-        assert_eq!([1023, 1024, 1 << 20].map(size), ["1023 B", "1 KiB", "1 MiB"].map(str::to_owned));
+    fn short_times_have_two_digits_that_mean_something() {
         assert_eq!([999, 4120, 41_200, 10_000_000].map(fine), ["999 µs", "4.1 ms", "41 ms", "10 s"]);
     }
 
