@@ -45,6 +45,7 @@ fn installed(name: &str) -> AgentSpec {
         command: agent.command,
         cwd: std::env::temp_dir(),
         env: agent.env,
+        withheld: std::collections::BTreeSet::new(),
         outgoing: "/nonexistent".into(),
     }
 }

@@ -448,7 +448,7 @@ _hermes() {
             return 0
             ;;
         hermes__subcmd__gateway__subcmd__install)
-            opts="-h --system --user --run-as-user --socket --webhook --force --no-start --json --home --help"
+            opts="-h --system --user --run-as-user --socket --webhook --web --force --no-start --json --home --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -881,7 +881,7 @@ _hermes() {
             fi
             case "${prev}" in
                 --platform)
-                    COMPREPLY=($(compgen -W "telegram dingtalk weixin none" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "telegram dingtalk weixin web none" -- "${cur}"))
                     return 0
                     ;;
                 --secret-file)

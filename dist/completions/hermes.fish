@@ -46,6 +46,7 @@ complete -c hermes -n "__fish_hermes_needs_command" -f -a "exec-probe" -d 'Measu
 complete -c hermes -n "__fish_hermes_using_subcommand setup" -l platform -d 'Where the gateway talks to people' -r -f -a "telegram\t'A Telegram bot'
 dingtalk\t'A DingTalk robot'
 weixin\t'A Weixin (WeChat) account, by a QR code'
+web\t'A page in the browser, on this machine'
 none\t'The terminal alone: `hermes chat`'"
 complete -c hermes -n "__fish_hermes_using_subcommand setup" -l secret-file -d 'File with the bot\'s token (Telegram) or the app\'s secret (DingTalk); `-` is standard input' -r -F
 complete -c hermes -n "__fish_hermes_using_subcommand setup" -l client-id -d 'DingTalk: the app\'s AppKey' -r
@@ -117,6 +118,7 @@ complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_s
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from install" -l user -d 'A service of this user, with the home ~/.hermes [default for everyone else]'
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from install" -l socket -d 'Let systemd hold the control socket, too, so that whoever connects starts the gateway'
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from install" -l webhook -d 'Let systemd hold the listener of Telegram\'s webhook, too'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from install" -l web -d 'Let systemd hold the listener of the web pages, too, so that a visit starts the gateway'
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from install" -l force -d 'Replace unit files that were changed by hand, or are somebody else\'s'
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from install" -l no-start -d 'Do not start the gateway'
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from install" -l json -d 'Print one JSON document'

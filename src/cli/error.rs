@@ -14,7 +14,7 @@ use super::service::error::ServiceError;
 use crate::config::{ConfigError, HomeError};
 use crate::control::client::ClientError;
 use crate::control::proto;
-use crate::daemon::{CheckError, DaemonError, OfflineError};
+use crate::daemon::{CheckError, DaemonError, OfflineError, SettingsError};
 use crate::gateway::pairing::Refused;
 use crate::jsonrpc::ErrorObject;
 use crate::platform::weixin::error::WeixinError;
@@ -169,8 +169,8 @@ impl CliError {
         match self {
             Self::NoHome
             | Self::Daemon(DaemonError::Config(_) | DaemonError::Home(_))
-            | Self::Check(CheckError::Config(_) | CheckError::Home(_))
-            | Self::Offline(OfflineError::Config(_) | OfflineError::Home(_))
+            | Self::Check(CheckError::Settings(SettingsError::Config(_) | SettingsError::Home(_)))
+            | Self::Offline(OfflineError::Settings(SettingsError::Config(_) | SettingsError::Home(_)))
             | Self::Config(_)
             | Self::WouldBeRefused(_)
             | Self::ConfigHome(_)

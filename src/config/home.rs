@@ -13,6 +13,9 @@ use super::environment::Environment;
 /// The most bytes in the path of a Unix socket: `sun_path` has 108 with the NUL at its end (unix(7)).
 pub const SOCKET_PATH_MAX: usize = 107;
 
+/// The file of the token that the gateway made for `[platforms.web]`, in its home.
+pub const WEB_TOKEN_FILE: &str = "web-token";
+
 /// Why there is no home.
 #[derive(Debug, Error)]
 pub enum HomeError {
@@ -147,7 +150,7 @@ impl Home {
 
     /// The token of `[platforms.web]` that the gateway made.
     pub fn web_token(&self) -> PathBuf {
-        self.root.join("web-token")
+        self.root.join(WEB_TOKEN_FILE)
     }
 
     /// Where the gateway listens for `hermes gateway …`; at most [`SOCKET_PATH_MAX`] bytes.

@@ -39,7 +39,7 @@ use crate::words::Language;
 pub use duration::{DurationError, parse_duration};
 pub use environment::Environment;
 pub use error::{ConfigError, Problem, Severity};
-pub use home::{Home, HomeError, SOCKET_PATH_MAX};
+pub use home::{Home, HomeError, SOCKET_PATH_MAX, WEB_TOKEN_FILE};
 pub use secret::Secret;
 pub use update::{AutoUpdate, Channel, UpdateConfig};
 pub use window::{Opening, Window, WindowError};

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ use super::state::{
 };
 use super::status::LinkView;
 use super::swap::{FIRST, RunningImage, Step, Swap};
-use super::{DaemonError, RunOptions, report};
+use super::{DaemonError, RunOptions, report, settings};
 use crate::agent::{self, AgentCommand, AgentEvent, AgentFds, AgentHandle, AgentSnapshot};
 use crate::clock::{MonoNanos, UnixMillis};
 use crate::config::{Config, Environment, Home};
@@ -116,7 +116,8 @@ pub(super) struct Claimed {
 
 /// Finds the home and takes its lock, or takes it over from the previous image.
 pub(super) fn claim(options: RunOptions) -> Result<Claimed, DaemonError> {
-    let environment = environment(options.home.as_deref())?;
+    let environment = settings::environment(options.home.as_deref());
+    let environment = environment.map_err(|source| DaemonError::System { what: "find the home", source })?;
     let way_back = WayBack::claim();
     let keep = matches!(way_back, Ok(Some(_)));
     let claimed = Inherited::claim(environment.text(STATE_FD_VARIABLE), SECTIONS, keep);
@@ -195,14 +196,6 @@ pub(super) fn ground(claimed: Claimed) -> Result<Ground, DaemonError> {
     // The first thread.
     let (store, opening) = Store::open_beside(&home.state_db(), !matches!(inherited, Left::Everything(..)));
     Ok(Ground { options, home, config, lock, store, opening, notifier, unit, fd_store, activated, inherited, way_back })
-}
-
-/// The environment with the home that was asked for.
-pub(super) fn environment(home: Option<&Path>) -> Result<Environment, DaemonError> {
-    let environment = Environment::from_process();
-    let Some(home) = home else { return Ok(environment) };
-    let home = std::path::absolute(home).map_err(|source| DaemonError::System { what: "find the home", source })?;
-    Ok(environment.with("HERMES_HOME", home))
 }
 
 /// The fds that a process or image left which could hand over nothing else.

@@ -6,13 +6,12 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use super::settings::{self, SettingsError};
 use super::state::{
     AGENTS, AgentEntry, CONTROL, ControlEntry, GATEWAY, LOCAL, PASSPORT, PLATFORMS, Passport, PlatformEntry, SECTIONS,
     STASH, Stash,
 };
-use super::{DaemonError, boot};
 use crate::agent;
-use crate::config::{Config, ConfigError, Home, HomeError};
 use crate::control::server;
 use crate::fault::{self, Point};
 use crate::gateway::GatewayState;
@@ -31,15 +30,9 @@ pub enum CheckError {
     /// Standard input cannot be used.
     #[error("cannot use standard input")]
     Input(#[source] std::io::Error),
-    /// The home cannot be found.
-    #[error("no home directory")]
-    Environment(#[source] Box<DaemonError>),
-    /// The home is not usable.
-    #[error("no usable home directory")]
-    Home(#[source] HomeError),
-    /// The configuration is wrong.
-    #[error("cannot use the configuration")]
-    Config(#[source] ConfigError),
+    /// The home or the configuration cannot be used.
+    #[error(transparent)]
+    Settings(SettingsError),
     /// The database cannot be used.
     #[error("cannot use the database")]
     Store(#[source] StoreError),
@@ -55,9 +48,7 @@ pub fn handoff_check(home: Option<PathBuf>, config: Option<PathBuf>) -> Result<C
     let input = std::io::stdin().as_fd().try_clone_to_owned().map_err(CheckError::Input)?;
     let mut sections = Sections::read(&mut File::from(input), SECTIONS).map_err(CheckError::State)?;
     read_everything(&mut sections).map_err(CheckError::State)?;
-    let environment = boot::environment(home.as_deref()).map_err(|error| CheckError::Environment(Box::new(error)))?;
-    let home = Home::resolve(&environment, config.as_deref()).map_err(CheckError::Home)?;
-    Config::load(home.config_file(), &environment).map_err(CheckError::Config)?;
+    let (home, _) = settings::read(home.as_deref(), config.as_deref()).map_err(CheckError::Settings)?;
     let schema = Store::inspect(&home.state_db()).map_err(CheckError::Store)?;
     Ok(CheckReport {
         product: PRODUCT.to_owned(),

@@ -8,9 +8,9 @@ use std::path::Path;
 use futures_util::FutureExt;
 use tokio::task::JoinHandle;
 
-use super::boot;
 use super::releases::sha256_hex;
 use super::run::Daemon;
+use super::settings;
 use crate::config::Config;
 use crate::control::proto::DiskImage;
 use crate::report::Chain;
@@ -66,7 +66,7 @@ impl Daemon {
         {
             return refused.clone();
         }
-        let environment = boot::environment(self.options.home.as_deref()).ok()?;
+        let environment = settings::environment(self.options.home.as_deref()).ok()?;
         let refused = Config::load(path, &environment).err().map(|error| Chain(&error).to_string());
         self.disk.config = Some((found, refused.clone()));
         refused

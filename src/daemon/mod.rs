@@ -49,6 +49,7 @@ mod report;
 mod requests;
 mod rollback;
 mod run;
+mod settings;
 mod slots;
 mod specs;
 mod state;
@@ -64,6 +65,7 @@ pub use boot::init_logging;
 pub use check::{CheckError, handoff_check};
 pub use offline::{Offline, OfflineError, Prepared};
 pub use run::run;
+pub use settings::SettingsError;
 pub(crate) use specs::Specs;
 
 use crate::clock::MonoNanos;

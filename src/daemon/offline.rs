@@ -20,12 +20,12 @@ use thiserror::Error;
 use super::releases::{progress, source};
 use super::requests::found;
 use super::rollback::put_note;
+use super::settings::{self, SettingsError};
 use super::state::{AGENTS, AgentEntry, CONTROL, ControlEntry, GATEWAY, Note, Origin, PASSPORT, Passport, VERSION};
 use super::swap::FIRST;
-use super::{DaemonError, boot};
 use crate::agent::AgentSnapshot;
 use crate::clock::UnixMillis;
-use crate::config::{Config, ConfigError, Home, HomeError};
+use crate::config::{Config, Home};
 use crate::control::proto::{HandoffKind, HoldStatus, Image, Progress, UpdateCheck};
 use crate::control::{ClientId, ControlSnapshot};
 use crate::gateway::GatewayState;
@@ -50,15 +50,9 @@ const NOBODY: ClientId = ClientId(0);
 /// Why a gateway that does not run is not updated. Nothing has changed then.
 #[derive(Debug, Error)]
 pub enum OfflineError {
-    /// The home cannot be found.
-    #[error("no home directory")]
-    Environment(#[source] Box<DaemonError>),
-    /// The home is not usable.
-    #[error("no usable home directory")]
-    Home(#[source] HomeError),
-    /// The configuration is wrong.
-    #[error("cannot use the configuration")]
-    Config(#[source] ConfigError),
+    /// The home or the configuration cannot be used.
+    #[error(transparent)]
+    Settings(SettingsError),
     /// A gateway is being started, or another command writes.
     #[error("the gateway neither answers nor is it down")]
     Lock(#[source] LockError),
@@ -128,9 +122,7 @@ impl Offline {
     /// # Errors
     /// [`OfflineError`].
     pub fn open(home: &Path, config: Option<&Path>) -> Result<Self, OfflineError> {
-        let environment = boot::environment(Some(home)).map_err(|error| OfflineError::Environment(Box::new(error)))?;
-        let home = Home::resolve(&environment, config).map_err(OfflineError::Home)?;
-        let config = Config::load(home.config_file(), &environment).map_err(OfflineError::Config)?;
+        let (home, config) = settings::read(Some(home), config).map_err(OfflineError::Settings)?;
         let known = known(&home)?;
         let versions = Versions::new(home.path());
         let next = next_start(&versions)?;

@@ -9,9 +9,12 @@
 //!
 //! A package has its own places for the unit files and the launcher, see [`super::package`].
 
+use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use nix::unistd::{Uid, User};
 use thiserror::Error;
 
 use super::manager::Scope;
@@ -68,11 +71,12 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The system service that runs as `user`. `home`, if named, must be its own.
+    /// The system service that runs as `user`; without one as whose its home is, or as [`SYSTEM_USER`] where it has none.
+    /// `home`, if named, must be its own.
     ///
     /// # Errors
     /// [`LayoutError::OtherHome`].
-    pub fn system(user: &str, home: Option<&Path>) -> Result<Self, LayoutError> {
+    pub fn system(user: Option<&str>, home: Option<&Path>) -> Result<Self, LayoutError> {
         match home {
             Some(home) if home != Path::new(SYSTEM_HOME) => Err(LayoutError::OtherHome { home: home.to_owned() }),
             _ => Ok(Self {
@@ -80,7 +84,7 @@ impl Layout {
                 home: PathBuf::from(SYSTEM_HOME),
                 units: PathBuf::from(SYSTEM_UNITS),
                 launcher: PathBuf::from(SYSTEM_LAUNCHER),
-                user: Some(user.to_owned()),
+                user: Some(user.map_or_else(|| owner(Path::new(SYSTEM_HOME)), str::to_owned)),
                 runtime: RUNTIME.to_owned(),
             }),
         }
@@ -118,6 +122,13 @@ fn user_runtime(env: &Environment, home: &Path) -> String {
     format!("{RUNTIME}-{sum:016x}")
 }
 
+/// Whose a home is: another user than [`SYSTEM_USER`] was named when it was made. Root's is nobody's yet.
+fn owner(home: &Path) -> String {
+    let uid = fs::metadata(home).ok().map(|meta| Uid::from_raw(meta.uid())).filter(|uid| !uid.is_root());
+    let user = uid.and_then(|uid| User::from_uid(uid).ok().flatten());
+    user.map_or_else(|| SYSTEM_USER.to_owned(), |user| user.name)
+}
+
 /// Where the control socket of the gateway of a home may be, likeliest first: in the runtime directory of this process
 /// (an agent has its gateway's), in the home, and where the unit of either scope puts it.
 pub fn control_sockets(env: &Environment, home: &Path) -> Vec<PathBuf> {
@@ -148,9 +159,9 @@ mod tests {
 
     #[test]
     fn each_scope_has_its_places() {
-        let system = Layout::system("hermes", None).expect("there");
+        let system = Layout::system(Some("hermes"), None).expect("there");
         assert_eq!(system.home, Path::new("/var/lib/hermes"));
-        assert!(Layout::system("hermes", Some(Path::new("/srv/h"))).is_err());
+        assert!(Layout::system(None, Some(Path::new("/srv/h"))).is_err());
         let user = Layout::user(&env(), Path::new("/u/kim/.hermes")).expect("plain");
         assert_eq!(user.units, Path::new("/u/kim/.config/systemd/user"));
         assert_eq!(user.launcher, Path::new("/u/kim/.hermes/bin/hermes-launch"));

@@ -20,6 +20,8 @@ pub const UNIT: &str = "hermes-gateway.service";
 pub const SOCKET_UNIT: &str = "hermes-gateway.socket";
 /// The unit of Telegram's webhook, which is optional.
 pub const WEBHOOK_UNIT: &str = "hermes-gateway-webhook.socket";
+/// The unit of the web pages' listener, which is optional.
+pub const WEB_UNIT: &str = "hermes-gateway-web.socket";
 
 /// How long a question may take.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);

@@ -12,7 +12,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::layout::{Layout, SYSTEM_USER};
-use super::manager::{SOCKET_UNIT, Scope, UNIT, WEBHOOK_UNIT};
+use super::manager::{SOCKET_UNIT, Scope, UNIT, WEB_UNIT, WEBHOOK_UNIT};
 use crate::config::Environment;
 use crate::hex;
 
@@ -20,6 +20,7 @@ const SYSTEM: &str = include_str!("../../dist/hermes-gateway.service");
 const USER: &str = include_str!("../../dist/hermes-gateway.user.service");
 const SOCKET: &str = include_str!("../../dist/hermes-gateway.socket");
 const WEBHOOK: &str = include_str!("../../dist/hermes-gateway-webhook.socket");
+const WEB: &str = include_str!("../../dist/hermes-gateway-web.socket");
 /// What the files of `dist/` call the launcher.
 const DIST_LAUNCHER: [&str; 2] = ["/usr/lib/hermes/hermes-launch", "%h/.hermes/bin/hermes-launch"];
 const STAMP: &str = "X-Hermes-Unit=";
@@ -36,11 +37,16 @@ pub enum UnitKind {
     Socket,
     /// systemd holds the listener of Telegram's webhook.
     Webhook,
+    /// systemd holds the listener of the web pages.
+    Web,
 }
 
 impl UnitKind {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Gateway, Self::Socket, Self::Webhook];
+    pub const ALL: [Self; 4] = [Self::Gateway, Self::Socket, Self::Webhook, Self::Web];
+
+    /// Those through which whoever connects starts the gateway.
+    pub const SOCKETS: [Self; 3] = [Self::Socket, Self::Webhook, Self::Web];
 
     /// The unit's name.
     pub fn name(self) -> &'static str {
@@ -48,6 +54,7 @@ impl UnitKind {
             Self::Gateway => UNIT,
             Self::Socket => SOCKET_UNIT,
             Self::Webhook => WEBHOOK_UNIT,
+            Self::Web => WEB_UNIT,
         }
     }
 
@@ -81,6 +88,7 @@ pub fn text(kind: UnitKind, layout: &Layout, env: &Environment) -> String {
         (UnitKind::Gateway, Scope::User) => USER.to_owned(),
         (UnitKind::Socket, _) => SOCKET.to_owned(),
         (UnitKind::Webhook, _) => WEBHOOK.to_owned(),
+        (UnitKind::Web, _) => WEB.to_owned(),
     };
     stamped(&fitted(text, kind, layout, env))
 }
@@ -148,7 +156,7 @@ mod tests {
     }
 
     fn system(user: &str) -> Layout {
-        Layout::system(user, None).expect("its own home")
+        Layout::system(Some(user), None).expect("its own home")
     }
 
     #[test]

@@ -3,6 +3,8 @@
 mod machine;
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::time::Duration;
 
@@ -149,6 +151,54 @@ fn the_service_of_the_machine_becomes_what_is_installed_over_it() {
     assert!(Path::new("/var/lib/hermes/gateway.toml").exists(), "data stay");
     machine.hermes(&["gateway", "uninstall", "--system", "--purge", "--yes"]);
     assert_eq!(machine.new_since(&before), Vec::<String>::new());
+}
+
+#[test]
+fn a_visit_starts_the_service_of_another_user() {
+    let name = "install::a_visit_starts_the_service_of_another_user";
+    let Some((systemd, given)) = systemd::inside_debian(name, DEADLINE, machine::programs) else { return };
+    let machine = Machine::system(&systemd).with_program(&given.join(version()).join("hermes"));
+    let install = ["gateway", "install", "--system", "--run-as-user", "bots", "--socket", "--webhook", "--web"];
+    let missing = machine.refused(&install);
+    assert!(missing.contains("there is no user 'bots'"), "{missing}");
+    machine.run("useradd", &["--system", "--user-group", "--no-create-home", "bots"]);
+    let before = machine.listing();
+
+    machine.hermes(&[&install[..], &["--no-start"]].concat());
+    assert!(!machine.is_up() && !visit("/healthz"));
+    machine.append("/var/lib/hermes/gateway.toml", "[platforms.web]\n");
+    // Whose the home is says as whom the service runs, from then on.
+    machine.hermes(&["gateway", "install", "--system", "--socket", "--webhook", "--web"]);
+    let pid = machine.status()["pid"].to_string();
+    for path in ["/var/lib/hermes", &format!("/proc/{pid}")] {
+        assert_eq!(machine.run("stat", &["--format=%U", path]).trim(), "bots", "{path}");
+    }
+    let other = machine.refused(&["gateway", "install", "--system", "--run-as-user", "daemon"]);
+    assert!(other.contains("/var/lib/hermes does not belong to 'daemon'") && other.contains("chown"), "{other}");
+    assert!(visit("/healthz"));
+
+    let told = machine.told(&["gateway", "stop"]);
+    for socket in ["hermes-gateway.socket", "hermes-gateway-webhook.socket", "hermes-gateway-web.socket"] {
+        assert!(told.contains(&format!("`systemctl stop {socket}`")), "{told}");
+    }
+    assert!(!machine.is_up());
+    assert!(visit("/healthz"), "systemd has started it for the visit");
+    assert!(machine.is_up());
+    assert_ne!(machine.status()["pid"].to_string(), pid);
+
+    machine.hermes(&["gateway", "uninstall", "--system", "--purge", "--yes"]);
+    assert!(!machine.is_up() && !visit("/healthz"));
+    assert_eq!(machine.new_since(&before), Vec::<String>::new());
+}
+
+/// Whether a page of the web server is there.
+fn visit(path: &str) -> bool {
+    let Ok(mut connection) = TcpStream::connect("127.0.0.1:8787") else { return false };
+    connection.set_read_timeout(Some(DEADLINE)).expect("a time");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:8787\r\nConnection: close\r\n\r\n");
+    let mut answer = String::new();
+    connection.write_all(request.as_bytes()).and_then(|()| connection.read_to_string(&mut answer)).expect("it answers");
+    answer.starts_with("HTTP/1.1 200 ")
 }
 
 #[test]

@@ -24,7 +24,7 @@ const INODES_MIN: u64 = 1000;
 pub(super) fn configuration(patient: &Patient) -> Vec<Finding> {
     let check = Check::Configuration;
     match &patient.config {
-        Err(why) => vec![Finding::fail(check, why.clone(), "correct it; README.md lists all keys")],
+        Err(why) => vec![Finding::fail(check, why.clone(), "correct it; docs/configuration.md lists all keys")],
         Ok(config) => {
             let Ok(paths) = &patient.paths else { return Vec::new() };
             let file = paths.config_file();

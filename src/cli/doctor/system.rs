@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, getrlimit};
 
 use super::{Check, Finding, Level, Patient};
-use crate::service::layout::{Layout, SYSTEM_USER};
+use crate::service::layout::Layout;
 use crate::service::manager::{ManagerError, Scope, UNIT};
 use crate::service::unit_file::{self, UnitFile, UnitKind};
 
@@ -100,7 +100,7 @@ pub(super) async fn unit(patient: &Patient) -> Vec<Finding> {
 fn age(patient: &Patient) -> Option<Finding> {
     let check = Check::Unit;
     let layout = match patient.manager.scope() {
-        Scope::System => Layout::system(SYSTEM_USER, None),
+        Scope::System => Layout::system(None, None),
         Scope::User => Layout::user(&patient.env, &patient.home.path),
     };
     let layout = layout.ok()?;

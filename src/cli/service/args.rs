@@ -42,6 +42,9 @@ pub struct InstallArgs {
     /// Let systemd hold the listener of Telegram's webhook, too.
     #[arg(long)]
     pub webhook: bool,
+    /// Let systemd hold the listener of the web pages, too, so that a visit starts the gateway.
+    #[arg(long)]
+    pub web: bool,
     /// Replace unit files that were changed by hand, or are somebody else's.
     #[arg(long)]
     pub force: bool,

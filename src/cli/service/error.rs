@@ -39,6 +39,14 @@ pub enum ServiceError {
         /// Its name.
         user: String,
     },
+    /// The service could not use the home that is there.
+    #[error("{} does not belong to '{user}', as whom the service is to run", home.display())]
+    OtherHome {
+        /// The home.
+        home: PathBuf,
+        /// The user.
+        user: String,
+    },
     /// There is no launcher to install.
     #[error("the launcher is not beside this program: there is no {}", looked.display())]
     NoLauncher {
@@ -124,6 +132,7 @@ impl ServiceError {
             Self::Manager(_) => "service_manager",
             Self::NotOurs { .. } => "not_ours",
             Self::NoUser { .. } => "no_user",
+            Self::OtherHome { .. } => "other_home",
             Self::NoLauncher { .. } => "no_launcher",
             Self::Outside { .. } => "running_outside",
             Self::NotInstalled { .. } => "not_installed",
@@ -146,6 +155,9 @@ impl ServiceError {
                 "keep your changes in a drop-in (`systemctl edit hermes-gateway`), and replace the file with --force"
             }
             Self::NoUser { .. } => "create it first, or leave out --run-as-user",
+            Self::OtherHome { home, user } => {
+                return Some(format!("stop the gateway, then: chown -R {user}: {}", home.display()).into());
+            }
             Self::NoLauncher { .. } => "take both programs out of the release's archive, or build with `cargo build`",
             Self::Outside { .. } => "`hermes gateway stop` ends it; then run this again",
             Self::NotInstalled { .. } => {

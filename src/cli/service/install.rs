@@ -1,7 +1,7 @@
 //! `hermes gateway install` and `adopt`.
 
 use std::fs;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -127,14 +127,13 @@ async fn take_over(
 }
 
 fn kinds(args: &InstallArgs) -> Vec<UnitKind> {
-    let mut kinds = vec![UnitKind::Gateway];
-    if args.socket {
-        kinds.push(UnitKind::Socket);
-    }
-    if args.webhook {
-        kinds.push(UnitKind::Webhook);
-    }
-    kinds
+    let is_asked_for = |kind: &UnitKind| match kind {
+        UnitKind::Gateway => true,
+        UnitKind::Socket => args.socket,
+        UnitKind::Webhook => args.webhook,
+        UnitKind::Web => args.web,
+    };
+    UnitKind::ALL.into_iter().filter(is_asked_for).collect()
 }
 
 /// Refuses files that are not ours to replace, and says what the gateway's was.
@@ -207,18 +206,24 @@ fn make_user(name: &str) -> Result<(), ServiceError> {
     if is_there() { Ok(()) } else { Err(ServiceError::NoUser { user: name.to_owned() }) }
 }
 
-/// The user and the home, for that user alone. What is there is left as it is.
+/// The user and the home, for that user alone. What is there is left as it is, and must be that user's.
 pub(in crate::cli) fn make_home(target: &Target) -> Result<(), ServiceError> {
-    if let Some(user) = &target.layout.user {
-        make_user(user)?;
-    }
     let home = &target.layout.home;
+    let Some(name) = &target.layout.user else {
+        return files::make_home(home).map_err(ServiceError::io("create", home));
+    };
+    make_user(name)?;
+    let user = User::from_name(name).ok().flatten().ok_or_else(|| ServiceError::NoUser { user: name.clone() })?;
     if home.is_dir() {
-        return Ok(());
+        let owner = fs::metadata(home).map_err(ServiceError::io("look at", home))?.uid();
+        let is_theirs = owner == user.uid.as_raw();
+        return if is_theirs {
+            Ok(())
+        } else {
+            Err(ServiceError::OtherHome { home: home.clone(), user: name.clone() })
+        };
     }
     files::make_home(home).map_err(ServiceError::io("create", home))?;
-    let Some(name) = &target.layout.user else { return Ok(()) };
-    let user = User::from_name(name).ok().flatten().ok_or_else(|| ServiceError::NoUser { user: name.clone() })?;
     chown(home, Some(user.uid.as_raw()), Some(user.gid.as_raw())).map_err(ServiceError::io("give away", home))
 }
 

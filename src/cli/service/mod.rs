@@ -24,7 +24,7 @@ use super::home::Home;
 use super::screen;
 use crate::config::Environment;
 use crate::control::proto::Status;
-use crate::service::manager::{Manager, SOCKET_UNIT, Scope, UNIT, UnitState};
+use crate::service::manager::{Manager, Scope, UNIT, UnitState};
 use crate::service::unit_file::{UnitFile, UnitKind};
 
 pub(super) use self::image::run_child as install_image;
@@ -69,8 +69,8 @@ pub(super) async fn install(home: Option<PathBuf>, args: InstallArgs) -> Result<
 /// As [`install()`], of a service whose places are known, with the defaults of everything.
 pub(super) async fn install_for(target: &Target, json: JsonArgs) -> Result<(), CliError> {
     let scope = ScopeArgs { system: target.layout.scope == Scope::System, user: target.layout.scope == Scope::User };
-    let options =
-        InstallArgs { scope, run_as_user: None, socket: false, webhook: false, force: false, no_start: false, json };
+    let (socket, webhook, web) = (false, false, false);
+    let options = InstallArgs { scope, run_as_user: None, socket, webhook, web, force: false, no_start: false, json };
     install::into(target, &options).await
 }
 
@@ -112,10 +112,13 @@ pub(super) async fn stop_unit_of(status: &Status) -> Option<()> {
         let state = manager.state(UNIT).await;
         if state.is_ok_and(|state| state.main_pid == Some(status.pid)) {
             manager.order("stop", &[UNIT]).await.ok()?;
-            if manager.state(SOCKET_UNIT).await.is_ok_and(|socket| socket.is_up()) {
-                screen::complain(
-                    "hint: its socket is still open and starts it: `systemctl stop hermes-gateway.socket`",
-                );
+            for socket in UnitKind::SOCKETS.map(UnitKind::name) {
+                if manager.state(socket).await.is_ok_and(|socket| socket.is_up()) {
+                    let whose = if scope == Scope::User { " --user" } else { "" };
+                    screen::complain(&format!(
+                        "hint: {socket} is still open and starts it: `systemctl{whose} stop {socket}`"
+                    ));
+                }
             }
             return Some(());
         }

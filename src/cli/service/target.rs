@@ -13,7 +13,7 @@ use crate::cli::home::Home;
 use crate::config::Environment;
 use crate::control::proto::Status;
 use crate::report::Chain;
-use crate::service::layout::{Layout, SYSTEM_USER};
+use crate::service::layout::Layout;
 use crate::service::manager::{Manager, Scope, UNIT, UnitState};
 use crate::service::package::{self, Package};
 use crate::service::unit_file::{self, UnitFile, UnitKind};
@@ -44,7 +44,7 @@ impl Target {
     pub(in crate::cli) fn new(scope: Scope, home: Option<PathBuf>, user: Option<&str>) -> Result<Self, ServiceError> {
         let env = Environment::from_process();
         let layout = match scope {
-            Scope::System => Layout::system(user.unwrap_or(SYSTEM_USER), home.as_deref()),
+            Scope::System => Layout::system(user, home.as_deref()),
             Scope::User => {
                 let home = home.or_else(|| env.get("HERMES_HOME").map(PathBuf::from));
                 let home = home.unwrap_or_else(|| env.user_home().join(".hermes"));

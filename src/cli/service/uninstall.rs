@@ -155,7 +155,8 @@ fn tell(target: &Target, report: &Report, args: UninstallArgs) -> Result<(), Cli
         text += &format!(" and {}", beside.display());
     }
     text.push('\n');
-    if args.purge && target.layout.scope == Scope::System {
+    // Another user is somebody's.
+    if args.purge && target.layout.user.as_deref() == Some(SYSTEM_USER) {
         text +=
             &format!("the user {SYSTEM_USER} stays, because files elsewhere may be theirs: userdel {SYSTEM_USER}\n");
     }

@@ -16,6 +16,8 @@ pub enum PlatformChoice {
     Dingtalk,
     /// A Weixin (WeChat) account, by a QR code.
     Weixin,
+    /// A page in the browser, on this machine.
+    Web,
     /// The terminal alone: `hermes chat`.
     None,
 }

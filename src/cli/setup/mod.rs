@@ -22,13 +22,13 @@ use serde::Serialize;
 
 use self::args::{PlatformChoice, SetupArgs};
 use self::ask::Ask;
-use self::plan::Plan;
+use self::plan::{Plan, Section};
 use super::args::{ChatArgs, JsonArgs, WeixinCommand, WeixinLoginArgs};
 use super::error::CliError;
 use super::home::Home;
 use super::service::{self, Target};
 use super::{chat, ctl, files, screen, weixin};
-use crate::config::{Config, Environment};
+use crate::config::{Config, Environment, WEB_TOKEN_FILE, WebConfig};
 use crate::control::proto::{HandoffKind, HandoffParams};
 use crate::service::manager::{Scope, UNIT};
 
@@ -50,6 +50,11 @@ pub(super) async fn run(home: Option<PathBuf>, args: SetupArgs) -> Result<(), Cl
     let bot = match platform {
         PlatformChoice::Telegram => questions::telegram(&ask, &args, &mut plan).await?,
         PlatformChoice::Dingtalk => questions::dingtalk(&ask, &args, &mut plan).await.map(|()| None)?,
+        PlatformChoice::Web => {
+            // The section alone is enough, and the gateway makes the token.
+            plan.sections.push(Section { path: ["platforms", "web"], ..Section::default() });
+            None
+        }
         PlatformChoice::Weixin | PlatformChoice::None => None,
     };
     let agent = questions::agent(&ask, &args, &home.path, has_agent, &mut plan)?;
@@ -59,7 +64,8 @@ pub(super) async fn run(home: Option<PathBuf>, args: SetupArgs) -> Result<(), Cl
     if as_service {
         service::prepare_home(&target).map_err(CliError::Service)?;
     }
-    write(&home.path, &config_file, &text, &plan)?;
+    let config = write(&home.path, &config_file, &text, &plan)?;
+    let page = config.web.filter(|_| platform == PlatformChoice::Web).map(|web| Page::of(&web, &home));
     if platform == PlatformChoice::Weixin {
         let login =
             WeixinLoginArgs { base_url: args.api_url.clone(), within: LOGIN_TIME, json: JsonArgs { json: false } };
@@ -68,10 +74,37 @@ pub(super) async fn run(home: Option<PathBuf>, args: SetupArgs) -> Result<(), Cl
     let runs = bring_up(&target, as_service, args.json).await?;
     if args.json.json {
         let (home, service, running) = (home.path, as_service, runs);
-        return screen::print_json(&Done { home, config_file, agent, bot, service, running });
+        let page = page.map(|page| page.address);
+        return screen::print_json(&Done { home, config_file, agent, bot, page, service, running });
     }
     screen::print(&format!("{} is written.\n", config_file.display()))?;
-    finish(&home, &ask, runs, bot.as_deref()).await
+    if let Some(bot) = bot {
+        screen::print(&format!(
+            "Write to {bot}; without an id in allow_admin_from it answers with a code for\n  hermes pairing approve telegram CODE\n"
+        ))?;
+    }
+    if let Some(Page { address, key }) = page {
+        screen::print(&format!("The page is at {address}. Sign in with {key}.\n"))?;
+    }
+    finish(&home, &ask, runs).await
+}
+
+/// The web page, and what opens it.
+struct Page {
+    address: String,
+    /// In words: the token itself is not shown.
+    key: String,
+}
+
+impl Page {
+    fn of(web: &WebConfig, home: &Home) -> Self {
+        let address = format!("http://{}", web.listen.unwrap_or(WebConfig::LISTEN));
+        let key = match web.token {
+            Some(_) => "the token of [platforms.web] in gateway.toml".to_owned(),
+            None => format!("the token in {}", home.path.join(WEB_TOKEN_FILE).display()),
+        };
+        Self { address, key }
+    }
 }
 
 /// What `hermes setup --json` prints.
@@ -84,6 +117,8 @@ pub(super) struct Done {
     agent: String,
     /// The bot's name, where its platform tells it.
     bot: Option<String>,
+    /// Where the web page is, if it was asked for.
+    page: Option<String>,
     /// Whether it is a service.
     service: bool,
     /// Whether a gateway runs on it.
@@ -133,7 +168,7 @@ fn read(path: &Path) -> Result<String, CliError> {
 }
 
 /// Writes the secrets, and the configuration once the gateway would take it; else the secrets go again.
-fn write(home: &Path, config_file: &Path, text: &str, plan: &Plan) -> Result<(), CliError> {
+fn write(home: &Path, config_file: &Path, text: &str, plan: &Plan) -> Result<Config, CliError> {
     let failed = |what: &'static str| move |source| CliError::Io { what, source };
     files::make_home(home).map_err(failed("make the home directory"))?;
     let owner = fs::metadata(home).map_err(failed("look at the home directory"))?;
@@ -147,7 +182,7 @@ fn write(home: &Path, config_file: &Path, text: &str, plan: &Plan) -> Result<(),
         let env = Environment::from_process();
         Config::from_text(text, config_file, &env).map_err(CliError::WouldBeRefused)
     });
-    if let Err(error) = checked {
+    let undo = || {
         for (path, bytes) in before {
             let undone = match bytes {
                 Some(bytes) => files::replace(&path, &bytes, 0o600, &owner),
@@ -156,10 +191,11 @@ fn write(home: &Path, config_file: &Path, text: &str, plan: &Plan) -> Result<(),
             // The error that is told is the one that led here.
             drop(undone);
         }
-        return Err(error);
-    }
+    };
+    let config = checked.inspect_err(|_| undo())?;
     let mode = fs::metadata(config_file).map_or(0o600, |meta| meta.permissions().mode() & 0o7777);
-    files::replace(config_file, text.as_bytes(), mode, &owner).map_err(failed("write gateway.toml"))
+    files::replace(config_file, text.as_bytes(), mode, &owner).map_err(failed("write gateway.toml"))?;
+    Ok(config)
 }
 
 /// Lets a gateway that runs read the configuration, or installs the service. True if one runs now.
@@ -177,12 +213,7 @@ async fn bring_up(target: &Target, as_service: bool, json: JsonArgs) -> Result<b
 }
 
 /// The end: a first word with the agent, or how to come to it.
-async fn finish(home: &Home, ask: &Ask, runs: bool, bot: Option<&str>) -> Result<(), CliError> {
-    if let Some(bot) = bot {
-        screen::print(&format!(
-            "Write to {bot}; without an id in allow_admin_from it answers with a code for\n  hermes pairing approve telegram CODE\n"
-        ))?;
-    }
+async fn finish(home: &Home, ask: &Ask, runs: bool) -> Result<(), CliError> {
     if !runs {
         return screen::print("Now run `hermes gateway run`, and in another terminal `hermes chat`.\n");
     }

@@ -37,6 +37,7 @@ pub(super) fn platform(ask: &Ask, args: &SetupArgs) -> Result<PlatformChoice, Cl
         ("telegram", "a bot of @BotFather; you need its token"),
         ("dingtalk", "a robot in Stream mode; you need its AppKey and AppSecret"),
         ("weixin", "a Weixin account; you scan a QR code"),
+        ("web", "a page in your browser, on this machine; it needs no account"),
         ("none", "the terminal alone, for now"),
     ];
     let options = options.map(|(name, meaning)| (name.to_owned(), meaning.to_owned()));
@@ -45,6 +46,7 @@ pub(super) fn platform(ask: &Ask, args: &SetupArgs) -> Result<PlatformChoice, Cl
         "telegram" => PlatformChoice::Telegram,
         "dingtalk" => PlatformChoice::Dingtalk,
         "weixin" => PlatformChoice::Weixin,
+        "web" => PlatformChoice::Web,
         _ => PlatformChoice::None,
     })
 }
@@ -68,7 +70,7 @@ pub(super) async fn telegram(ask: &Ask, args: &SetupArgs, plan: &mut Plan) -> Re
     let mut section = Section {
         path: ["platforms", "telegram"],
         set: vec![("token_file", value(TELEGRAM_TOKEN))],
-        unset: &["token", "token_credential"],
+        unset: &["token", "token_credential", "token_env"],
     };
     access(ask, args, "Your Telegram user id, a number; @userinfobot tells it", &mut section)?;
     plan.sections.push(section);
@@ -109,7 +111,7 @@ pub(super) async fn dingtalk(ask: &Ask, args: &SetupArgs, plan: &mut Plan) -> Re
     let mut section = Section {
         path: ["platforms", "dingtalk"],
         set: vec![("client_id", value(client_id)), ("client_secret_file", value(DINGTALK_SECRET))],
-        unset: &["client_secret", "client_secret_credential"],
+        unset: &["client_secret", "client_secret_credential", "client_secret_env"],
     };
     access(ask, args, "Your staff id; the robot answers /whoami with it", &mut section)?;
     plan.sections.push(section);

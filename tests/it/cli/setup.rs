@@ -106,6 +106,12 @@ async fn what_is_configured_stays_and_what_would_be_refused_is_not_written() {
     assert_eq!(config(home.path()), present);
     assert!(!home.path().join("telegram-token").exists());
 
+    let elsewhere = "[platforms.telegram]\ntoken_env = \"BOT_TOKEN\"\n";
+    fs::write(home.path().join("gateway.toml"), elsewhere).expect("writes");
+    let output = setup(home.path(), &["--no-check"], "telegram\n1:x\n\necho\n").await;
+    assert!(output.status.success(), "the new token is in the place of the other: {}", stderr(&output));
+    assert!(!config(home.path()).contains("token_env"), "{}", config(home.path()));
+
     fs::write(home.path().join("gateway.toml"), "[gateway\ntoken = \"hidden-value\"").expect("writes");
     let output = setup(home.path(), &[], "none\necho\n").await;
     assert_eq!(output.status.code(), Some(2));
@@ -134,4 +140,24 @@ async fn an_answer_that_is_missing_names_its_flag() {
     let output = setup(home.path(), &["--yes", "--agent", "openai"], "").await;
     assert!(stderr(&output).contains("give --model"), "{}", stderr(&output));
     assert_eq!(fs::read_dir(home.path()).expect("there").count(), 0);
+}
+
+#[tokio::test]
+async fn a_page_needs_no_account() {
+    let home = home();
+    let output = setup(home.path(), &[], "web\necho\n").await;
+    assert!(output.status.success(), "{}", stderr(&output));
+    let expected = "[platforms.web]\n\n[agents.default]\ncommand = [\"hermes\", \"agent\", \"echo\"]\n";
+    assert_eq!(config(home.path()), expected);
+    let token = home.path().join("web-token");
+    let told = format!("The page is at http://127.0.0.1:8787. Sign in with the token in {}.", token.display());
+    assert!(stdout(&output).contains(&told), "{}", stdout(&output));
+
+    fs::write(home.path().join("gateway.toml"), "[platforms.web]\nlisten = \"127.0.0.1:9\"\ntoken_env = 'WEB_TOKEN'\n")
+        .expect("writes");
+    let output = setup(home.path(), &["--json", "--platform", "web", "--agent", "echo"], "").await;
+    assert_eq!(output.status.code(), Some(78), "the variable is not there: {}", stderr(&output));
+    fs::write(home.path().join("gateway.toml"), "[platforms.web]\nlisten = \"127.0.0.1:9\"\n").expect("writes");
+    let output = setup(home.path(), &["--json", "--platform", "web", "--agent", "echo"], "").await;
+    assert_eq!(json_of(&output)["page"], "http://127.0.0.1:9", "{}", stderr(&output));
 }
