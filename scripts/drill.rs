@@ -57,7 +57,7 @@ const SETTLE_TOLD: Duration = Duration::from_secs(2);
 /// The longest wait for the start of a unit.
 const START: Duration = Duration::from_secs(20);
 /// How often a row is played that is as it should be but for the time.
-const TRIES: u32 = 3;
+const TRIES: u32 = 5;
 /// As long as something fails that fails for a moment.
 const MOMENT: Duration = Duration::from_millis(100);
 /// From one look to the next.
@@ -127,7 +127,7 @@ fn drill(args: &Args) -> Result<bool> {
         let start = Instant::now();
         let play = || runtime.block_on(Scene::run(&bed, row, args.kills)).with_context(|| row.name.clone());
         let mut seen = play()?;
-        // Whatever else the machine does takes time, too: three times in a row that is no excuse.
+        // Whatever else the machine does takes time, too: five times in a row that is no excuse.
         for _ in 1..TRIES {
             if !seen.was_only_slow() {
                 break;
