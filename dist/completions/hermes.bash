@@ -342,13 +342,17 @@ _hermes() {
             return 0
             ;;
         hermes__subcmd__doctor)
-            opts="-h --config --offline --json --home --help"
+            opts="-h --config --offline --seen --json --home --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --seen)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -60,7 +60,7 @@ complete -c hermes -n "__fish_hermes_using_subcommand setup" -l api-key-file -d 
 complete -c hermes -n "__fish_hermes_using_subcommand setup" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
 complete -c hermes -n "__fish_hermes_using_subcommand setup" -l install -d 'Install the gateway as a service of systemd'
 complete -c hermes -n "__fish_hermes_using_subcommand setup" -l no-install -d 'Do not install it'
-complete -c hermes -n "__fish_hermes_using_subcommand setup" -l system -d 'The machine\'s service, with the home /var/lib/hermes [default for root, unless another home is named]'
+complete -c hermes -n "__fish_hermes_using_subcommand setup" -l system -d 'The machine\'s service, with the home /var/lib/hermes [default for root, unless another home is named or there is a ~/.hermes]'
 complete -c hermes -n "__fish_hermes_using_subcommand setup" -l user -d 'A service of this user, with the home ~/.hermes [default for everyone else]'
 complete -c hermes -n "__fish_hermes_using_subcommand setup" -l no-check -d 'Do not try the token at the platform'
 complete -c hermes -n "__fish_hermes_using_subcommand setup" -s y -l yes -d 'Ask nothing: what has no flag gets its default'
@@ -114,7 +114,7 @@ complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_s
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from stop" -s h -l help -d 'Print help'
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from install" -l run-as-user -d 'The user that the system service runs as [default: hermes, which is created]' -r
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from install" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
-complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from install" -l system -d 'The machine\'s service, with the home /var/lib/hermes [default for root, unless another home is named]'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from install" -l system -d 'The machine\'s service, with the home /var/lib/hermes [default for root, unless another home is named or there is a ~/.hermes]'
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from install" -l user -d 'A service of this user, with the home ~/.hermes [default for everyone else]'
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from install" -l socket -d 'Let systemd hold the control socket, too, so that whoever connects starts the gateway'
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from install" -l webhook -d 'Let systemd hold the listener of Telegram\'s webhook, too'
@@ -124,7 +124,7 @@ complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_s
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from install" -l json -d 'Print one JSON document'
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from install" -s h -l help -d 'Print help'
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from uninstall" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
-complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from uninstall" -l system -d 'The machine\'s service, with the home /var/lib/hermes [default for root, unless another home is named]'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from uninstall" -l system -d 'The machine\'s service, with the home /var/lib/hermes [default for root, unless another home is named or there is a ~/.hermes]'
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from uninstall" -l user -d 'A service of this user, with the home ~/.hermes [default for everyone else]'
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from uninstall" -l purge -d 'Remove the home with everything in it, too: configuration, messages, versions'
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from uninstall" -l force -d 'Remove unit files that are somebody else\'s'
@@ -132,7 +132,7 @@ complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_s
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from uninstall" -l json -d 'Print one JSON document'
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from uninstall" -s h -l help -d 'Print help'
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from start" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
-complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from start" -l system -d 'The machine\'s service, with the home /var/lib/hermes [default for root, unless another home is named]'
+complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from start" -l system -d 'The machine\'s service, with the home /var/lib/hermes [default for root, unless another home is named or there is a ~/.hermes]'
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from start" -l user -d 'A service of this user, with the home ~/.hermes [default for everyone else]'
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from start" -l json -d 'Print one JSON document'
 complete -c hermes -n "__fish_hermes_using_subcommand gateway; and __fish_seen_subcommand_from start" -s h -l help -d 'Print help'
@@ -202,6 +202,7 @@ complete -c hermes -n "__fish_hermes_using_subcommand chat" -l once -d 'Send thi
 complete -c hermes -n "__fish_hermes_using_subcommand chat" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
 complete -c hermes -n "__fish_hermes_using_subcommand chat" -s h -l help -d 'Print help'
 complete -c hermes -n "__fish_hermes_using_subcommand doctor" -l config -d 'The configuration [default: gateway.toml in the home directory]' -r -F
+complete -c hermes -n "__fish_hermes_using_subcommand doctor" -l seen -d 'What root has seen of the unit, for the child that looks as the owner of the home' -r
 complete -c hermes -n "__fish_hermes_using_subcommand doctor" -l home -d 'The gateway\'s home directory [env: HERMES_HOME] [default: ~/.hermes]' -r -F
 complete -c hermes -n "__fish_hermes_using_subcommand doctor" -l offline -d 'Ask nobody outside of this machine'
 complete -c hermes -n "__fish_hermes_using_subcommand doctor" -l json -d 'Print one JSON document'

@@ -247,7 +247,7 @@ pub struct WeixinLoginArgs {
 }
 
 /// `--json`.
-#[derive(Clone, Copy, Debug, Args)]
+#[derive(Clone, Copy, Debug, Default, Args)]
 pub struct JsonArgs {
     /// Print one JSON document.
     #[arg(long)]
@@ -328,6 +328,9 @@ pub struct DoctorArgs {
     /// Ask nobody outside of this machine.
     #[arg(long)]
     pub offline: bool,
+    /// What root has seen of the unit, for the child that looks as the owner of the home.
+    #[arg(long, value_name = "JSON", hide = true)]
+    pub seen: Option<String>,
     /// See [`JsonArgs`].
     #[command(flatten)]
     pub json: JsonArgs,

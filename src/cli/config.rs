@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::args::ConfigCheckArgs;
 use super::error::CliError;
-use super::{render, screen};
+use super::{owner, render, screen};
 use crate::config::{Config, ConfigError, Environment, Home, Problem};
 
 /// What is wrong with a file.
@@ -28,13 +28,15 @@ pub(super) struct Checked {
 /// # Errors
 /// [`CliError::ConfigRefused`] if the gateway would refuse it; [`CliError::Config`] if it cannot be read at all.
 pub(super) fn check(home: Option<PathBuf>, args: ConfigCheckArgs) -> Result<(), CliError> {
-    let environment = match home {
-        Some(home) => {
-            let home = std::path::absolute(home).map_err(|source| CliError::Io { what: "find the home", source })?;
-            Environment::from_process().with("HERMES_HOME", home)
-        }
-        None => Environment::from_process(),
-    };
+    let environment = Environment::from_process();
+    let named = home.map(std::path::absolute).transpose();
+    let named = named.map_err(|source| CliError::Io { what: "find the home", source })?;
+    let home = super::home::Home::find(named, &environment)?.path;
+    if args.file.is_none() {
+        // What root may read tells nothing of what the gateway may.
+        owner::step_down(&home)?;
+    }
+    let environment = environment.with("HERMES_HOME", home);
     let home = Home::resolve(&environment, args.file.as_deref()).map_err(CliError::ConfigHome)?;
     let file = home.config_file().to_owned();
     let (ok, problems) = match Config::check(&file, &environment) {

@@ -7,6 +7,16 @@ use crate::config::Environment;
 use crate::control::client::{Client, ClientError};
 use crate::service::layout::{SYSTEM_HOME, control_sockets};
 
+/// Whether a command means the machine's service: for root, unless another home is named (by `--home` or
+/// `HERMES_HOME`), or root has one of its own.
+pub(super) fn means_the_machine(named: Option<&Path>, env: &Environment) -> bool {
+    nix::unistd::geteuid().is_root()
+        && match named {
+            Some(home) => home == Path::new(SYSTEM_HOME),
+            None => !env.user_home().join(".hermes").is_dir(),
+        }
+}
+
 /// The gateway's home directory and the places its control socket may be in.
 #[derive(Clone, Debug)]
 pub(super) struct Home {
@@ -21,12 +31,10 @@ impl Home {
     /// # Errors
     /// [`CliError::NoHome`].
     pub(super) fn find(named: Option<PathBuf>, env: &Environment) -> Result<Self, CliError> {
-        let path = named.or_else(|| env.get("HERMES_HOME").map(PathBuf::from));
+        let named = named.or_else(|| env.get("HERMES_HOME").map(PathBuf::from));
         let own = || env.get("HOME").map(|home| Path::new(home).join(".hermes"));
-        let path = path.or_else(|| {
-            let of_system = nix::unistd::geteuid().is_root() && Path::new(SYSTEM_HOME).is_dir();
-            own().filter(|own| !of_system || own.is_dir()).or_else(|| of_system.then(|| PathBuf::from(SYSTEM_HOME)))
-        });
+        let of_machine = || Path::new(SYSTEM_HOME).is_dir() && means_the_machine(None, env);
+        let path = named.or_else(|| of_machine().then(|| PathBuf::from(SYSTEM_HOME))).or_else(own);
         Ok(Self::at(path.ok_or(CliError::NoHome)?, env))
     }
 

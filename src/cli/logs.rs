@@ -17,7 +17,6 @@ use super::home::Home;
 use super::screen;
 use crate::clock::UnixMillis;
 use crate::config::Environment;
-use crate::service::layout::SYSTEM_HOME;
 use crate::service::manager::{Manager, ManagerError, Scope, UNIT};
 use crate::telemetry::lifecycle;
 
@@ -46,8 +45,8 @@ pub(super) struct LogLine {
 
 /// `hermes gateway logs`.
 pub(super) async fn run(home: &Home, args: &LogsArgs) -> Result<(), CliError> {
-    let scope = if home.path.as_os_str() == SYSTEM_HOME { Scope::System } else { Scope::User };
-    let manager = Manager::new(scope, &Environment::from_process());
+    let manager = Manager::of_home(&home.path, &Environment::from_process());
+    let scope = manager.scope();
     match manager.state(UNIT).await {
         Ok(unit) if unit.is_installed() => {}
         Ok(_) => return Err(CliError::NoJournal(format!("no unit {UNIT} is installed ({} scope)", scope.name()))),

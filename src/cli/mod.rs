@@ -16,6 +16,7 @@ mod handoff;
 mod history;
 mod home;
 mod logs;
+mod owner;
 mod page;
 mod pairing;
 mod platform;
@@ -104,7 +105,14 @@ fn run(cli: Cli, main_at: MonoNanos) -> Result<ExitCode, CliError> {
         Command::Gateway(GatewayCommand::Uninstall(args)) => block_on(service::uninstall(cli.home, args)),
         Command::Gateway(GatewayCommand::Start(args)) => block_on(service::start(cli.home, args)),
         Command::Gateway(GatewayCommand::Adopt(args)) => block_on(service::adopt(cli.home, args)),
-        command => block_on(client_command(command, Home::find(cli.home, &env)?)),
+        command => {
+            let home = Home::find(cli.home, &env)?;
+            // They read, or write, what a gateway that does not run has left.
+            if let Command::Pairing(_) | Command::Gateway(GatewayCommand::History(_)) = command {
+                owner::step_down(&home.path)?;
+            }
+            block_on(client_command(command, home))
+        }
     }
 }
 

@@ -458,6 +458,7 @@ impl Daemon {
         self.agents.retain(|_, outlet| !outlet.is_over());
         self.platforms.retain(|_, outlet| !outlet.is_over());
         let drain = self.config.gateway.restart_drain_timeout;
+        self.notifier.extend_timeout(drain + 2 * AGENT_STOP + STORE_STOP + TRACES_STOP);
         let for_a_restart = self.died.is_none() && self.unit.stops_for_a_restart();
         if for_a_restart {
             self.leave_agents().await;

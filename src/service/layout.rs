@@ -14,7 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{Uid, User};
+use nix::unistd::{Uid, User, geteuid, getuid};
 use thiserror::Error;
 
 use super::manager::Scope;
@@ -106,14 +106,14 @@ impl Layout {
             units: config.join("systemd/user"),
             launcher: home.join("bin").join(LAUNCHER),
             user: None,
-            runtime: user_runtime(env, home),
+            runtime: user_runtime(env.user_home(), home),
         })
     }
 }
 
 /// `RuntimeDirectory=` of the service of a user: each home has its own.
-fn user_runtime(env: &Environment, home: &Path) -> String {
-    if home == env.user_home().join(".hermes") {
+fn user_runtime(user_home: &Path, home: &Path) -> String {
+    if home == user_home.join(".hermes") {
         return RUNTIME.to_owned();
     }
     // The same in every version, so no hasher of the standard library: FNV-1a.
@@ -122,11 +122,15 @@ fn user_runtime(env: &Environment, home: &Path) -> String {
     format!("{RUNTIME}-{sum:016x}")
 }
 
-/// Whose a home is: another user than [`SYSTEM_USER`] was named when it was made. Root's is nobody's yet.
+/// Whose a home is: another user than [`SYSTEM_USER`] was named when it was made.
 fn owner(home: &Path) -> String {
+    user_of(home).map_or_else(|| SYSTEM_USER.to_owned(), |user| user.name)
+}
+
+/// Whose a directory is. Root's is nobody's yet.
+fn user_of(home: &Path) -> Option<User> {
     let uid = fs::metadata(home).ok().map(|meta| Uid::from_raw(meta.uid())).filter(|uid| !uid.is_root());
-    let user = uid.and_then(|uid| User::from_uid(uid).ok().flatten());
-    user.map_or_else(|| SYSTEM_USER.to_owned(), |user| user.name)
+    uid.and_then(|uid| User::from_uid(uid).ok().flatten())
 }
 
 /// Where the control socket of the gateway of a home may be, likeliest first: in the runtime directory of this process
@@ -140,9 +144,15 @@ pub fn control_sockets(env: &Environment, home: &Path) -> Vec<PathBuf> {
         sockets.push(Path::new(SYSTEM_RUNTIME).join(CONTROL_SOCKET));
         sockets.push(PathBuf::from(SYSTEM_SOCKET));
     } else {
-        let given = env.directory("XDG_RUNTIME_DIR");
-        let runtime = given.unwrap_or_else(|| PathBuf::from(format!("/run/user/{}", nix::unistd::getuid())));
-        let name = user_runtime(env, home);
+        let of = |uid: Uid| PathBuf::from(format!("/run/user/{uid}"));
+        // Root looks for the service of whose the home is.
+        let (runtime, name) = match user_of(home).filter(|_| geteuid().is_root()) {
+            Some(user) => (of(user.uid), user_runtime(&user.dir, home)),
+            None => {
+                let given = env.directory("XDG_RUNTIME_DIR");
+                (given.unwrap_or_else(|| of(getuid())), user_runtime(env.user_home(), home))
+            }
+        };
         sockets.push(runtime.join(&name).join(CONTROL_SOCKET));
         sockets.push(runtime.join(format!("{name}-gateway.sock")));
     }

@@ -13,9 +13,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 use thiserror::Error;
+
+/// Agents of the gateway may write in its home: no link is followed to the file, and nothing else is waited for.
+const HONEST: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK);
 
 /// Why the lock was not taken.
 #[derive(Debug, Error)]
@@ -73,6 +76,7 @@ impl Lock {
             .create(true)
             .truncate(false)
             .mode(0o600)
+            .custom_flags(HONEST.bits().cast_signed())
             .open(path)
             .map_err(io)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -103,7 +107,8 @@ impl Lock {
     /// [`LockError::Io`], but not for a missing file.
     pub fn holder(path: &Path) -> Result<Option<Holder>, LockError> {
         let io = |source| LockError::Io { path: path.to_owned(), source };
-        let mut file = match File::open(path) {
+        let opened = File::options().read(true).custom_flags(HONEST.bits().cast_signed()).open(path);
+        let mut file = match opened {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(io(error)),
@@ -178,6 +183,21 @@ mod tests {
         lock.file.set_len(0).expect("emptied");
         let error = Lock::acquire(&path).expect_err("held").to_string();
         assert!(error.contains("another process holds"), "{error}");
+    }
+
+    #[test]
+    fn no_link_is_followed_and_no_fifo_is_waited_for() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (path, other) = (path(&dir), dir.path().join("other"));
+        std::fs::write(&other, "precious").expect("written");
+        std::os::unix::fs::symlink(&other, &path).expect("linked");
+        assert!(matches!(Lock::acquire(&path), Err(LockError::Io { .. })));
+        assert!(matches!(Lock::holder(&path), Err(LockError::Io { .. })));
+        assert_eq!(std::fs::read_to_string(&other).expect("read"), "precious");
+        std::fs::remove_file(&path).expect("removed");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("made");
+        assert_eq!(Lock::holder(&path).expect("asked"), None);
+        assert!(Lock::acquire(&path).is_err());
     }
 
     #[test]

@@ -4,14 +4,15 @@
 //! where no D-Bus runs.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::process::Command;
 
+use super::layout::SYSTEM_HOME;
 use crate::config::Environment;
 
 /// The gateway's unit, in either scope.
@@ -92,7 +93,7 @@ pub struct Manager {
 }
 
 /// What the service manager says about a unit.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct UnitState {
     /// `loaded`, `not-found`, `masked`, …
@@ -139,6 +140,11 @@ impl Manager {
         Self { scope, runtime_dir }
     }
 
+    /// The one that runs the gateway of a home.
+    pub fn of_home(home: &Path, env: &Environment) -> Self {
+        Self::new(if home == Path::new(SYSTEM_HOME) { Scope::System } else { Scope::User }, env)
+    }
+
     /// Which one it is.
     pub fn scope(&self) -> Scope {
         self.scope
@@ -171,7 +177,7 @@ impl Manager {
         self.systemctl(&["daemon-reload"], JOB_TIMEOUT).await.map(drop)
     }
 
-    /// Runs `enable`, `disable`, `start` or `stop` for units, which may be none, and returns when it is done.
+    /// Runs `enable`, `disable`, `reenable`, `start` or `stop` for units, which may be none, and returns when it is done.
     ///
     /// # Errors
     /// [`ManagerError`].

@@ -128,6 +128,22 @@ pub fn look(path: &Path, wanted: &str) -> io::Result<UnitFile> {
     }
 }
 
+/// The home that an installed file of the gateway names, or else the usual one; nothing if hermes did not write it.
+///
+/// # Errors
+/// The file is there and cannot be read.
+pub fn home(path: &Path, usual: PathBuf) -> io::Result<Option<PathBuf>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(text.lines().any(|line| line.starts_with(STAMP)).then(|| named_home(&text).unwrap_or(usual))),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn named_home(text: &str) -> Option<PathBuf> {
+    text.lines().find_map(|line| line.strip_prefix("Environment=HERMES_HOME=")).map(PathBuf::from)
+}
+
 fn judge(present: &str, wanted: &str) -> UnitFile {
     if present == wanted {
         return UnitFile::Current;
@@ -166,6 +182,22 @@ mod tests {
         assert!(text.contains("\nUser=bot\n") && !text.contains("/usr/lib/hermes"), "{text}");
         let socket = super::text(UnitKind::Socket, &system("bot"), &env());
         assert!(socket.contains("SocketUser=bot\n"), "{socket}");
+    }
+
+    #[test]
+    fn an_installed_file_says_whose_it_is() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join(UNIT);
+        let usual = PathBuf::from("/u/kim/.hermes");
+        let found = || home(&file, usual.clone()).expect("reads");
+        assert_eq!(found(), None);
+        for place in ["/u/kim/.hermes", "/srv/h"] {
+            let layout = Layout::user(&env(), Path::new(place)).expect("plain");
+            fs::write(&file, text(UnitKind::Gateway, &layout, &env())).expect("writes");
+            assert_eq!(found().as_deref(), Some(Path::new(place)));
+        }
+        fs::write(&file, USER).expect("writes");
+        assert_eq!(found(), None, "somebody else's");
     }
 
     #[test]

@@ -494,3 +494,29 @@ fn a_configuration_is_checked_with_every_problem_and_its_place() {
     let output = run(home.path(), &["config", "check", "/no/such.toml", "--json"]);
     assert_eq!((output.status.code(), &json_of(&output)["error"]["code"]), (Some(78), &json!("config")));
 }
+
+#[test]
+fn a_stop_asks_systemd_for_the_time_that_it_may_take() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).expect("binds");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a time");
+    std::fs::write(dir.path().join("gateway.toml"), "[gateway]\nrestart_drain_timeout = '5m'\n").expect("writes");
+    let gateway = hermes(dir.path(), &["gateway", "run"]).env("NOTIFY_SOCKET", &path).spawn().expect("starts");
+    let told = |wanted: &str| {
+        let mut buffer = [0; 4096];
+        loop {
+            let length = socket.recv(&mut buffer).expect("it is told in time");
+            let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            if let Some(line) = text.lines().find_map(|line| line.strip_prefix(wanted)) {
+                return line.to_owned();
+            }
+        }
+    };
+    told("READY=1");
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(gateway.id()).expect("a pid"));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("it runs");
+    let micros: u64 = told("EXTEND_TIMEOUT_USEC=").parse().expect("a number");
+    assert!(Duration::from_micros(micros) > Duration::from_secs(300), "{micros}");
+    assert!(finish(gateway).status.success());
+}

@@ -264,3 +264,58 @@ async fn nothing_is_wrong_with_a_gateway_that_is_installed_as_it_should_be() {
     assert_eq!(bed.logs(&["-n", "1"]).len(), 1);
     assert!(unit.status().await.blockers.is_empty(), "nothing is in the way of a restart");
 }
+
+/// Root's look, and what else root does in a home of which an agent may have made something else.
+#[test]
+fn root_works_in_the_home_of_somebody_else_as_they_do() {
+    let name = "doctor::root_works_in_the_home_of_somebody_else_as_they_do";
+    let Some(_systemd) = systemd::inside(name, DEADLINE) else { return };
+    add_user();
+    let sh = |script: &str| {
+        let output = Command::new("sh").args(["-ec", script]).output().expect("runs");
+        assert!(output.status.success(), "{script}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    sh(&format!("mkdir -p /var/lib/w/home; cp {BINARY} /var/lib/w/hermes; usermod -aG adm hermes"));
+    sh("echo precious >/var/lib/w/precious; chown hermes: /var/lib/w/home; chmod 700 /var/lib/w/home");
+    let home = Path::new("/var/lib/w/home");
+    let root = |arguments: &[&str]| {
+        let mut command = Command::new("/var/lib/w/hermes");
+        command.args(arguments).env_clear().stdin(Stdio::null()).current_dir("/");
+        command.env("HERMES_HOME", home).env("HOME", "/root").env("PATH", "/usr/bin:/bin").env("ROOT_SECRET", "x");
+        command.output().expect("it starts")
+    };
+
+    let look = "{ id -un; id -Gn; env; } >agent; exec /var/lib/w/hermes agent echo";
+    let agent = format!("[agents.default]\ncwd = \"{}\"\ncommand = [\"sh\", \"-c\", \"{look}\"]\n", home.display());
+    fs::write(home.join("gateway.toml"), &agent).expect("writes");
+    sh("chown hermes: /var/lib/w/home/gateway.toml; chmod 600 /var/lib/w/home/gateway.toml");
+    let told: Value = serde_json::from_slice(&root(&["doctor", "--json", "--offline"]).stdout).expect("a document");
+    let agents: Vec<&Value> = told["findings"].as_array().expect("a list").iter().collect();
+    assert!(agents.iter().any(|finding| finding["check"] == "agents" && finding["level"] == "ok"), "{told:#}");
+    let seen = fs::read_to_string(home.join("agent")).expect("the agent ran");
+    let lines: Vec<&str> = seen.lines().collect();
+    assert_eq!(lines[0], "hermes");
+    assert!(lines[1].split(' ').any(|group| group == "adm"), "{seen}");
+    assert!(lines.contains(&"HOME=/var/lib/hermes") && !seen.contains("ROOT_SECRET"), "{seen}");
+    assert_eq!(sh("stat --format=%U /var/lib/w/home/agent"), "hermes");
+
+    // A secret that only root can read is none for the gateway.
+    let secret = "[platforms.telegram]\ntoken_file = \"/var/lib/w/precious\"\nallow_from = [\"1\"]\n";
+    fs::write(home.join("gateway.toml"), format!("{secret}{agent}")).expect("writes");
+    sh("chmod 600 /var/lib/w/precious");
+    assert_eq!(root(&["config", "check"]).status.code(), Some(78));
+
+    fs::write(home.join("state.db"), "").expect("writes");
+    sh("chown hermes: /var/lib/w/home/state.db");
+    let listed = root(&["pairing", "list"]);
+    assert!(listed.status.success(), "{listed:?}");
+    assert_eq!(sh("stat --format=%U /var/lib/w/home/gateway.lock"), "hermes");
+    for file in ["gateway.lock", "gateway.toml"] {
+        sh(&format!("ln -sf /var/lib/w/precious /var/lib/w/home/{file}"));
+        let setup = ["setup", "--user", "--no-install", "--yes", "--platform", "none", "--agent", "echo"];
+        let refused = root(if file == "gateway.lock" { &["pairing", "list"] } else { &setup });
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+        assert_eq!(fs::read_to_string("/var/lib/w/precious").expect("there"), "precious\n");
+    }
+}

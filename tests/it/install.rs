@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use hermes_gateway::version::version;
+use serde_json::Value;
 
 use self::machine::{Machine, NEXT, PUBLIC_KEY};
 use crate::support::gateway::{expected_stream, stream_prompt};
@@ -74,6 +75,14 @@ fn a_user_installs_a_release_and_removes_it() {
     let script = given.join("install");
     let script = script.to_str().expect("a plain path");
     machine.shell(&[script]);
+    // A gateway in the foreground would be in the way of the service.
+    let mut foreground = machine.spawn(&["gateway", "run"]);
+    machine.wait_for_a_gateway();
+    let refused = machine.refused(&["setup", "--yes", "--install", "--platform", "none", "--agent", "echo"]);
+    assert!(refused.contains("has not started it") && refused.contains("gateway stop"), "{refused}");
+    assert!(!Path::new("/srv/kim/.hermes/gateway.toml").exists());
+    machine.hermes(&["gateway", "stop"]);
+    foreground.wait().expect("it ends");
     let said = machine.answered(&["setup"], "y\nnone\necho\n");
     assert!(said.contains("installed as /srv/kim/.config/systemd/user/hermes-gateway.service"), "{said}");
     assert!(said.contains("hello"), "{said}");
@@ -91,6 +100,21 @@ fn a_user_installs_a_release_and_removes_it() {
     assert!(forced.contains("refreshed"), "{forced}");
     assert_eq!(fs::read_to_string(unit).expect("installed"), text);
     assert_eq!(machine.identity(), identity, "none of it restarted the gateway");
+
+    // Another home is another gateway: it neither takes the service over nor removes it.
+    for verb in ["install", "start", "uninstall"] {
+        let refused = machine.refused(&["--home", "/srv/kim/other", "gateway", verb]);
+        assert!(refused.contains("that of another home, /srv/kim/.hermes"), "{verb}: {refused}");
+    }
+    let setup = ["--home", "/srv/kim/other", "setup", "--yes", "--platform", "none", "--agent", "echo"];
+    let said = machine.hermes(&setup);
+    assert!(said.contains("Now run `hermes gateway run`"), "{said}");
+    fs::remove_dir_all("/srv/kim/other").expect("removes");
+    assert_eq!(fs::read_to_string(unit).expect("installed"), text);
+    // Root finds it where its owner has it.
+    let program = "/srv/kim/.local/bin/hermes";
+    let found = machine.run(program, &["--home", "/srv/kim/.hermes", "gateway", "status"]);
+    assert!(found.contains("hermes 1.0.0"), "{found}");
 
     // It updates itself, because no package owns it.
     let key = fs::read_to_string(given.join(PUBLIC_KEY)).expect("the publisher's key");
@@ -147,9 +171,60 @@ fn the_service_of_the_machine_becomes_what_is_installed_over_it() {
     let down = machine.refused(&["gateway", "start"]);
     assert!(down.contains("does not come up") && down.contains("gatewya") && down.contains("journalctl"), "{down}");
 
+    let mut holder = std::process::Command::new("flock");
+    let holder = holder.args(["--no-fork", "/var/lib/hermes/gateway.lock", "sleep", "infinity"]).spawn();
+    let mut holder = holder.expect("runs");
+    machine.wait_until("the home is held", || {
+        fs::read_to_string("/proc/locks").is_ok_and(|locks| locks.contains(&format!("WRITE {} ", holder.id())))
+    });
+    let refused = machine.refused(&["gateway", "uninstall", "--system", "--purge", "--yes"]);
+    assert!(refused.contains("/var/lib/hermes is still in use"), "{refused}");
+    holder.kill().and_then(|()| holder.wait()).expect("it ends");
     machine.hermes(&["gateway", "uninstall", "--system"]);
     assert!(Path::new("/var/lib/hermes/gateway.toml").exists(), "data stay");
     machine.hermes(&["gateway", "uninstall", "--system", "--purge", "--yes"]);
+    assert_eq!(machine.new_since(&before), Vec::<String>::new());
+}
+
+#[test]
+fn a_package_and_an_installation_of_ones_own_give_way_to_each_other() {
+    let name = "install::a_package_and_an_installation_of_ones_own_give_way_to_each_other";
+    let Some((systemd, given)) = systemd::inside_debian(name, DEADLINE, machine::packages) else { return };
+    let machine = Machine::system(&systemd).with_program(&given.join(version()).join("hermes"));
+    let before = machine.listing();
+    let setup = ["setup", "--system", "--install", "--yes", "--json", "--platform", "none", "--agent", "echo"];
+    let done: Value = serde_json::from_str(&machine.hermes(&setup)).expect("one document");
+    assert_eq!((&done["service"], &done["running"]), (&true.into(), &true.into()));
+    let (own, packaged) =
+        ("/etc/systemd/system/hermes-gateway.service", "/usr/lib/systemd/system/hermes-gateway.service");
+
+    // The package's unit comes to light, and the gateway goes on.
+    machine.run("dpkg", &["--install", &machine::package(&given, version())]);
+    let identity = machine.identity();
+    assert_eq!(machine.show("FragmentPath"), own);
+    let said = machine.hermes(&["gateway", "install"]);
+    assert!(said.contains("hides the package's") && said.contains("gateway uninstall"), "{said}");
+    machine.hermes(&["gateway", "uninstall"]);
+    assert_eq!((machine.show("FragmentPath").as_str(), machine.identity()), (packaged, identity));
+    assert_eq!(machine.show("UnitFileState"), "enabled");
+    let refused = machine.refused(&["gateway", "uninstall"]);
+    assert!(refused.contains("the package hermes-gateway owns the system service"), "{refused}");
+    let report: Value =
+        serde_json::from_str(&machine.hermes(&["gateway", "install", "--web", "--json"])).expect("JSON");
+    assert_eq!((&report["unit"], &report["unit_was"]), (&packaged.into(), &"foreign".into()));
+
+    // A purge is of the package, and not of who has come after it.
+    machine.run("dpkg", &["--remove", "hermes-gateway"]);
+    machine.hermes(&["gateway", "install", "--system", "--force"]);
+    let identity = machine.identity();
+    machine.run("dpkg", &["--purge", "hermes-gateway"]);
+    assert!(machine.is_up() && Path::new("/var/lib/hermes/gateway.toml").exists());
+    assert_eq!(machine.identity(), identity);
+    machine.hermes(&["gateway", "uninstall", "--system", "--purge", "--yes"]);
+
+    machine.run("dpkg", &["--install", &machine::package(&given, version())]);
+    machine.hermes(&["gateway", "install", "--web"]);
+    machine.run("dpkg", &["--purge", "hermes-gateway"]);
     assert_eq!(machine.new_since(&before), Vec::<String>::new());
 }
 
@@ -185,6 +260,15 @@ fn a_visit_starts_the_service_of_another_user() {
     assert!(visit("/healthz"), "systemd has started it for the visit");
     assert!(machine.is_up());
     assert_ne!(machine.status()["pid"].to_string(), pid);
+
+    // A gateway that runs is given no socket; its next start brings them, and systemd listens again.
+    let sockets = ["hermes-gateway.socket", "hermes-gateway-webhook.socket", "hermes-gateway-web.socket"];
+    machine.run("systemctl", &[&["stop"], &sockets[..]].concat());
+    let said = machine.hermes(&["gateway", "install", "--system", "--socket", "--webhook", "--web"]);
+    assert!(sockets.iter().all(|socket| said.contains(&format!("{socket} listens from"))), "{said}");
+    machine.hermes(&["gateway", "stop"]);
+    machine.hermes(&["gateway", "start"]);
+    machine.run("systemctl", &[&["is-active"], &sockets[..]].concat());
 
     machine.hermes(&["gateway", "uninstall", "--system", "--purge", "--yes"]);
     assert!(!machine.is_up() && !visit("/healthz"));

@@ -2,6 +2,9 @@
 //!
 //! Each [`Check`] is one function that returns what it found. A check looks and changes nothing; it never fails itself:
 //! what it cannot look at is a finding, too.
+//!
+//! **Invariant:** root looks at the home of somebody else through a child that has given up root: it starts the agents,
+//! whose commands their owner may have written. What only root may see, the unit and its journal, root looks at itself.
 
 mod agents;
 mod files;
@@ -12,23 +15,24 @@ mod system;
 use std::fmt;
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use self::system::Seen;
 use super::args::DoctorArgs;
 use super::error::CliError;
 use super::handoff;
 use super::home::Home;
+use super::owner::Owner;
 use super::page::{Cell, Look, Page, Row, Tone, row};
 use super::screen;
 use crate::config::{self, Config, Environment};
 use crate::control::client::ClientError;
 use crate::control::proto::Status;
-use crate::service::layout::SYSTEM_HOME;
-use crate::service::manager::{Manager, ManagerError, Scope, UNIT, UnitState};
+use crate::service::manager::{Manager, Scope, UnitState};
 use crate::units::count;
 
 /// What is looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum Check {
@@ -129,9 +133,9 @@ impl Check {
             Self::Limits => system::limits(patient),
             Self::Lock => gateway::lock(patient),
             Self::Gateway => gateway::gateway(patient),
-            Self::Unit => system::unit(patient).await,
+            Self::Unit => system::unit(patient),
             Self::Linger => system::linger(patient),
-            Self::Journal => system::journal(patient).await,
+            Self::Journal => system::journal(patient),
             Self::Agents => agents::agents(patient).await,
             Self::Network => network::network(patient).await,
             Self::Clock => network::clock(patient).await,
@@ -142,7 +146,7 @@ impl Check {
 }
 
 /// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum Level {
@@ -168,7 +172,7 @@ impl fmt::Display for Level {
 }
 
 /// What a check has found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Finding {
     /// By which check.
@@ -200,7 +204,7 @@ impl Finding {
 }
 
 /// What `hermes doctor --json` prints.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Diagnosis {
     /// The version of the program that looked.
@@ -222,14 +226,14 @@ struct Patient {
     paths: Result<config::Home, String>,
     config: Result<Config, String>,
     manager: Manager,
-    unit: Result<UnitState, ManagerError>,
+    unit: Seen,
     /// What the gateway says of itself.
     status: Result<Status, ClientError>,
     offline: bool,
 }
 
 impl Patient {
-    async fn admit(home: &Home, args: &DoctorArgs) -> Self {
+    async fn admit(home: &Home, args: &DoctorArgs, seen: Option<Seen>) -> Self {
         let env = Environment::from_process().with("HERMES_HOME", &home.path);
         let paths = config::Home::resolve(&env, args.config.as_deref());
         let paths = paths.map_err(|error| crate::report::Chain(&error).to_string());
@@ -239,10 +243,15 @@ impl Patient {
             }
             Err(why) => Err(why.clone()),
         };
-        let scope = if home.path.as_os_str() == SYSTEM_HOME { Scope::System } else { Scope::User };
-        let manager = Manager::new(scope, &env);
+        let manager = Manager::of_home(&home.path, &env);
         let status = async { handoff::status(&mut home.connect().await?).await };
-        let (unit, status) = tokio::join!(manager.state(UNIT), status);
+        let unit = async {
+            match seen {
+                Some(seen) => seen,
+                None => Seen::look(&manager).await,
+            }
+        };
+        let (unit, status) = tokio::join!(unit, status);
         Self { home: home.clone(), env, paths, config, manager, unit, status, offline: args.offline }
     }
 
@@ -253,7 +262,7 @@ impl Patient {
 
     /// The unit, if one is installed.
     fn installed(&self) -> Option<&UnitState> {
-        self.unit.as_ref().ok().filter(|unit| unit.is_installed())
+        if let Seen::Installed { state, .. } = &self.unit { Some(state) } else { None }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -263,20 +272,55 @@ impl Patient {
 
 /// `hermes doctor`.
 pub(super) async fn run(home: &Home, args: &DoctorArgs) -> Result<(), CliError> {
-    let patient = Patient::admit(home, args).await;
+    let diagnosis = match (Owner::of(&home.path), &args.seen) {
+        (Some(owner), None) => through_child(&owner, home, args).await?,
+        (owner, seen) => {
+            if let Some(owner) = owner {
+                owner.step_down_apart()?;
+            }
+            let seen = seen.as_deref().map(serde_json::from_str).transpose();
+            let seen: Option<Option<Seen>> = seen.map_err(|error| CliError::Usage(error.to_string()))?;
+            examine(home, args, seen.flatten()).await
+        }
+    };
+    if args.json.json {
+        screen::print_json(&diagnosis)?;
+    } else {
+        screen::print(&page(&diagnosis, Look::of_stdout()))?;
+    }
+    if diagnosis.level == Level::Fail { Err(CliError::Unwell) } else { Ok(()) }
+}
+
+async fn examine(home: &Home, args: &DoctorArgs, seen: Option<Seen>) -> Diagnosis {
+    let patient = Patient::admit(home, args, seen).await;
     let mut findings = Vec::new();
     for check in Check::ALL {
         findings.extend(check.run(&patient).await);
     }
     let level = findings.iter().map(|finding| finding.level).max().unwrap_or(Level::Ok);
     let version = crate::version::version().to_owned();
-    let diagnosis = Diagnosis { version, home: home.path.display().to_string(), level, findings };
-    if args.json.json {
-        screen::print_json(&diagnosis)?;
-    } else {
-        screen::print(&page(&diagnosis, Look::of_stdout()))?;
+    Diagnosis { version, home: home.path.display().to_string(), level, findings }
+}
+
+/// As [`examine`], in a process of the home's owner.
+async fn through_child(owner: &Owner, home: &Home, args: &DoctorArgs) -> Result<Diagnosis, CliError> {
+    let manager = Manager::of_home(&home.path, &Environment::from_process());
+    // The manager of another user is theirs to ask.
+    let seen = if manager.scope() == Scope::System { Some(Seen::look(&manager).await) } else { None };
+    let failed = |source| CliError::Io { what: "look as the owner of the home", source };
+    let absolute = |path: &PathBuf| std::path::absolute(path).map_err(failed);
+    let mut child = owner.child();
+    child.arg("--home").arg(absolute(&home.path)?).args(["doctor", "--json", "--seen"]);
+    child.arg(serde_json::to_string(&seen).expect("plain data serialises"));
+    if let Some(config) = &args.config {
+        child.arg("--config").arg(absolute(config)?);
     }
-    if level == Level::Fail { Err(CliError::Unwell) } else { Ok(()) }
+    if args.offline {
+        child.arg("--offline");
+    }
+    let output = child.output().await.map_err(failed)?;
+    serde_json::from_slice(&output.stdout)
+        .map_err(|_| failed(std::io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned())))
 }
 
 fn page(diagnosis: &Diagnosis, look: Look) -> String {

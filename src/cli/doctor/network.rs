@@ -11,7 +11,7 @@ use super::{Check, Finding, Patient};
 use crate::chat::LinkState;
 use crate::clock::UnixMillis;
 use crate::config::Config;
-use crate::platform::{Account, account, weixin};
+use crate::platform::{Account, account, web, weixin};
 use crate::report::Chain;
 use crate::service::package;
 use crate::units::span;
@@ -191,6 +191,7 @@ fn by_link(patient: &Patient, name: &str) -> Finding {
     let link = status.and_then(|status| status.platforms.iter().find(|platform| platform.name == name));
     match link.map(|platform| &platform.link) {
         Some(LinkState::Connected) => Finding::ok(check, format!("{name} is connected")),
+        _ if name == web::PLATFORM => Finding::note(check, "web is this gateway's own: it has no account anywhere"),
         _ => Finding::note(check, format!("{name} cannot be asked without taking its messages")),
     }
 }

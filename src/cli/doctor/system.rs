@@ -6,14 +6,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit};
+use serde::{Deserialize, Serialize};
 
 use super::{Check, Finding, Level, Patient};
+use crate::report::Chain;
 use crate::service::layout::Layout;
-use crate::service::manager::{ManagerError, Scope, UNIT};
+use crate::service::manager::{Manager, ManagerError, Scope, UNIT, UnitState};
 use crate::service::unit_file::{self, UnitFile, UnitKind};
 
-/// What the gateway needs at a stop beyond the time for sends: its agents and the database.
-const STOP_MARGIN: Duration = Duration::from_secs(30);
+/// What ends agents after a gateway that was killed has this long. The gateway itself asks for the time that it needs.
+const STOP_LEAST: Duration = Duration::from_secs(30);
 /// Fds that are kept of each agent, and those of the gateway itself.
 const STORED_PER_AGENT: u64 = 4;
 const STORED_BESIDES: u64 = 8;
@@ -37,41 +39,65 @@ const PROPERTIES: [&str; 10] = [
     "ExecStopPost",
 ];
 
+/// What the service manager and the journal have of the unit.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum Seen {
+    /// There is no systemd.
+    NoManager,
+    /// It does not answer, or not well.
+    Refused(String),
+    NotInstalled,
+    Installed {
+        state: UnitState,
+        /// [`PROPERTIES`].
+        properties: BTreeMap<String, String>,
+        has_log: bool,
+    },
+}
+
+impl Seen {
+    pub(super) async fn look(manager: &Manager) -> Self {
+        let asked = async {
+            let state = manager.state(UNIT).await?;
+            if !state.is_installed() {
+                return Ok(Self::NotInstalled);
+            }
+            let properties = manager.properties(UNIT, &PROPERTIES).await?;
+            let has_log = !manager.journal(UNIT, 1).await.is_empty();
+            Ok(Self::Installed { state, properties, has_log })
+        };
+        asked.await.unwrap_or_else(|error| match error {
+            ManagerError::None { .. } | ManagerError::Spawn { .. } => Self::NoManager,
+            error => Self::Refused(Chain(&error).to_string()),
+        })
+    }
+}
+
 /// What the unit must give.
 #[derive(Clone, Copy, Debug)]
 struct Needs {
     /// What systemd shows of the watchdog is of a unit that runs.
     is_up: bool,
     agents: u64,
-    stop: Duration,
 }
 
-pub(super) async fn unit(patient: &Patient) -> Vec<Finding> {
+pub(super) fn unit(patient: &Patient) -> Vec<Finding> {
     let check = Check::Unit;
     let scope = patient.manager.scope();
-    let state = match &patient.unit {
-        Ok(state) if state.is_installed() => state,
-        Ok(_) => {
+    let (state, properties) = match &patient.unit {
+        Seen::Installed { state, properties, .. } => (state, properties),
+        Seen::NotInstalled => {
             let what = format!("no {UNIT} is installed ({} scope): nothing starts the gateway by itself", scope.name());
             return vec![Finding::note(check, what)];
         }
-        Err(ManagerError::None { .. } | ManagerError::Spawn { .. }) => {
+        Seen::NoManager => {
             return vec![Finding::note(check, "systemd does not run here: nothing starts the gateway by itself")];
         }
-        Err(error) => {
-            return vec![Finding::warn(check, crate::report::Chain(error).to_string(), "ask systemctl by hand")];
-        }
+        Seen::Refused(why) => return vec![Finding::warn(check, why, "ask systemctl by hand")],
     };
     let mut found = Vec::new();
-    let properties = match patient.manager.properties(UNIT, &PROPERTIES).await {
-        Ok(properties) => properties,
-        Err(error) => {
-            return vec![Finding::warn(check, crate::report::Chain(&error).to_string(), "ask systemctl by hand")];
-        }
-    };
     let agents = patient.config().map_or(1, |config| config.agents.len() as u64);
-    let stop = patient.config().map_or(STOP_MARGIN, |config| config.gateway.restart_drain_timeout + STOP_MARGIN);
-    found.extend(judge(&properties, Needs { is_up: state.is_up(), agents, stop }));
+    found.extend(judge(properties, Needs { is_up: state.is_up(), agents }));
     if state.needs_reload {
         let fix = patient.manager.command(&["daemon-reload"]);
         found.push(Finding::warn(check, "the unit's file has changed since systemd read it", fix));
@@ -147,17 +173,8 @@ fn judge(properties: &BTreeMap<String, String>, needs: Needs) -> Vec<Finding> {
     let what = format!("KillMode={mode}: agents do not outlive a gateway that is killed or restarted");
     expect(mode == "process", Level::Warn, what, "KillMode=process");
     let stop = timespan(of("TimeoutStopUSec"));
-    let what = format!(
-        "TimeoutStopSec is {}, and a stop may take {} s: the gateway would be killed",
-        of("TimeoutStopUSec"),
-        needs.stop.as_secs()
-    );
-    expect(
-        stop.is_none_or(|stop| stop >= needs.stop),
-        Level::Warn,
-        what,
-        &format!("TimeoutStopSec={}", needs.stop.as_secs()),
-    );
+    let what = format!("TimeoutStopSec is {}: what ends agents at a stop would be killed", of("TimeoutStopUSec"));
+    expect(stop.is_none_or(|stop| stop >= STOP_LEAST), Level::Warn, what, "TimeoutStopSec=60");
     let watchdog = timespan(of("WatchdogUSec"));
     let what = "there is no watchdog: a gateway that hangs stays so".to_owned();
     expect(!needs.is_up || watchdog.is_some_and(|time| !time.is_zero()), Level::Warn, what, "WatchdogSec=30");
@@ -213,16 +230,16 @@ pub(super) fn linger(patient: &Patient) -> Vec<Finding> {
     vec![Finding::warn(check, what, format!("loginctl enable-linger {user}"))]
 }
 
-pub(super) async fn journal(patient: &Patient) -> Vec<Finding> {
+pub(super) fn journal(patient: &Patient) -> Vec<Finding> {
     let check = Check::Journal;
-    let Some(unit) = patient.installed() else {
+    let Seen::Installed { state, has_log, .. } = &patient.unit else {
         let what = "no unit is installed: the gateway logs to the standard error of `hermes gateway run`";
         return vec![Finding::note(check, what)];
     };
-    if !patient.manager.journal(UNIT, 1).await.is_empty() {
+    if *has_log {
         return vec![Finding::ok(check, "the journal has the gateway's log")];
     }
-    if !unit.is_up() {
+    if !state.is_up() {
         return vec![Finding::note(check, "the journal has nothing of the gateway, which does not run")];
     }
     let fix = "run this as root or in the group systemd-journal, and see that journalctl works";
@@ -265,7 +282,7 @@ fn open_files(limits: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    const NEEDS: Needs = Needs { is_up: true, agents: 2, stop: Duration::from_secs(35) };
+    const NEEDS: Needs = Needs { is_up: true, agents: 2 };
 
     /// As systemctl shows the unit of dist/.
     fn good() -> BTreeMap<String, String> {
@@ -293,7 +310,7 @@ mod tests {
             ("NotifyAccess", "none"),
             ("FileDescriptorStoreMax", "15"),
             ("KillMode", "control-group"),
-            ("TimeoutStopUSec", "34s"),
+            ("TimeoutStopUSec", "29s"),
             ("WatchdogUSec", "0"),
             ("WatchdogUSec", "infinity"),
             ("Restart", "no"),

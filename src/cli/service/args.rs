@@ -5,13 +5,14 @@ use std::path::Path;
 use clap::Args;
 
 use crate::cli::args::JsonArgs;
-use crate::service::layout::SYSTEM_HOME;
+use crate::cli::home::means_the_machine;
+use crate::config::Environment;
 use crate::service::manager::Scope;
 
 /// Which service manager is meant.
-#[derive(Clone, Copy, Debug, Args)]
+#[derive(Clone, Copy, Debug, Default, Args)]
 pub struct ScopeArgs {
-    /// The machine's service, with the home /var/lib/hermes [default for root, unless another home is named].
+    /// The machine's service, with the home /var/lib/hermes [default for root, unless another home is named or there is a ~/.hermes].
     #[arg(long)]
     pub system: bool,
     /// A service of this user, with the home ~/.hermes [default for everyone else].
@@ -20,15 +21,15 @@ pub struct ScopeArgs {
 }
 
 impl ScopeArgs {
-    /// What was typed, or the default of whoever types: for root with another home than the machine's, one of their own.
-    pub(super) fn scope(self, home: Option<&Path>) -> Scope {
-        let of_machine = nix::unistd::geteuid().is_root() && home.is_none_or(|home| home == Path::new(SYSTEM_HOME));
-        if self.system || (!self.user && of_machine) { Scope::System } else { Scope::User }
+    /// What was typed, or the default of whoever types. `home` is the one that is named.
+    pub(super) fn scope(self, home: Option<&Path>, env: &Environment) -> Scope {
+        let of_machine = self.system || (!self.user && means_the_machine(home, env));
+        if of_machine { Scope::System } else { Scope::User }
     }
 }
 
 /// `hermes gateway install`.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct InstallArgs {
     /// See [`ScopeArgs`].
     #[command(flatten)]

@@ -61,6 +61,20 @@ pub enum ServiceError {
         /// The gateway.
         pid: u32,
     },
+    /// A process has the home, whatever it is.
+    #[error("{} is still in use{}", home.display(), pid.map(|pid| format!(", by PID {pid}")).unwrap_or_default())]
+    InUse {
+        /// The home.
+        home: PathBuf,
+        /// The process, where it says so.
+        pid: Option<u32>,
+    },
+    /// All homes of a user share one unit.
+    #[error("the service of this user is that of another home, {}", serves.display())]
+    OtherUnit {
+        /// The home that it serves.
+        serves: PathBuf,
+    },
     /// There is no unit.
     #[error("no service is installed for {scope}")]
     NotInstalled {
@@ -135,6 +149,8 @@ impl ServiceError {
             Self::OtherHome { .. } => "other_home",
             Self::NoLauncher { .. } => "no_launcher",
             Self::Outside { .. } => "running_outside",
+            Self::InUse { .. } => "in_use",
+            Self::OtherUnit { .. } => "other_unit",
             Self::NotInstalled { .. } => "not_installed",
             Self::Packaged { .. } => "packaged",
             Self::NotUp { .. } => "not_up",
@@ -160,6 +176,17 @@ impl ServiceError {
             }
             Self::NoLauncher { .. } => "take both programs out of the release's archive, or build with `cargo build`",
             Self::Outside { .. } => "`hermes gateway stop` ends it; then run this again",
+            Self::InUse { .. } => "`hermes gateway stop` ends a gateway in the foreground; then run this again",
+            Self::OtherUnit { serves } => {
+                return Some(
+                    format!(
+                        "`hermes --home {} gateway uninstall` makes room; `hermes gateway run` runs this one in the \
+                         foreground",
+                        serves.display()
+                    )
+                    .into(),
+                );
+            }
             Self::NotInstalled { .. } => {
                 "`hermes gateway install` installs it; `hermes gateway run` runs it in the foreground"
             }

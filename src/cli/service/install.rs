@@ -37,21 +37,32 @@ pub(in crate::cli) struct Report {
     outcome: &'static str,
     /// Whether a user's service goes on after they log out; nothing for the system's.
     linger: Option<bool>,
+    /// Enabled socket units that do not listen before the gateway's next start: systemd gives none to one that runs.
+    sockets_at_next_start: Vec<&'static str>,
 }
 
 /// Installs or refreshes the service, and waits until the gateway is well.
 pub(super) async fn run(home: Option<PathBuf>, args: InstallArgs) -> Result<(), CliError> {
     let target = Target::of(args.scope, home, args.run_as_user.as_deref()).map_err(CliError::Service)?;
-    into(&target, &args).await
+    let report = into(&target, &args).await?;
+    if args.json.json { screen::print_json(&report) } else { screen::print(&report.text(&target)) }
 }
 
-/// As [`run`], for a service whose places are known.
-pub(super) async fn into(target: &Target, args: &InstallArgs) -> Result<(), CliError> {
+/// As [`run`], for a service whose places are known; tells nothing but how a handoff goes.
+pub(super) async fn into(target: &Target, args: &InstallArgs) -> Result<Report, CliError> {
     target.check_rights("install").map_err(CliError::Service)?;
     // Everything that may refuse comes before anything is written.
-    target.state(UNIT).await.map_err(CliError::Service)?;
+    let state = target.state(UNIT).await.map_err(CliError::Service)?;
+    target.check_unit_home().map_err(CliError::Service)?;
     let kinds = kinds(args);
-    let unit_was = check_files(target, &kinds, args.force).map_err(CliError::Service)?;
+    check_files(target, &kinds, args.force).map_err(CliError::Service)?;
+    // A package's file is what is loaded, and nothing is written to where an operator's would be.
+    let loaded = state.file.clone().filter(|_| target.package.is_some());
+    let unit_was = match &loaded {
+        Some(_) => target.loaded_file(&state),
+        None => target.unit_file(UnitKind::Gateway),
+    };
+    let unit_was = unit_was.map_err(CliError::Service)?;
     let launcher = find_launcher(target).map_err(CliError::Service)?;
     let running = target.running().await?;
 
@@ -63,30 +74,29 @@ pub(super) async fn into(target: &Target, args: &InstallArgs) -> Result<(), CliE
     let (status, outcome) = match running {
         Some(status) => take_over(target, status, &placed, args.json).await?,
         None if args.no_start => (None, "not_started"),
-        None => {
-            // The sockets first: a unit that runs is not given them any more.
-            target.manager.order("start", &names[1..]).await.map_err(manager)?;
-            (Some(target.start().await.map_err(CliError::Service)?), "started")
-        }
+        None => (Some(target.start().await.map_err(CliError::Service)?), "started"),
     };
-    let report = Report {
+    let sockets_at_next_start = match status {
+        Some(_) => target.closed_sockets().await.map_err(CliError::Service)?,
+        None => Vec::new(),
+    };
+    Ok(Report {
         scope: target.layout.scope.name(),
         home: target.layout.home.clone(),
-        unit: UnitKind::Gateway.path(&target.layout),
+        unit: loaded.unwrap_or_else(|| UnitKind::Gateway.path(&target.layout)),
         unit_was,
         version: placed.version,
         pid: status.map(|status| status.pid),
         outcome,
         linger: (target.layout.scope == Scope::User).then(lingers),
-    };
-    tell(target, &report, args.json)
+        sockets_at_next_start,
+    })
 }
 
 /// Puts this program into the home, and lets a gateway that runs there become it. What a package does when it was
 /// upgraded.
 pub(super) async fn adopt(home: Option<PathBuf>, json: JsonArgs) -> Result<(), CliError> {
-    let scope = ScopeArgs { system: false, user: false };
-    let target = Target::of(scope, home, None).map_err(CliError::Service)?;
+    let target = Target::of(ScopeArgs::default(), home, None).map_err(CliError::Service)?;
     let home = &target.layout.home;
     make_home(&target).map_err(CliError::Service)?;
     let placed = image::place(home).await.map_err(CliError::Service)?;
@@ -136,12 +146,10 @@ fn kinds(args: &InstallArgs) -> Vec<UnitKind> {
     UnitKind::ALL.into_iter().filter(is_asked_for).collect()
 }
 
-/// Refuses files that are not ours to replace, and says what the gateway's was.
-fn check_files(target: &Target, kinds: &[UnitKind], force: bool) -> Result<UnitFile, ServiceError> {
-    let mut was = UnitFile::Missing;
+/// Refuses files that are not ours to replace.
+fn check_files(target: &Target, kinds: &[UnitKind], force: bool) -> Result<(), ServiceError> {
     for &kind in kinds {
-        let found = target.unit_file(kind)?;
-        let refused = match found {
+        let refused = match target.unit_file(kind)? {
             UnitFile::Edited => Some("was changed by hand"),
             UnitFile::Foreign => Some("was not written by hermes"),
             UnitFile::Missing | UnitFile::Current | UnitFile::Outdated => None,
@@ -149,11 +157,8 @@ fn check_files(target: &Target, kinds: &[UnitKind], force: bool) -> Result<UnitF
         if let Some(what) = refused.filter(|_| !force) {
             return Err(ServiceError::NotOurs { path: kind.path(&target.layout), what });
         }
-        if kind == UnitKind::Gateway {
-            was = found;
-        }
     }
-    Ok(was)
+    Ok(())
 }
 
 /// The launcher beside this program; nothing if one is installed and there is none here, or a package has it.
@@ -237,29 +242,38 @@ fn lingers() -> bool {
     user.is_some_and(|user| Path::new("/var/lib/systemd/linger").join(user.name).exists())
 }
 
-fn tell(target: &Target, report: &Report, args: JsonArgs) -> Result<(), CliError> {
-    if args.json {
-        return screen::print_json(report);
+impl Report {
+    /// For people.
+    pub(super) fn text(&self, target: &Target) -> String {
+        let unit = self.unit.display();
+        let mut text = match self.unit_was {
+            _ if target.package.is_some() && self.unit.starts_with(&target.layout.units) => {
+                format!(
+                    "{unit} of an earlier installation hides the package's: `hermes gateway uninstall` removes it\n"
+                )
+            }
+            _ if target.package.is_some() => format!("{UNIT} is the package's\n"),
+            UnitFile::Missing => format!("{UNIT} installed as {unit}\n"),
+            UnitFile::Current => format!("{UNIT} was already {unit}\n"),
+            UnitFile::Outdated | UnitFile::Edited | UnitFile::Foreign => format!("{UNIT} refreshed in {unit}\n"),
+        };
+        let pid = self.pid.map(|pid| format!(" (PID {pid})")).unwrap_or_default();
+        let version = &self.version;
+        text += &match self.outcome {
+            "started" => format!("the gateway runs {version}{pid}\n"),
+            "handed_off" => format!("the running gateway has become {version}, in the same process{pid}\n"),
+            "unchanged" => format!("the gateway runs {version} already{pid}\n"),
+            _ => format!("{version} is what starts next: `hermes gateway start`\n"),
+        };
+        let home = self.home.display();
+        text += &format!("its home is {home}, its configuration {home}/gateway.toml\n");
+        for socket in &self.sockets_at_next_start {
+            text +=
+                &format!("{socket} listens from the gateway's next start on: `hermes gateway stop`, then `start`\n");
+        }
+        if self.linger == Some(false) {
+            text += "it ends when you log out: `loginctl enable-linger` keeps it running\n";
+        }
+        text
     }
-    let unit = report.unit.display();
-    let mut text = match report.unit_was {
-        _ if target.package.is_some() => format!("{UNIT} is the package's\n"),
-        UnitFile::Missing => format!("{UNIT} installed as {unit}\n"),
-        UnitFile::Current => format!("{UNIT} was already {unit}\n"),
-        UnitFile::Outdated | UnitFile::Edited | UnitFile::Foreign => format!("{UNIT} refreshed in {unit}\n"),
-    };
-    let pid = report.pid.map(|pid| format!(" (PID {pid})")).unwrap_or_default();
-    let version = &report.version;
-    text += &match report.outcome {
-        "started" => format!("the gateway runs {version}{pid}\n"),
-        "handed_off" => format!("the running gateway has become {version}, in the same process{pid}\n"),
-        "unchanged" => format!("the gateway runs {version} already{pid}\n"),
-        _ => format!("{version} is what starts next: `hermes gateway start`\n"),
-    };
-    let home = report.home.display();
-    text += &format!("its home is {home}, its configuration {home}/gateway.toml\n");
-    if report.linger == Some(false) {
-        text += "it ends when you log out: `loginctl enable-linger` keeps it running\n";
-    }
-    screen::print(&text)
 }

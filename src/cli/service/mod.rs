@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use self::args::{InstallArgs, ScopeArgs, StartArgs, UninstallArgs};
+use self::args::{InstallArgs, StartArgs, UninstallArgs};
 use self::error::ServiceError;
 use super::args::JsonArgs;
 use super::error::CliError;
@@ -66,12 +66,10 @@ pub(super) async fn install(home: Option<PathBuf>, args: InstallArgs) -> Result<
     install::run(home, args).await
 }
 
-/// As [`install()`], of a service whose places are known, with the defaults of everything.
+/// As [`install()`], of a service whose places are known, with the defaults of everything. Says nothing with `json`.
 pub(super) async fn install_for(target: &Target, json: JsonArgs) -> Result<(), CliError> {
-    let scope = ScopeArgs { system: target.layout.scope == Scope::System, user: target.layout.scope == Scope::User };
-    let (socket, webhook, web) = (false, false, false);
-    let options = InstallArgs { scope, run_as_user: None, socket, webhook, web, force: false, no_start: false, json };
-    install::into(target, &options).await
+    let report = install::into(target, &InstallArgs { json, ..InstallArgs::default() }).await?;
+    if json.json { Ok(()) } else { screen::print(&report.text(target)) }
 }
 
 /// `hermes gateway uninstall`.
@@ -92,7 +90,8 @@ pub(super) async fn start(home: Option<PathBuf>, args: StartArgs) -> Result<(), 
         return Err(CliError::Service(ServiceError::NotInstalled { scope: target.layout.scope.name() }));
     }
     target.check_rights("start").map_err(CliError::Service)?;
-    let file = target.unit_file(UnitKind::Gateway).map_err(CliError::Service)?;
+    target.check_unit_home().map_err(CliError::Service)?;
+    let file = target.loaded_file(&state).map_err(CliError::Service)?;
     if file == UnitFile::Outdated && !args.json.json {
         screen::complain("hint: the unit is of another version; `hermes gateway install` refreshes it");
     }
@@ -133,7 +132,7 @@ pub(super) async fn list(home: &Home, args: JsonArgs) -> Result<(), CliError> {
         let Ok(target) = Target::new(scope, None, None) else { continue };
         let Ok(state) = target.manager.state(UNIT).await else { continue };
         if state.is_installed() {
-            let home = target.layout.home.clone();
+            let home = target.unit_home().ok().flatten().unwrap_or_else(|| target.layout.home.clone());
             rows.push(Listed { scope: Some(scope.name()), home, unit: Some(state), pid: None, version: None });
         }
     }

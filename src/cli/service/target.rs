@@ -36,8 +36,9 @@ pub(in crate::cli) struct Target {
 impl Target {
     /// The service that was typed, or the default of whoever typed.
     pub(in crate::cli) fn of(args: ScopeArgs, home: Option<PathBuf>, user: Option<&str>) -> Result<Self, ServiceError> {
-        let named = home.clone().or_else(|| Environment::from_process().get("HERMES_HOME").map(PathBuf::from));
-        Self::new(args.scope(named.as_deref()), home, user)
+        let env = Environment::from_process();
+        let named = home.clone().or_else(|| env.get("HERMES_HOME").map(PathBuf::from));
+        Self::new(args.scope(named.as_deref(), &env), home, user)
     }
 
     /// The service of a scope. `home` is that of `--home`; for a service of a user `HERMES_HOME` counts, too.
@@ -82,6 +83,31 @@ impl Target {
         unit_file::look(&path, &wanted).map_err(ServiceError::io("read", path))
     }
 
+    /// What the file is that systemd has loaded: a package's is foreign.
+    pub(in crate::cli) fn loaded_file(&self, state: &UnitState) -> Result<UnitFile, ServiceError> {
+        let path = state.file.clone().unwrap_or_else(|| UnitKind::Gateway.path(&self.layout));
+        let wanted = unit_file::text(UnitKind::Gateway, &self.layout, &self.env);
+        unit_file::look(&path, &wanted).map_err(ServiceError::io("read", path))
+    }
+
+    /// The home that the installed unit serves; nothing if there is none of hermes.
+    pub(in crate::cli) fn unit_home(&self) -> Result<Option<PathBuf>, ServiceError> {
+        let path = UnitKind::Gateway.path(&self.layout);
+        let usual = match self.layout.scope {
+            Scope::System => self.layout.home.clone(),
+            Scope::User => self.env.user_home().join(".hermes"),
+        };
+        unit_file::home(&path, usual).map_err(ServiceError::io("read", path))
+    }
+
+    /// All homes of a user share one unit: refuses that of another home.
+    pub(in crate::cli) fn check_unit_home(&self) -> Result<(), ServiceError> {
+        match self.unit_home()? {
+            Some(home) if home != self.layout.home => Err(ServiceError::OtherUnit { serves: home }),
+            _ => Ok(()),
+        }
+    }
+
     /// What the running gateway says, once it is well.
     ///
     /// # Errors
@@ -104,8 +130,24 @@ impl Target {
         }
     }
 
+    /// The enabled sockets that systemd does not listen on.
+    pub(in crate::cli) async fn closed_sockets(&self) -> Result<Vec<&'static str>, ServiceError> {
+        let mut closed = Vec::new();
+        for name in UnitKind::SOCKETS.map(UnitKind::name) {
+            let state = self.state(name).await?;
+            if state.enabled == "enabled" && !state.is_up() {
+                closed.push(name);
+            }
+        }
+        Ok(closed)
+    }
+
     /// Starts the unit, which may run already, and waits until the gateway is well.
     pub(in crate::cli) async fn start(&self) -> Result<Status, ServiceError> {
+        // The sockets first: a unit that runs is not given them any more.
+        if !self.state(UNIT).await?.is_up() {
+            self.manager.order("start", &self.closed_sockets().await?).await.map_err(ServiceError::Manager)?;
+        }
         if let Err(error) = self.manager.order("start", &[UNIT]).await {
             return Err(self.not_up(Chain(&error).to_string()).await);
         }

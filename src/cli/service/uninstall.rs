@@ -12,6 +12,7 @@ use super::target::Target;
 use crate::cli::error::CliError;
 use crate::cli::{screen, update};
 use crate::service::layout::{LAUNCHER, SYSTEM_USER};
+use crate::service::lock::{Holder, Lock};
 use crate::service::manager::{ManagerError, Scope};
 use crate::service::unit_file::{UnitFile, UnitKind};
 
@@ -31,10 +32,15 @@ pub(in crate::cli) struct Report {
 pub(super) async fn run(home: Option<PathBuf>, args: UninstallArgs) -> Result<(), CliError> {
     let target = Target::of(args.scope, home, None).map_err(CliError::Service)?;
     target.check_rights("remove").map_err(CliError::Service)?;
-    if let Some(package) = &target.package {
-        return Err(CliError::Service(ServiceError::Packaged { package: package.name.clone() }));
-    }
+    target.check_unit_home().map_err(CliError::Service)?;
     let files = files(&target, args.force).map_err(CliError::Service)?;
+    if let Some(package) = &target.package {
+        if files.is_empty() || args.purge {
+            return Err(CliError::Service(ServiceError::Packaged { package: package.name.clone() }));
+        }
+        let report = uncover(&target, &files).await.map_err(CliError::Service)?;
+        return tell(&target, &report, args);
+    }
     let home = target.layout.home.clone();
     if files.is_empty() && !(args.purge && home.is_dir()) {
         return Err(CliError::Service(ServiceError::NotInstalled { scope: target.layout.scope.name() }));
@@ -49,6 +55,9 @@ pub(super) async fn run(home: Option<PathBuf>, args: UninstallArgs) -> Result<()
     }
     let mut report = Report { scope: target.layout.scope.name(), ..Report::default() };
     stop(&target, &files).await.map_err(CliError::Service)?;
+    if args.purge {
+        check_unused(&home).map_err(CliError::Service)?;
+    }
     remove(&target, &files, args.purge, &mut report).map_err(CliError::Service)?;
     match target.manager.reload_units().await {
         Ok(()) | Err(ManagerError::None { .. }) => {}
@@ -63,6 +72,8 @@ fn files(target: &Target, force: bool) -> Result<Vec<UnitKind>, ServiceError> {
     for kind in UnitKind::ALL {
         match target.unit_file(kind)? {
             UnitFile::Missing => {}
+            // Who overrides a package's unit by hand has a reason.
+            UnitFile::Foreign if target.package.is_some() => {}
             UnitFile::Foreign if !force => {
                 return Err(ServiceError::NotOurs {
                     path: kind.path(&target.layout),
@@ -87,6 +98,41 @@ async fn stop(target: &Target, files: &[UnitKind]) -> Result<(), ServiceError> {
     Ok(())
 }
 
+/// A gateway in the foreground is none of the service's, and would go on without its files.
+fn check_unused(home: &Path) -> Result<(), ServiceError> {
+    let lock = home.join("gateway.lock");
+    match Lock::holder(&lock) {
+        Ok(None) => Ok(()),
+        Ok(Some(Holder { pid })) => Err(ServiceError::InUse { home: home.to_owned(), pid }),
+        Err(error) => Err(ServiceError::io("look at", lock)(io::Error::other(error))),
+    }
+}
+
+/// Removes what an earlier `install` has left in front of a package's files. The gateway goes on, and the package's unit
+/// is what it is of; the operator's drop-ins are for that, too.
+async fn uncover(target: &Target, files: &[UnitKind]) -> Result<Report, ServiceError> {
+    let mut report = Report { scope: target.layout.scope.name(), ..Report::default() };
+    for kind in files {
+        remove_file(&kind.path(&target.layout), &mut report)?;
+    }
+    remove_launcher(target, &mut report)?;
+    target.manager.reload_units().await.map_err(ServiceError::Manager)?;
+    // What starts them with the machine were links to the files that are gone.
+    let names: Vec<&str> = files.iter().map(|kind| kind.name()).collect();
+    target.manager.order("reenable", &names).await.map_err(ServiceError::Manager)?;
+    Ok(report)
+}
+
+fn remove_launcher(target: &Target, report: &mut Report) -> Result<(), ServiceError> {
+    let launcher = &target.layout.launcher;
+    remove_file(launcher, report)?;
+    if let Some(directory) = launcher.parent() {
+        // One that others use is not empty, and stays.
+        let _ = fs::remove_dir(directory);
+    }
+    Ok(())
+}
+
 fn remove(target: &Target, files: &[UnitKind], purge: bool, report: &mut Report) -> Result<(), ServiceError> {
     for kind in files {
         let path = kind.path(&target.layout);
@@ -99,12 +145,11 @@ fn remove(target: &Target, files: &[UnitKind], purge: bool, report: &mut Report)
             if purge { remove_tree(&drop_ins, report)? } else { report.kept.push(drop_ins) }
         }
     }
-    let launcher = &target.layout.launcher;
-    remove_file(launcher, report)?;
+    remove_launcher(target, report)?;
     // Directories that were made for these files; one that others use is not empty, and stays.
     let of_user = target.layout.units.ancestors().filter(|path| *path != target.env.user_home());
     let of_user = of_user.filter(|path| path.starts_with(target.env.user_home()) && target.layout.scope == Scope::User);
-    for directory in launcher.parent().into_iter().chain(of_user) {
+    for directory in of_user {
         let _ = fs::remove_dir(directory);
     }
     let home = &target.layout.home;

@@ -14,8 +14,6 @@ mod plan;
 mod questions;
 
 use std::fs;
-use std::io::ErrorKind;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -25,6 +23,7 @@ use self::ask::Ask;
 use self::plan::{Plan, Section};
 use super::args::{ChatArgs, JsonArgs, WeixinCommand, WeixinLoginArgs};
 use super::error::CliError;
+use super::files::ConfigFile;
 use super::home::Home;
 use super::service::{self, Target};
 use super::{chat, ctl, files, screen, weixin};
@@ -41,9 +40,8 @@ pub(super) async fn run(home: Option<PathBuf>, args: SetupArgs) -> Result<(), Cl
     let ask = Ask::new(args.yes);
     let (target, as_service) = target(&ask, &args, home).await?;
     let home = target.home();
-    let config_file = config_file(&home.path)?;
-    let present = read(&config_file)?;
-    let has_agent = present.parse::<toml::Table>().is_ok_and(|table| table.contains_key("agents"));
+    let config_file = ConfigFile::of(&home.path)?;
+    let has_agent = config_file.text.parse::<toml::Table>().is_ok_and(|table| table.contains_key("agents"));
 
     let mut plan = Plan::default();
     let platform = questions::platform(&ask, &args)?;
@@ -58,10 +56,12 @@ pub(super) async fn run(home: Option<PathBuf>, args: SetupArgs) -> Result<(), Cl
         PlatformChoice::Weixin | PlatformChoice::None => None,
     };
     let agent = questions::agent(&ask, &args, &home.path, has_agent, &mut plan)?;
-    let text = plan::edit(&present, &plan)
-        .map_err(|why| CliError::Usage(format!("{} is not TOML: {why}", config_file.display())))?;
+    let text = plan::edit(&config_file.text, &plan)
+        .map_err(|why| CliError::Usage(format!("{} is not TOML: {why}", config_file.path.display())))?;
 
     if as_service {
+        // Refuses one that the service has not started, which would be in its way.
+        target.running().await?;
         service::prepare_home(&target).map_err(CliError::Service)?;
     }
     let config = write(&home.path, &config_file, &text, &plan)?;
@@ -73,11 +73,11 @@ pub(super) async fn run(home: Option<PathBuf>, args: SetupArgs) -> Result<(), Cl
     }
     let runs = bring_up(&target, as_service, args.json).await?;
     if args.json.json {
-        let (home, service, running) = (home.path, as_service, runs);
+        let (home, config_file, service, running) = (home.path, config_file.path, as_service, runs);
         let page = page.map(|page| page.address);
         return screen::print_json(&Done { home, config_file, agent, bot, page, service, running });
     }
-    screen::print(&format!("{} is written.\n", config_file.display()))?;
+    screen::print(&format!("{} is written.\n", config_file.path.display()))?;
     if let Some(bot) = bot {
         screen::print(&format!(
             "Write to {bot}; without an id in allow_admin_from it answers with a code for\n  hermes pairing approve telegram CODE\n"
@@ -129,8 +129,11 @@ pub(super) struct Done {
 async fn target(ask: &Ask, args: &SetupArgs, home: Option<PathBuf>) -> Result<(Target, bool), CliError> {
     let target = Target::of(args.scope, home.clone(), None).map_err(CliError::Service)?;
     let state = target.manager.state(UNIT).await;
+    // The user's service may be of another home: then this one is for the foreground.
+    let is_this_home = target.check_unit_home();
     let as_service = match &state {
-        Ok(state) if state.is_installed() => !args.no_install,
+        Ok(state) if state.is_installed() && is_this_home.is_ok() => !args.no_install,
+        Ok(state) if state.is_installed() && !args.install => false,
         _ if args.install || args.no_install => args.install,
         Err(_) => false,
         Ok(_) => {
@@ -139,6 +142,7 @@ async fn target(ask: &Ask, args: &SetupArgs, home: Option<PathBuf>) -> Result<(T
         }
     };
     if as_service {
+        is_this_home.map_err(CliError::Service)?;
         target.check_rights("set up").map_err(CliError::Service)?;
         return Ok((target, true));
     }
@@ -148,39 +152,20 @@ async fn target(ask: &Ask, args: &SetupArgs, home: Option<PathBuf>) -> Result<(T
     Ok((Target::new(Scope::User, Some(home.path), None).map_err(CliError::Service)?, false))
 }
 
-/// A link stays one, but root follows none that somebody else may have made.
-fn config_file(home: &Path) -> Result<PathBuf, CliError> {
-    let named = home.join("gateway.toml");
-    if !nix::unistd::geteuid().is_root() {
-        return Ok(fs::canonicalize(&named).unwrap_or(named));
-    }
-    match fs::symlink_metadata(&named) {
-        Ok(meta) if !meta.is_file() => Err(CliError::Usage(format!("{} is not a regular file", named.display()))),
-        _ => Ok(named),
-    }
-}
-
-fn read(path: &Path) -> Result<String, CliError> {
-    match fs::read_to_string(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
-        other => other.map_err(|source| CliError::Io { what: "read gateway.toml", source }),
-    }
-}
-
 /// Writes the secrets, and the configuration once the gateway would take it; else the secrets go again.
-fn write(home: &Path, config_file: &Path, text: &str, plan: &Plan) -> Result<Config, CliError> {
+fn write(home: &Path, config_file: &ConfigFile, text: &str, plan: &Plan) -> Result<Config, CliError> {
     let failed = |what: &'static str| move |source| CliError::Io { what, source };
     files::make_home(home).map_err(failed("make the home directory"))?;
     let owner = fs::metadata(home).map_err(failed("look at the home directory"))?;
     let mut before: Vec<(PathBuf, Option<Vec<u8>>)> = Vec::new();
     let written = plan.secrets.iter().try_for_each(|(name, secret)| {
         let path = home.join(name);
-        before.push((path.clone(), fs::read(&path).ok()));
+        before.push((path.clone(), files::read(home, &path)?));
         files::replace(&path, format!("{}\n", secret.expose()).as_bytes(), 0o600, &owner)
     });
     let checked = written.map_err(failed("write the file of a secret")).and_then(|()| {
         let env = Environment::from_process();
-        Config::from_text(text, config_file, &env).map_err(CliError::WouldBeRefused)
+        Config::from_text(text, &config_file.path, &env).map_err(CliError::WouldBeRefused)
     });
     let undo = || {
         for (path, bytes) in before {
@@ -193,8 +178,7 @@ fn write(home: &Path, config_file: &Path, text: &str, plan: &Plan) -> Result<Con
         }
     };
     let config = checked.inspect_err(|_| undo())?;
-    let mode = fs::metadata(config_file).map_or(0o600, |meta| meta.permissions().mode() & 0o7777);
-    files::replace(config_file, text.as_bytes(), mode, &owner).map_err(failed("write gateway.toml"))?;
+    config_file.replace(text, &owner)?;
     Ok(config)
 }
 

@@ -10,9 +10,8 @@ use crate::cli::page::{Cell, Look, Page, Tone, ago, local_time, row};
 use crate::clock::UnixMillis;
 use crate::config::Environment;
 use crate::report::Chain;
-use crate::service::layout::SYSTEM_HOME;
 use crate::service::lock::Lock;
-use crate::service::manager::{Manager, Scope, UNIT, UnitState};
+use crate::service::manager::{Manager, UNIT, UnitState};
 use crate::service::state_file::{GatewayState, Phase};
 use crate::slots::Slots;
 use crate::update::Versions;
@@ -48,8 +47,7 @@ pub(in crate::cli) struct Down {
 impl Down {
     /// Looks at what is left in the home, and asks the service manager.
     pub(in crate::cli) async fn look(home: &Home) -> Self {
-        let scope = if home.path.as_os_str() == SYSTEM_HOME { Scope::System } else { Scope::User };
-        let manager = Manager::new(scope, &Environment::from_process());
+        let manager = Manager::of_home(&home.path, &Environment::from_process());
         let unit = manager.state(UNIT).await.ok().filter(UnitState::is_installed);
         let holder = Lock::holder(&home.path.join("gateway.lock"));
         let state = GatewayState::read(&home.path.join("gateway_state.json"));

@@ -5,12 +5,11 @@
 //! - A section that is there already is never changed, and nothing else of gateway.toml ever is.
 
 use std::fs;
-use std::io::{self, ErrorKind};
-use std::os::unix::fs::PermissionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::cli::error::CliError;
-use crate::cli::files::{make_home, replace};
+use crate::cli::files::{self, ConfigFile, make_home, replace};
 use crate::cli::home::Home;
 use crate::config::Secret;
 use crate::platform::weixin::login::Credentials;
@@ -19,9 +18,6 @@ use crate::platform::weixin::login::Credentials;
 const TOKEN_FILE: &str = "weixin-token";
 /// The token for its owner alone.
 const TOKEN_MODE: u32 = 0o600;
-/// A new gateway.toml may come to hold secrets.
-const CONFIG_MODE: u32 = 0o600;
-const TOKEN_BYTES_MAX: u64 = 64 * 1024;
 
 /// What became of gateway.toml.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,9 +52,8 @@ pub(super) struct Kept {
 
 /// The token of an earlier login, which the service wants to know of.
 pub(super) fn known_token(home: &Path) -> Option<Secret> {
-    let path = home.join(TOKEN_FILE);
-    let is_honest = fs::metadata(&path).is_ok_and(|meta| meta.is_file() && meta.len() <= TOKEN_BYTES_MAX);
-    let text = fs::read_to_string(path).ok().filter(|_| is_honest)?;
+    let bytes = files::read(home, &home.join(TOKEN_FILE)).ok().flatten()?;
+    let text = String::from_utf8(bytes).ok()?;
     let token = text.trim();
     (!token.is_empty()).then(|| Secret::new(token))
 }
@@ -75,27 +70,17 @@ pub(super) fn keep(home: &Home, credentials: &Credentials, base_url: &str) -> Re
     let token = format!("{}\n", credentials.token.expose());
     replace(&token_file, token.as_bytes(), TOKEN_MODE, &owner).map_err(failed("write the token's file"))?;
 
-    let named = home.path.join("gateway.toml");
-    // A link stays one.
-    let config_file = fs::canonicalize(&named).unwrap_or(named);
+    let config_file = ConfigFile::of(&home.path)?;
     let lines = section(credentials, base_url);
-    let present = match fs::read_to_string(&config_file) {
-        Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
-        Err(error) => return Err(failed("read gateway.toml")(error)),
-    };
-    let change = match judge(&present, &lines) {
+    let change = match judge(&config_file.text, &lines) {
         Judged::Append(text) => {
-            let meta = fs::metadata(&config_file).ok();
-            let mode = meta.as_ref().map_or(CONFIG_MODE, |meta| meta.permissions().mode() & 0o7777);
-            let written = replace(&config_file, text.as_bytes(), mode, meta.as_ref().unwrap_or(&owner));
-            written.map_err(failed("write gateway.toml"))?;
+            config_file.replace(&text, &owner)?;
             Change::Appended
         }
         Judged::Same => Change::None,
         Judged::Other => Change::ByHand,
     };
-    Ok(Kept { token_file, config_file, change, lines })
+    Ok(Kept { token_file, config_file: config_file.path, change, lines })
 }
 
 /// The section for these credentials.

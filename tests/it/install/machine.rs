@@ -218,6 +218,18 @@ impl<'a> Machine<'a> {
         serde_json::from_str(&self.hermes(&["gateway", "status", "--json"])).expect("JSON")
     }
 
+    /// Returns once something is so.
+    pub fn wait_until(&self, what: &str, reached: impl FnMut() -> bool) {
+        self.systemd.wait_until(what, SOON, reached);
+    }
+
+    /// Returns once a gateway answers.
+    pub fn wait_for_a_gateway(&self) {
+        let answers =
+            || self.command(&self.program, &["gateway", "status"]).output().is_ok_and(|out| out.status.success());
+        self.wait_until("a gateway answers", answers);
+    }
+
     /// Returns once a turn runs.
     pub fn wait_for_a_turn(&self) {
         let runs = || {
@@ -225,10 +237,11 @@ impl<'a> Machine<'a> {
             let agents = status["agents"].as_array().expect("a list");
             agents.iter().any(|agent| !agent["turns"].as_array().expect("a list").is_empty())
         };
-        self.systemd.wait_until("a turn runs", SOON, runs);
+        self.wait_until("a turn runs", runs);
     }
 
-    fn show(&self, property: &str) -> String {
+    /// A property of the unit.
+    pub fn show(&self, property: &str) -> String {
         let scope: &[&str] = if self.user.is_some() { &["--user"] } else { &[] };
         let words = [scope, &["show", "--value", "--property", property, "hermes-gateway.service"]].concat();
         checked(&mut self.command("systemctl", &words), "systemctl").trim().to_owned()
