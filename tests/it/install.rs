@@ -195,8 +195,7 @@ fn a_package_and_an_installation_of_ones_own_give_way_to_each_other() {
     let setup = ["setup", "--system", "--install", "--yes", "--json", "--platform", "none", "--agent", "echo"];
     let done: Value = serde_json::from_str(&machine.hermes(&setup)).expect("one document");
     assert_eq!((&done["service"], &done["running"]), (&true.into(), &true.into()));
-    let (own, packaged) =
-        ("/etc/systemd/system/hermes-gateway.service", "/usr/lib/systemd/system/hermes-gateway.service");
+    let (own, packaged) = ("/etc/systemd/system/hermes-gateway.service", "/lib/systemd/system/hermes-gateway.service");
 
     // The package's unit comes to light, and the gateway goes on.
     machine.run("dpkg", &["--install", &machine::package(&given, version())]);
@@ -262,7 +261,7 @@ fn a_visit_starts_the_service_of_another_user() {
     assert_ne!(machine.status()["pid"].to_string(), pid);
 
     // A gateway that runs is given no socket; its next start brings them, and systemd listens again.
-    let sockets = ["hermes-gateway.socket", "hermes-gateway-webhook.socket", "hermes-gateway-web.socket"];
+    let sockets = ["hermes-gateway-webhook.socket", "hermes-gateway-web.socket"];
     machine.run("systemctl", &[&["stop"], &sockets[..]].concat());
     let said = machine.hermes(&["gateway", "install", "--system", "--socket", "--webhook", "--web"]);
     assert!(sockets.iter().all(|socket| said.contains(&format!("{socket} listens from"))), "{said}");

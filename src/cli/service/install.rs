@@ -127,6 +127,7 @@ async fn take_over(
     placed: &Placed,
     json: JsonArgs,
 ) -> Result<(Option<Status>, &'static str), CliError> {
+    let status = target.measured(status).await?;
     if status.image.sha256 == placed.sha256 {
         return Ok((Some(status), "unchanged"));
     }

@@ -130,6 +130,18 @@ impl Target {
         }
     }
 
+    /// As `status`, once the gateway knows the digest of its image: one that has just started is still measuring it.
+    pub(in crate::cli) async fn measured(&self, mut status: Status) -> Result<Status, CliError> {
+        let home = self.home();
+        let until = Instant::now() + HEALTH_TIMEOUT;
+        while status.image.sha256.is_empty() && Instant::now() < until {
+            sleep(LOOK_AGAIN).await;
+            let asked = async { handoff::status(&mut home.connect().await?).await };
+            status = asked.await.map_err(|error| CliError::client(error, &home.path))?;
+        }
+        Ok(status)
+    }
+
     /// The enabled sockets that systemd does not listen on.
     pub(in crate::cli) async fn closed_sockets(&self) -> Result<Vec<&'static str>, ServiceError> {
         let mut closed = Vec::new();
