@@ -1,29 +1,28 @@
 //! What the pages of the platform `web` are told: the status, every second, and the steps of handoffs.
 //!
-//! **Invariant:** nobody waits for it: the database is asked beside the loop, and who looks takes what is there.
+//! **Invariant:** nobody waits for it: the database is asked beside the loop, and who looks takes what is there. While the
+//! database does not answer that is what it said last.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::run::Daemon;
+use super::status::{History, glance};
 use super::swap::{Step, Swap};
 use crate::platform::web::Shown;
-use crate::report::Chain;
 use crate::store::Glance;
 
 /// Handoffs that pages show.
 const HISTORY: u32 = 20;
-/// How long the database may take to tell them.
-const GLANCE: Duration = Duration::from_secs(2);
-
 /// The daemon's end.
 #[derive(Debug, Default)]
 pub(super) struct Pages {
     shown: watch::Sender<Arc<Shown>>,
     /// The database is being asked.
     is_asking: bool,
+    /// What it said last.
+    history: History,
 }
 
 impl Pages {
@@ -52,22 +51,23 @@ impl Daemon {
         }
         let (store, steps) = (self.store.clone(), self.steps.clone());
         tokio::spawn(async move {
-            let glance = match tokio::time::timeout(GLANCE, store.glance(HISTORY)).await {
-                Ok(Ok(glance)) => Some(glance),
-                Ok(Err(error)) => {
-                    tracing::error!(error = %Chain(&error), "cannot read the history");
-                    None
-                }
-                // That it hangs is told by the pulse.
-                Err(_) => None,
-            };
+            let glance = glance(&store, HISTORY).await;
             drop(steps.send(Step::Glanced(glance.map(Box::new))).await);
         });
     }
 
     pub(super) fn glanced(&mut self, glance: Option<Glance>) {
         self.pages.is_asking = false;
-        let status = self.status_with(glance);
+        self.show_status(glance);
+    }
+
+    /// Shows how things are, with what the database tells.
+    pub(super) fn show_status(&mut self, glance: Option<Glance>) {
+        let outbox = glance.as_ref().map(|glance| glance.outbox);
+        if let Some(glance) = glance {
+            self.pages.history = History::from(glance);
+        }
+        let status = self.status_with(outbox, self.pages.history.clone());
         self.pages.shown.send_if_modified(|shown| Arc::make_mut(shown).take_status(status));
     }
 

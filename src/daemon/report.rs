@@ -17,7 +17,7 @@ use crate::control::proto::{self, AgentStatus, HandoffReport, Progress};
 use crate::gateway::{AgentView, Describe, Effect, Requester, notice};
 use crate::handoff::Phase;
 use crate::jsonrpc::ErrorObject;
-use crate::platform::{dingtalk, local};
+use crate::platform::{dingtalk, local, web};
 use crate::report::Chain;
 use crate::service::state_file::{self, GatewayState, HandoffState, LinkPhase, PlatformState, ProcessRecord};
 use crate::units::count;
@@ -144,6 +144,8 @@ impl Daemon {
     }
 
     async fn tell_stopped(&mut self, pending: &Pending, why: &str) {
+        let told = Language::En.words().handoff_stopped(pending.kind_name(), why);
+        self.pages.step("failed", told, (None, None));
         match &pending.origin {
             Origin::Control { client, id, .. } => {
                 let error = ErrorObject::new(proto::STOPPING, format!("the gateway stops ({why})"));
@@ -165,6 +167,9 @@ impl Daemon {
                 self.respond(*client, id.clone(), Err(ErrorObject::new(proto::BUSY, why.to_string())));
             }
             Origin::Chat(by) => {
+                if by.conversation.platform.as_str() == web::PLATFORM {
+                    self.pages.step(web::REFUSED, Language::En.words().not_now(why), (None, None));
+                }
                 let told = self.gateway.words(&by.conversation).not_now(why);
                 self.carry_out(vec![notice(&by.conversation, told)]).await;
             }

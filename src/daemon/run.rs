@@ -454,6 +454,8 @@ impl Daemon {
         }
         self.fail(format!("the gateway stops ({why})")).await;
         self.write_state_file();
+        // No tick does it any more.
+        self.show_status(None);
         // Their stop would never be told.
         self.agents.retain(|_, outlet| !outlet.is_over());
         self.platforms.retain(|_, outlet| !outlet.is_over());

@@ -13,7 +13,7 @@ use crate::control::proto::{
 };
 use crate::gateway::{AgentNow, AgentView};
 use crate::report::Chain;
-use crate::store::Glance;
+use crate::store::{Glance, HandoffRecord, HandoffTotals, Store};
 
 /// How long the database may take to tell the history.
 const GLANCE: Duration = Duration::from_secs(2);
@@ -45,17 +45,32 @@ impl LinkView {
     }
 }
 
+/// The handoffs: the last ones, and how many there were.
+#[derive(Clone, Debug, Default)]
+pub(super) struct History {
+    handoffs: Vec<HandoffRecord>,
+    totals: HandoffTotals,
+}
+
+impl From<Glance> for History {
+    fn from(Glance { handoffs, totals, .. }: Glance) -> Self {
+        Self { handoffs, totals }
+    }
+}
+
 impl Daemon {
     /// With so many handoffs.
     pub(super) async fn status(&mut self, history: u32) -> Status {
-        let glance = self.glance(history).await;
-        self.status_with(glance)
+        let glance = match self.pulse.health() {
+            Health::Hangs(_) => None,
+            _ => glance(&self.store, history).await,
+        };
+        let outbox = glance.as_ref().map(|glance| glance.outbox);
+        self.status_with(outbox, glance.map(History::from).unwrap_or_default())
     }
 
-    /// With what the database tells.
-    pub(super) fn status_with(&mut self, glance: Option<Glance>) -> Status {
-        let outbox = glance.as_ref().map(|glance| glance.outbox);
-        let (handoffs, totals) = glance.map(|glance| (glance.handoffs, glance.totals)).unwrap_or_default();
+    /// With what the database has told.
+    pub(super) fn status_with(&mut self, outbox: Option<usize>, History { handoffs, totals }: History) -> Status {
         let stash = self.stash.messages.len() + self.stash.requests.len();
         let queued_turns = self.gateway.turns_queued();
         Status {
@@ -81,23 +96,6 @@ impl Daemon {
                 .collect(),
             blockers: self.blockers(),
             update: self.update_status(),
-        }
-    }
-
-    async fn glance(&self, history: u32) -> Option<Glance> {
-        if matches!(self.pulse.health(), Health::Hangs(_)) {
-            return None;
-        }
-        match tokio::time::timeout(GLANCE, self.store.glance(history)).await {
-            Ok(Ok(glance)) => Some(glance),
-            Ok(Err(error)) => {
-                tracing::error!(error = %Chain(&error), "cannot read the history");
-                None
-            }
-            Err(_) => {
-                tracing::error!(after_s = GLANCE.as_secs(), "the database does not tell the history");
-                None
-            }
         }
     }
 
@@ -161,6 +159,12 @@ impl Daemon {
             },
         }
     }
+}
+
+/// What the database tells with so many handoffs; nothing if it does not in time, which the pulse tells of.
+pub(super) async fn glance(store: &Store, handoffs: u32) -> Option<Glance> {
+    let glance = tokio::time::timeout(GLANCE, store.glance(handoffs)).await.ok()?;
+    glance.inspect_err(|error| tracing::error!(error = %Chain(error), "cannot read the history")).ok()
 }
 
 #[cfg(test)]

@@ -474,6 +474,7 @@ impl Daemon {
         self.forget_note();
         tracing::info!(version = self.image.id.version, "there is nothing newer");
         let (running, kind) = (self.image.id.version.clone(), pending.kind_name());
+        self.pages.step("done", Language::En.words().is_newest(&running), (None, None));
         match pending.origin {
             Origin::Control { client, id, .. } => {
                 let told = Language::En.words().is_newest(&running);

@@ -33,9 +33,8 @@ impl Listener {
         Self { name, listener: None, kept: Vec::new() }
     }
 
-    /// Takes over the listener of another image or process, or of systemd, if it is at `wanted`; `None` is no place, and
-    /// `Some(None)` any.
-    pub(super) fn restore(&mut self, fds: Vec<NamedFd>, wanted: Option<Option<SocketAddr>>) {
+    /// Takes over the listener of another image or process, or of systemd, if it is at `wanted`; `None` is no place.
+    pub(super) fn restore(&mut self, fds: Vec<NamedFd>, wanted: Option<SocketAddr>) {
         let ours = self.name;
         for (name, fd) in fds.into_iter().filter(|(name, _)| name == ours) {
             let listener = std::net::TcpListener::from(fd);
@@ -89,9 +88,8 @@ impl Listener {
     }
 }
 
-/// Without a place, wherever it is; port 0 is any.
-fn is_at(listener: &std::net::TcpListener, wanted: Option<SocketAddr>) -> bool {
-    let Some(wanted) = wanted else { return true };
+/// Port 0 is any.
+fn is_at(listener: &std::net::TcpListener, wanted: SocketAddr) -> bool {
     let at = listener.local_addr();
     at.is_ok_and(|at| at.ip() == wanted.ip() && (at.port() == wanted.port() || wanted.port() == 0))
 }
@@ -130,5 +128,31 @@ pub(super) async fn accept<F: Future<Output = ()> + Send + 'static>(
             }
         }
         while connections.try_join_next().is_some() {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_that_was_left_is_served_where_the_configuration_says_and_closed_elsewhere() {
+        let left = || {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
+            (listener.local_addr().expect("it is bound"), vec![("listener".to_owned(), listener.into())])
+        };
+        let (at, fds) = left();
+        let mut listener = Listener::new("listener");
+        listener.restore(fds, Some(at));
+        assert_eq!(listener.listen(at).expect("it listens").local_addr().expect("it is bound"), at);
+        let (at, _) = left();
+        for wanted in [None, Some(at)] {
+            let (was, fds) = left();
+            let mut listener = Listener::new("listener");
+            listener.restore(fds, wanted);
+            assert!(std::net::TcpStream::connect(was).is_err(), "nobody listens there");
+            let kept = listener.take_kept();
+            assert!(kept.iter().all(|kept| kept.fd.is_none()) && kept.len() == 1);
+        }
     }
 }

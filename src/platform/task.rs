@@ -117,6 +117,9 @@ pub(super) fn spawn<L: Link>(
     let (load, told_load) = watch::channel(Load::default());
     let saved = saved::read::<L>(left.state, link.account());
     link.restore(saved.link, left.fds);
+    if left.paused {
+        link.pause();
+    }
     let task = Task {
         link,
         delivery: saved.delivery.on(medium),

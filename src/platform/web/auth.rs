@@ -14,6 +14,7 @@ use std::time::Duration;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
+use super::shown::Audience;
 use crate::clock::{MonoNanos, UnixMillis};
 use crate::config::{Secret, WebConfig};
 use crate::hex;
@@ -126,6 +127,11 @@ impl Auth {
 }
 
 impl Known {
+    /// How much they may know.
+    pub(super) fn audience(&self) -> Audience {
+        if self.is_admin { Audience::Admins } else { Audience::Guests }
+    }
+
     /// Whether `given` is what a form of this session has.
     pub(super) fn has_form_token(&self, given: Option<&str>) -> bool {
         match (&self.csrf, given) {

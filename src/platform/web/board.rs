@@ -167,16 +167,16 @@ impl Board {
         }))
     }
 
-    /// Holds a message that a reader has and that may have changed since.
-    pub(super) async fn hold(&self, chat: &str, number: i64) -> Result<(), StoreError> {
-        if !self.look(chat, |held| held.messages.contains_key(&number))
-            && let Some(message) = self.read(chat, number).await?
-        {
-            let mut held = self.held();
-            let chat = held.chats.entry(chat.to_owned()).or_default();
-            chat.messages.entry(number).or_insert_with(|| Arc::new(message));
+    /// Holds a message that a reader has and that may have changed since. Says whether there is one.
+    pub(super) async fn hold(&self, chat: &str, number: i64) -> Result<bool, StoreError> {
+        if self.look(chat, |held| held.messages.contains_key(&number)) {
+            return Ok(true);
         }
-        Ok(())
+        let Some(message) = self.read(chat, number).await? else { return Ok(false) };
+        let mut held = self.held();
+        let chat = held.chats.entry(chat.to_owned()).or_default();
+        chat.messages.entry(number).or_insert_with(|| Arc::new(message));
+        Ok(true)
     }
 
     /// The message of a number in a chat of `user`.
@@ -233,10 +233,12 @@ impl Chat {
         self.messages.retain(|_, message| !message.is_final);
     }
 
-    /// Lets go of the oldest.
+    /// Lets go of the oldest that does not change; of one that does only where all do.
     fn trim(&mut self) {
         while self.messages.len() > HELD_MAX {
-            let Some((number, _)) = self.messages.pop_first() else { return };
+            let steady = self.messages.iter().find(|(_, message)| message.is_final).map(|(number, _)| *number);
+            let Some(number) = steady.or_else(|| self.messages.keys().next().copied()) else { return };
+            self.messages.remove(&number);
             self.gone = self.gone.max(number);
         }
     }

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::board::Board;
 use super::reader::{Cursor, Reader};
-use super::shown::Shown;
+use super::shown::{Audience, Shown};
 use crate::report::Chain;
 
 /// How soon a browser comes again.
@@ -48,8 +48,8 @@ impl FromStr for EventId {
 pub(super) struct Wanted {
     /// This chat.
     pub(super) chat: Option<String>,
-    /// The status, and the steps of handoffs.
-    pub(super) status: bool,
+    /// The status as these may know it, and the steps of handoffs.
+    pub(super) status: Option<Audience>,
     /// What the reader has.
     pub(super) after: EventId,
 }
@@ -66,6 +66,7 @@ pub(super) struct Events {
 }
 
 struct StatusReader {
+    audience: Audience,
     revision: u64,
     step: i64,
     /// The next status not before.
@@ -81,7 +82,8 @@ impl Events {
         leave: watch::Receiver<()>,
     ) -> Self {
         let Wanted { chat, status, after } = wanted;
-        let status = status.then(|| StatusReader {
+        let status = status.map(|audience| StatusReader {
+            audience,
             revision: 0,
             step: after.step.unwrap_or_else(|| shown.borrow().last_step()),
             not_before: Instant::now(),
@@ -152,13 +154,16 @@ impl Events {
         }
         let shown = Arc::clone(&self.shown.borrow());
         if let Some(status) = &mut self.status {
-            if let Some(step) = shown.step_behind(status.step) {
+            while let Some(step) = shown.step_behind(status.step) {
                 status.step = step.seq;
+                if !step.is_for(status.audience) {
+                    continue;
+                }
                 let data = serde_json::to_string(&**step).expect("plain data serialises");
                 return Some(Some(self.event("progress", &data)));
             }
             if status.not_before <= Instant::now()
-                && let Some(live) = shown.live(&mut status.revision)
+                && let Some(live) = shown.live(status.audience, &mut status.revision)
             {
                 status.not_before = Instant::now() + STATUS_PERIOD;
                 return Some(Some(self.event("status", live)));
@@ -203,7 +208,7 @@ mod tests {
             });
         };
         change(1);
-        let wanted = Wanted { chat: None, status: true, after: EventId::default() };
+        let wanted = Wanted { chat: None, status: Some(Audience::Admins), after: EventId::default() };
         let leave = watch::Sender::default();
         let mut events = Events::new(wanted, board, shown, leave.subscribe());
         let mut next = async || String::from_utf8(events.next().await.expect("a piece").to_vec()).expect("text");

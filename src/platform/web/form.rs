@@ -36,15 +36,16 @@ pub(super) struct Form {
 }
 
 impl<S: Send + Sync> FromRequest<S> for Form {
-    type Rejection = Response;
+    type Rejection = Refusal;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Response> {
+    async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
         let is_page = is_form(request.headers());
-        read(request, is_page).await.map_err(|refusal| refusal.answer(is_page))
+        read(request, is_page).await
     }
 }
 
-fn is_form(headers: &HeaderMap) -> bool {
+/// Whether a page posts it, without a script.
+pub(super) fn is_form(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
     kind.starts_with(b"application/x-www-form-urlencoded")
 }

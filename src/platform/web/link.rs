@@ -1,12 +1,13 @@
 //! How messages come in from browsers, and the state of the listener.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::auth::Auth;
 use super::board::{Board, Growing};
@@ -14,7 +15,7 @@ use super::message::{Author, Format, Message};
 use super::sender::WebSender;
 use super::server::Server;
 use super::shown::Shown;
-use super::site::{Hosts, Post, Site};
+use super::site::{Hosts, Post, STREAMS_MAX, Site};
 use super::{PLATFORM, token};
 use crate::chat::{Inbound, LinkState};
 use crate::clock::MonoNanos;
@@ -54,6 +55,8 @@ pub(super) struct WebLink {
     posts: mpsc::Receiver<Post>,
     post: mpsc::Sender<Post>,
     may_hear: bool,
+    /// An admin has paused the chat; also for [`Site`].
+    is_paused: Arc<AtomicBool>,
     is_frozen: bool,
     /// A handoff is under way, or a stop, and no rehearsal.
     is_leaving: bool,
@@ -80,11 +83,17 @@ impl WebLink {
             posts,
             post,
             may_hear: false,
+            is_paused: Arc::default(),
             is_frozen: false,
             is_leaving: false,
             not_before: MonoNanos::default(),
             state: LinkState::Connecting,
         }
+    }
+
+    /// Where the gateway listens.
+    fn place(&self) -> SocketAddr {
+        self.config.listen.unwrap_or(WebConfig::LISTEN)
     }
 
     /// Listens, if it does not.
@@ -93,15 +102,23 @@ impl WebLink {
             Some(token) => token.clone(),
             None => token::kept_or_made(&self.token_file).map_err(|error| Chain(&error).to_string())?,
         };
-        let place = self.config.listen.unwrap_or(WebConfig::LISTEN);
+        let place = self.place();
         let told =
             |error: std::io::Error| format!("cannot listen at {place}: {error}; change 'listen' in [platforms.web]");
         let listener = self.listener.listen(place).map_err(told)?;
         let address = listener.local_addr().map_err(told)?;
         let auth = Auth::new(&token, self.config.guest_token.as_ref());
         let hosts = Hosts::new(self.config.hosts.clone(), address);
-        let site = Site::new(auth, hosts, Arc::clone(&self.board), self.post.clone(), self.shown.clone());
-        let site = Arc::new(site);
+        let site = Arc::new(Site {
+            auth,
+            hosts,
+            board: Arc::clone(&self.board),
+            posts: self.post.clone(),
+            shown: self.shown.clone(),
+            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            is_paused: Arc::clone(&self.is_paused),
+            leave: watch::Sender::default(),
+        });
         let server = Server::start(listener, Arc::clone(&site)).map_err(told)?;
         tracing::info!(%address, "the web page is there");
         self.token = Some(token);
@@ -150,17 +167,17 @@ impl Link for WebLink {
 
     fn restore(&mut self, saved: SavedLink, fds: Vec<NamedFd>) {
         self.board.restore(saved.growing);
-        self.listener.restore(fds, Some(self.config.listen));
+        self.listener.restore(fds, Some(self.place()));
     }
 
     async fn load(&mut self, _: &Store) {}
 
     fn advance(&mut self, now: MonoNanos, may_hear: bool) -> Option<MonoNanos> {
         self.may_hear = may_hear;
-        if let Some((_, site)) = &self.server {
-            if may_hear {
-                site.is_paused.store(false, Ordering::Relaxed);
-            }
+        if may_hear {
+            self.is_paused.store(false, Ordering::Relaxed);
+        }
+        if self.server.is_some() {
             return None;
         }
         if self.not_before > now {
@@ -189,6 +206,10 @@ impl Link for WebLink {
     }
 
     async fn take(&mut self, Post { inbound, stored }: Post, _: &Store) -> Vec<(TurnId, Inbound)> {
+        // Who sent it was told to come again, or has gone.
+        if stored.is_closed() {
+            return Vec::new();
+        }
         let (new, number) = match self.store(inbound).await {
             Ok((new, number)) => (new, Some(number)),
             Err(error) => {
@@ -203,9 +224,10 @@ impl Link for WebLink {
 
     fn hush(&mut self) {
         self.may_hear = false;
-        // Held for a rehearsal, the image stays.
-        self.is_leaving |= !self.is_frozen;
-        self.end_streams();
+        // Held for a rehearsal, the image stays. Whoever comes again meanwhile is not sent away with every command.
+        if !self.is_frozen && !std::mem::replace(&mut self.is_leaving, true) {
+            self.end_streams();
+        }
     }
 
     fn freeze(&mut self) {
@@ -249,8 +271,85 @@ impl Link for WebLink {
     /// The pages stay; who writes is told.
     fn pause(&mut self) {
         self.may_hear = false;
-        if let Some((_, site)) = &self.server {
-            site.is_paused.store(true, Ordering::Relaxed);
+        self.is_paused.store(true, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::chat::{Conversation, Sender};
+    use crate::clock::UnixMillis;
+    use crate::store::Span;
+
+    /// A link, its store, and the directory of both.
+    fn link(listen: Option<SocketAddr>) -> (WebLink, Store, tempfile::TempDir) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::open(&dir.path().join("state.db")).expect("opens");
+        let config = WebConfig {
+            listen,
+            hosts: Vec::new(),
+            token: Some(Secret::new("the token of the owner")),
+            guest_token: None,
+            access: WebConfig::access(false, false, crate::words::Language::En),
+        };
+        let (_, shown) = watch::channel(Arc::new(Shown::default()));
+        (WebLink::new(config, dir.path().join("web-token"), store.clone(), shown), store, dir)
+    }
+
+    #[tokio::test]
+    async fn streams_are_ended_once_at_a_drain_and_once_at_the_freeze_and_never_at_a_rehearsal() {
+        let (mut link, ..) = link(Some("127.0.0.1:0".parse().expect("an address")));
+        assert!(link.advance(MonoNanos::now(), true).is_none());
+        let mut leave = link.server.as_ref().expect("it listens").1.leave.subscribe();
+        let mut is_told = || {
+            let is_told = leave.has_changed().expect("it is there");
+            leave.mark_unchanged();
+            is_told
+        };
+        link.freeze();
+        link.hush();
+        assert!(!is_told(), "a rehearsal");
+        link.thaw();
+        for (wanted, what) in [(true, "the drain begins"), (false, "another command"), (false, "and another")] {
+            link.hush();
+            assert_eq!(is_told(), wanted, "{what}");
         }
+        link.freeze();
+        assert!(is_told(), "who has come again meanwhile");
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_any_more_is_not_said() {
+        let (mut link, store, _dir) = link(None);
+        let inbound = Inbound {
+            conversation: Conversation::new(PLATFORM, "owner"),
+            account: "owner".to_owned(),
+            message_id: "1".to_owned(),
+            sender: Sender { id: "owner".to_owned(), name: "owner".to_owned() },
+            sent_at: UnixMillis(1),
+            text: "late".to_owned(),
+            is_direct: true,
+            attachments: Vec::new(),
+            context: None,
+        };
+        let (stored, gone) = oneshot::channel();
+        drop(gone);
+        assert!(link.take(Post { inbound: inbound.clone(), stored }, &store).await.is_empty());
+        assert!(store.lines("owner", Span::Behind(0), 9).await.expect("reads").is_empty());
+        let (stored, number) = oneshot::channel();
+        assert_eq!(link.take(Post { inbound, stored }, &store).await.len(), 1);
+        assert!(number.await.expect("an answer").is_some());
+    }
+
+    #[tokio::test]
+    async fn a_listener_elsewhere_is_not_taken_over_when_no_place_is_configured() {
+        let (mut link, ..) = link(None);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
+        link.restore(SavedLink::default(), vec![(LISTENER.to_owned(), listener.into())]);
+        let kept = link.take_kept();
+        assert!(kept.iter().all(|kept| kept.fd.is_none()) && kept.len() == 1, "it is closed");
     }
 }

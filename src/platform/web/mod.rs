@@ -23,7 +23,7 @@
 //! `/api/…`, `/events`, `/files/…`, `/metrics` and `/health/detailed`, and for pages `303` to `/login?next=…`.
 //! A `POST` by cookie has the CSRF token of the session: a form's field `csrf`, or the header `X-CSRF-Token` (pages have it as
 //! [`pages::Viewer::csrf`]). Bodies are JSON, or forms (`application/x-www-form-urlencoded`), which are answered by a `303` to a page.
-//! Errors of `/api/…` are `{"error": "<one sentence>"}`. `503` and `429` have `Retry-After`; a connection that breaks before
+//! Errors of what is not for people (the paths above) are `{"error": "<one sentence>"}`, and pages to whoever posts a form. `503` and `429` have `Retry-After`; a connection that breaks before
 //! the answer, as well as `503`, means: send it again under the same id.
 //!
 //! | route | what |
@@ -32,7 +32,7 @@
 //! | `GET /chat?chat=main` | chat page |
 //! | `GET /login`, `POST /login` (`token`, `next`), `POST /logout` (`csrf`) | |
 //! | `GET /events?chat=main&status=1&after=<id>` | event stream of a chat, of the status, or of both |
-//! | `GET /api/status` | `control::proto::Status` |
+//! | `GET /api/status` | `control::proto::Status`; for guests without what [`pages::for_guests`] leaves out |
 //! | `GET /api/messages?chat=main&before=<number>` | `{"messages": […], "more": bool}`, oldest first, 50 at the most |
 //! | `POST /api/messages` | `{"id": "<uuid>", "chat": "main", "text": "…"}` → `{"number": 17}` |
 //! | `POST /api/update` | admins: `{"id": "<uuid>", "version": "1.5.0"}`, without `version` the newest; answered as a message |
@@ -64,13 +64,14 @@
 //! |---|---|---|
 //! | `message` | a message as above | it is new, or takes the place of the one with its number |
 //! | `text` | `{"number", "at", "text", "final"}` | cut the text of the message to its first `at` UTF-16 units, then append |
-//! | `typing` | `{"activity": "…"}` or `{}` | the agent works, for the next 6 s; over with the next message |
+//! | `typing` | `{}` | the agent works, for the next 6 s; over with the next message |
 //! | `status` | what [`pages::live`] makes of the status | takes the place of what was before |
 //! | `progress` | `{"seq", "at", "phase", "message", "done_bytes", "total_bytes"}` | a step of a handoff |
 //!
 //! Every event has an id. A stream begins behind the event that `Last-Event-ID` names, else behind `after` (the page has
 //! the one that it was rendered for), else with the last 50 messages. The status is always told at once. `progress` is told
-//! from the last 64 steps; `phase` is one of the handoff's, and at its end `done` or `failed`. A reader that does not keep up
+//! from the last 64 steps; `phase` is one of the handoff's, and at its end `done` or `failed`; `refused` if a page asked while
+//! another was under way, for admins alone. A reader that does not keep up
 //! is cut off, and comes again. `retry` is 100 ms.
 
 mod auth;
@@ -104,7 +105,7 @@ use crate::config::WebConfig;
 use crate::store::Store;
 pub use link::LISTENER;
 use link::WebLink;
-pub use shown::{ProgressStep, Shown};
+pub use shown::{ProgressStep, REFUSED, Shown};
 
 /// The key in `[platforms.<name>]`, and the platform of every conversation here.
 pub const PLATFORM: &str = "web";

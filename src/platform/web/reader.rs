@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::ops::Bound;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -89,6 +90,8 @@ pub(super) struct Reader {
     /// The store has no more than is held, or in the backlog, behind this one that is not held any more.
     caught_up: Option<i64>,
     is_new: bool,
+    /// Nothing was looked for yet.
+    is_first: bool,
     typing: u64,
 }
 
@@ -103,7 +106,7 @@ impl Reader {
         let is_new = cursor.is_none();
         let Cursor { top, open } = cursor.unwrap_or_default();
         let open = open.into_iter().map(|(number, seen)| (number, Open::Seen(seen))).collect();
-        Self { chat, top, open, backlog: VecDeque::new(), caught_up: None, is_new, typing: 0 }
+        Self { chat, top, open, backlog: VecDeque::new(), caught_up: None, is_new, is_first: true, typing: 0 }
     }
 
     /// Where it is.
@@ -120,10 +123,14 @@ impl Reader {
     /// # Errors
     /// Any [`StoreError`].
     pub(super) async fn next(&mut self, board: &Board) -> Result<Option<Told>, StoreError> {
-        if self.caught_up.is_none() {
+        if self.is_first {
             self.typing = board.look(&self.chat, |chat| chat.typing);
-            for number in self.open.keys() {
-                board.hold(&self.chat, *number).await?;
+            self.doubt(board).await?;
+            self.is_first = false;
+        }
+        for number in self.open.keys().copied().collect::<Vec<_>>() {
+            if !board.hold(&self.chat, number).await? {
+                self.open.remove(&number);
             }
         }
         loop {
@@ -145,7 +152,7 @@ impl Reader {
             self.is_new = false;
         }
         let next = board.look(&self.chat, |chat| {
-            let next = chat.messages.range(self.top + 1..).next();
+            let next = chat.messages.range((Bound::Excluded(self.top), Bound::Unbounded)).next();
             next.map(|(number, message)| (*number, Arc::clone(message)))
         });
         if let Some((number, message)) = next {
@@ -154,6 +161,16 @@ impl Reader {
         let typing = board.look(&self.chat, |chat| chat.typing);
         let is_typing = std::mem::replace(&mut self.typing, typing) < typing;
         Ok(is_typing.then(|| Told { event: "typing", data: json!({}) }))
+    }
+
+    /// Whoever has more than there is, has it of another database: that one was lost, and numbers began anew.
+    async fn doubt(&mut self, board: &Board) -> Result<(), StoreError> {
+        let last = board.lines(&self.chat, Span::Before(i64::MAX), 1).await?;
+        if !self.is_new && self.top > last.last().map_or(0, |(number, _)| *number) {
+            (self.is_new, self.top) = (true, 0);
+            self.open.clear();
+        }
+        Ok(())
     }
 
     /// What has changed of a message that the reader has.

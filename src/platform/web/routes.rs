@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Extension, Path, Query, State};
+use axum::extract::{DefaultBodyLimit, Extension, FromRequestParts, Path, Query, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse as _, Redirect, Response};
@@ -13,6 +14,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures_util::stream;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -60,15 +62,26 @@ pub(super) fn routes(site: Arc<Site>) -> Router {
         .route("/readyz", get(ready))
         .route("/health/detailed", get(health))
         .route("/metrics", get(metrics))
-        .fallback(|| async { Refusal::new(StatusCode::NOT_FOUND, "there is no such page").answer(true) })
+        .fallback(|| async { Refusal::new(StatusCode::NOT_FOUND, "there is nothing of this name") })
+        .method_not_allowed_fallback(|| async {
+            Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "this is asked otherwise")
+        })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(from_fn_with_state(Arc::clone(&site), guard))
         .with_state(site)
 }
 
-impl axum::response::IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        self.answer(false)
+/// The query of a request.
+struct Asked<T>(T);
+
+impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Asked<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        let Query(query) = Query::try_from_uri(&parts.uri).map_err(|rejection| {
+            Refusal::new(StatusCode::BAD_REQUEST, format!("the query is not understood: {}", rejection.body_text()))
+        })?;
+        Ok(Self(query))
     }
 }
 
@@ -79,12 +92,18 @@ fn internal(what: &'static str) -> impl FnOnce(crate::store::StoreError) -> Refu
     }
 }
 
-/// The status, as pages and scripts get it. The first moment of an image has none.
+/// The status. The first moment of an image has none.
 async fn latest(site: &Site) -> Result<Status, Refusal> {
     let mut shown = site.shown.clone();
     let known = timeout(STATUS_DEADLINE, shown.wait_for(|shown| shown.status().is_some())).await;
     let status = known.ok().and_then(|known| known.ok()?.status().cloned());
     status.ok_or_else(|| Refusal::for_now("the gateway has just started; try again in a moment"))
+}
+
+/// The status, as whoever asks may know it.
+async fn latest_for(site: &Site, known: &Known) -> Result<Status, Refusal> {
+    let status = latest(site).await?;
+    Ok(if known.is_admin { status } else { pages::for_guests(status) })
 }
 
 fn viewer(known: &Known) -> Viewer<'_> {
@@ -99,17 +118,15 @@ struct AskedFor {
 async fn status_page(
     State(site): State<Arc<Site>>,
     Extension(known): Extension<Known>,
-    Query(AskedFor { asked }): Query<AskedFor>,
-) -> Response {
+    Asked(AskedFor { asked }): Asked<AskedFor>,
+) -> Answer {
     let told = match asked.as_deref() {
         Some("update") => Some(Told::Done("The update was asked for. How it goes stands here and in the chat.")),
         Some("restart") => Some(Told::Done("The restart was asked for. How it goes stands here and in the chat.")),
         _ => None,
     };
-    match latest(&site).await {
-        Ok(status) => html(StatusCode::OK, pages::status(&status, &viewer(&known), told)),
-        Err(refusal) => refusal.answer(true),
-    }
+    let status = latest_for(&site, &known).await?;
+    Ok(html(StatusCode::OK, pages::status(&status, &viewer(&known), told)))
 }
 
 #[derive(Deserialize)]
@@ -124,11 +141,9 @@ fn chat_of(known: &Known, chat: Option<&str>) -> Result<String, Refusal> {
     conversation_chat(known.user, chat.unwrap_or(MAIN)).ok_or_else(|| Refusal::new(StatusCode::BAD_REQUEST, why))
 }
 
-async fn chat_page(Extension(known): Extension<Known>, Query(which): Query<Which>) -> Response {
-    match chat_of(&known, which.chat.as_deref()) {
-        Ok(_) => html(StatusCode::OK, pages::chat(&viewer(&known), which.chat.as_deref().unwrap_or(MAIN))),
-        Err(refusal) => refusal.answer(true),
-    }
+async fn chat_page(Extension(known): Extension<Known>, Asked(which): Asked<Which>) -> Answer {
+    chat_of(&known, which.chat.as_deref())?;
+    Ok(html(StatusCode::OK, pages::chat(&viewer(&known), which.chat.as_deref().unwrap_or(MAIN))))
 }
 
 #[derive(Deserialize)]
@@ -144,7 +159,7 @@ fn path(next: Option<&str>) -> &str {
     next.filter(is_path).unwrap_or("/")
 }
 
-async fn login_page(Query(Next { next }): Query<Next>) -> Response {
+async fn login_page(Asked(Next { next }): Asked<Next>) -> Response {
     html(StatusCode::OK, pages::login(path(next.as_deref()), None))
 }
 
@@ -162,13 +177,11 @@ async fn login(
             tracing::warn!(from = %peer.0, ?refused, "a login to the web page failed");
             let refusal = Refusal::from(refused);
             let page = pages::login(&next, Some(&refusal.why));
-            let mut response = refusal.answer(true);
-            *response.body_mut() = Body::from(page);
-            return response;
+            return refusal.answer(|status, _| html(status, page));
         }
     };
     let Some(session) = site.auth.session(&known, UnixMillis::now()) else {
-        return Refusal::from(super::auth::Refused::Wrong).answer(true);
+        return Refusal::from(super::auth::Refused::Wrong).into_response();
     };
     tracing::info!(user = known.user, from = %peer.0, "signed in to the web page");
     // A proxy with TLS stands before the gateway, as the browser tells.
@@ -176,11 +189,11 @@ async fn login(
     with_cookie(Redirect::to(&next).into_response(), &session, SESSION_AGE, is_tls)
 }
 
-async fn logout(Extension(known): Extension<Known>, form: Form) -> Response {
+async fn logout(Extension(known): Extension<Known>, form: Form) -> Answer {
     if !known.has_form_token(form.csrf.as_deref()) {
-        return stale().answer(true);
+        return Err(stale());
     }
-    with_cookie(Redirect::to("/login").into_response(), "", Duration::ZERO, false)
+    Ok(with_cookie(Redirect::to("/login").into_response(), "", Duration::ZERO, false))
 }
 
 fn with_cookie(mut response: Response, session: &str, age: Duration, is_tls: bool) -> Response {
@@ -207,7 +220,7 @@ async fn events(
     State(site): State<Arc<Site>>,
     Extension(known): Extension<Known>,
     headers: HeaderMap,
-    Query(query): Query<StreamQuery>,
+    Asked(query): Asked<StreamQuery>,
 ) -> Answer {
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
     // What is no id is no reason to tell nothing: all is told.
@@ -221,7 +234,7 @@ async fn events(
         return Err(Refusal::for_now("too many pages are open"));
     };
     let events = Events::new(
-        Wanted { chat, status, after },
+        Wanted { chat, status: status.then_some(known.audience()), after },
         Arc::clone(&site.board),
         site.shown.clone(),
         site.leave.subscribe(),
@@ -239,14 +252,14 @@ async fn events(
     Ok((headers, Body::from_stream(stream)).into_response())
 }
 
-async fn status(State(site): State<Arc<Site>>) -> Answer {
-    latest(&site).await.map(|status| Json(status).into_response())
+async fn status(State(site): State<Arc<Site>>, Extension(known): Extension<Known>) -> Answer {
+    latest_for(&site, &known).await.map(|status| Json(status).into_response())
 }
 
 async fn messages(
     State(site): State<Arc<Site>>,
     Extension(known): Extension<Known>,
-    Query(which): Query<Which>,
+    Asked(which): Asked<Which>,
 ) -> Answer {
     let chat = chat_of(&known, which.chat.as_deref())?;
     let before = Span::Before(which.before.unwrap_or(i64::MAX));
@@ -327,10 +340,12 @@ async fn store(site: &Site, known: &Known, form: &Form, chat: &str, text: String
     number.ok_or_else(|| Refusal::for_now("the gateway takes no messages just now"))
 }
 
-async fn file(State(site): State<Arc<Site>>, Extension(known): Extension<Known>, Path(number): Path<i64>) -> Answer {
+async fn file(State(site): State<Arc<Site>>, Extension(known): Extension<Known>, Path(number): Path<String>) -> Answer {
+    let no_file = || Refusal::new(StatusCode::NOT_FOUND, "there is no such file");
+    let number = number.parse().map_err(|_| no_file())?;
     let message = site.board.message_of(known.user, number).await.map_err(internal("find the file"))?;
     let file = message.and_then(|message| message.file);
-    let file = file.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "there is no such file"))?;
+    let file = file.ok_or_else(no_file)?;
     super::download::answer(&file).await
 }
 
@@ -339,13 +354,13 @@ struct Version {
     v: Option<String>,
 }
 
-async fn asset(Path(name): Path<String>, Query(Version { v }): Query<Version>, headers: HeaderMap) -> Response {
+async fn asset(Path(name): Path<String>, Asked(Version { v }): Asked<Version>, headers: HeaderMap) -> Response {
     asset_named(&name, v.as_deref(), &headers)
 }
 
 fn asset_named(name: &str, version: Option<&str>, headers: &HeaderMap) -> Response {
     let Some(asset) = pages::asset(name) else {
-        return Refusal::new(StatusCode::NOT_FOUND, "there is no such file").answer(false);
+        return Refusal::new(StatusCode::NOT_FOUND, "there is no such file").into_response();
     };
     let tag = format!("\"{}\"", asset.hash);
     let is_known = headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
@@ -358,7 +373,8 @@ fn asset_named(name: &str, version: Option<&str>, headers: &HeaderMap) -> Respon
 }
 
 async fn ready(State(site): State<Arc<Site>>) -> Response {
-    let (is_ready, word) = site.shown.borrow().status().map_or((false, "starting\n"), pages::readiness);
+    let (is_ready, word) =
+        latest(&site).await.map_or((false, "not ready: starting\n"), |status| pages::readiness(&status));
     (if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, word).into_response()
 }
 

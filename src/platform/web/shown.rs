@@ -25,6 +25,14 @@ pub struct Shown {
 struct Rendered {
     status: Status,
     live: OnceLock<String>,
+    live_for_guests: OnceLock<String>,
+}
+
+/// Who may know how much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Audience {
+    Admins,
+    Guests,
 }
 
 /// One step of a handoff.
@@ -34,7 +42,7 @@ pub struct ProgressStep {
     pub seq: i64,
     /// When.
     pub at: UnixMillis,
-    /// A phase of the handoff, or `done` or `failed` at its end.
+    /// A phase of the handoff, or `done` or `failed` at its end, or [`REFUSED`].
     pub phase: String,
     /// One sentence for people.
     pub message: String,
@@ -44,13 +52,23 @@ pub struct ProgressStep {
     pub total_bytes: Option<u64>,
 }
 
+/// The phase of a step that is none: a page asked for a handoff while another was under way.
+pub const REFUSED: &str = "refused";
+
+impl ProgressStep {
+    /// Why nothing is begun now says who is before.
+    pub(super) fn is_for(&self, audience: Audience) -> bool {
+        audience == Audience::Admins || self.phase != REFUSED
+    }
+}
+
 impl Shown {
     /// Takes a new status. Says whether it is another than before, whatever its time.
     pub fn take_status(&mut self, status: Status) -> bool {
         let is_same =
             self.status.as_ref().is_some_and(|known| Status { at: status.at, ..known.status.clone() } == status);
         if !is_same {
-            self.status = Some(Arc::new(Rendered { status, live: OnceLock::new() }));
+            self.status = Some(Arc::new(Rendered { status, live: OnceLock::new(), live_for_guests: OnceLock::new() }));
             self.revision += 1;
         }
         !is_same
@@ -74,12 +92,18 @@ impl Shown {
     }
 
     /// The data of the event `status`, if it is another than that of the revision `had`, which is then this one's.
-    pub(super) fn live(&self, had: &mut u64) -> Option<&str> {
+    pub(super) fn live(&self, audience: Audience, had: &mut u64) -> Option<&str> {
         let rendered = self.status.as_ref()?;
         if std::mem::replace(had, self.revision) == self.revision {
             return None;
         }
-        Some(rendered.live.get_or_init(|| pages::live(&rendered.status).to_string()))
+        let status = &rendered.status;
+        Some(match audience {
+            Audience::Admins => rendered.live.get_or_init(|| pages::live(status).to_string()),
+            Audience::Guests => {
+                rendered.live_for_guests.get_or_init(|| pages::live(&pages::for_guests(status.clone())).to_string())
+            }
+        })
     }
 
     /// Whether there is a status since the revision `had`.

@@ -15,12 +15,13 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
-use axum::response::{IntoResponse as _, Redirect, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use serde_json::json;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::auth::{Auth, Known, Refused};
 use super::board::Board;
+use super::form::is_form;
 use super::pages;
 use super::shown::Shown;
 use crate::chat::Inbound;
@@ -29,11 +30,11 @@ use crate::clock::{MonoNanos, UnixMillis};
 /// The cookie of a session.
 pub(super) const COOKIE: &str = "hermes_session";
 /// Event streams at a time; the rest of the connections is for everything else.
-const STREAMS_MAX: usize = 64;
+pub(super) const STREAMS_MAX: usize = 64;
 /// How soon to come again, in seconds.
 const RETRY_AFTER_S: u64 = 1;
-/// What everybody may see: styles and scripts, the way in, and whether there is somebody.
-const OPEN: [&str; 4] = ["/login", "/healthz", "/readyz", "/favicon.ico"];
+/// What everybody may see beside [`PROBES`]: styles and scripts, and the way in.
+const OPEN: [&str; 2] = ["/login", "/favicon.ico"];
 const ASSETS: &str = "/assets/";
 /// What is asked by whoever watches, by whatever name.
 const PROBES: [&str; 2] = ["/healthz", "/readyz"];
@@ -46,7 +47,7 @@ pub(super) struct Site {
     pub(super) posts: mpsc::Sender<Post>,
     pub(super) shown: watch::Receiver<Arc<Shown>>,
     pub(super) streams: Arc<Semaphore>,
-    pub(super) is_paused: AtomicBool,
+    pub(super) is_paused: Arc<AtomicBool>,
     /// Told when the streams are to end, because the image leaves.
     pub(super) leave: watch::Sender<()>,
 }
@@ -68,17 +69,6 @@ pub(super) struct Hosts {
 pub(super) struct Peer(pub(super) IpAddr);
 
 impl Site {
-    pub(super) fn new(
-        auth: Auth,
-        hosts: Hosts,
-        board: Arc<Board>,
-        posts: mpsc::Sender<Post>,
-        shown: watch::Receiver<Arc<Shown>>,
-    ) -> Self {
-        let (streams, is_paused) = (Arc::new(Semaphore::new(STREAMS_MAX)), AtomicBool::new(false));
-        Self { auth, hosts, board, posts, shown, streams, is_paused, leave: watch::Sender::default() }
-    }
-
     /// Who asks, if that can be known.
     fn identify(&self, headers: &HeaderMap, peer: Peer) -> Result<Option<Known>, Refused> {
         let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
@@ -118,8 +108,8 @@ impl Hosts {
     }
 }
 
-/// Why a request is not answered as it wants.
-#[derive(Debug)]
+/// Why a request is not answered as it wants. [`guard`] words it for whoever asks.
+#[derive(Clone, Debug)]
 pub(super) struct Refusal {
     pub(super) status: StatusCode,
     pub(super) why: String,
@@ -136,13 +126,9 @@ impl Refusal {
         Self { retry_after_s: Some(RETRY_AFTER_S), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, why) }
     }
 
-    /// As scripts get it, or as people do.
-    pub(super) fn answer(self, is_for_people: bool) -> Response {
-        let mut response = if is_for_people {
-            html(self.status, pages::failure("That did not work", &self.why))
-        } else {
-            (self.status, axum::Json(json!({ "error": self.why }))).into_response()
-        };
+    /// With a body of its own.
+    pub(super) fn answer(self, body: impl FnOnce(StatusCode, &str) -> Response) -> Response {
+        let mut response = body(self.status, &self.why);
         if let Some(seconds) = self.retry_after_s {
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
@@ -166,6 +152,14 @@ impl From<Refused> for Refusal {
     }
 }
 
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let mut response = self.status.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
 /// A page.
 pub(super) fn html(status: StatusCode, page: String) -> Response {
     (status, axum::response::Html(page)).into_response()
@@ -173,10 +167,19 @@ pub(super) fn html(status: StatusCode, page: String) -> Response {
 
 /// What every request passes.
 pub(super) async fn guard(State(site): State<Arc<Site>>, mut request: Request, next: Next) -> Response {
+    let is_for_people = is_page(request.uri().path()) || is_form(request.headers());
     let mut response = match turned_away(&site, &mut request) {
         None => next.run(request).await,
         Some(response) => response,
     };
+    if let Some(refusal) = response.extensions_mut().remove::<Refusal>() {
+        let headers = std::mem::take(response.headers_mut());
+        response = refusal.answer(|status, why| match is_for_people {
+            true => html(status, pages::failure("That did not work", why)),
+            false => (status, axum::Json(json!({ "error": why }))).into_response(),
+        });
+        response.headers_mut().extend(headers);
+    }
     let headers = response.headers_mut();
     for (name, value) in [
         (header::CONTENT_SECURITY_POLICY, pages::CONTENT_SECURITY_POLICY),
@@ -193,11 +196,15 @@ pub(super) async fn guard(State(site): State<Arc<Site>>, mut request: Request, n
     response
 }
 
+/// Whether what is asked for there is for people.
+fn is_page(path: &str) -> bool {
+    !["/api/", "/events", "/files/", "/metrics", "/health"].iter().any(|start| path.starts_with(start))
+}
+
 /// The answer to a request that is not let in. One that is has who asks in it.
 fn turned_away(site: &Site, request: &mut Request) -> Option<Response> {
     let path = request.uri().path();
-    let is_page = !["/api/", "/events", "/files/", "/metrics", "/health"].iter().any(|start| path.starts_with(start));
-    let refused = |refusal: Refusal| Some(refusal.answer(is_page));
+    let refused = |refusal: Refusal| Some(refusal.into_response());
     if PROBES.contains(&path) {
         return None;
     }
@@ -217,7 +224,7 @@ fn turned_away(site: &Site, request: &mut Request) -> Option<Response> {
             None
         }
         Ok(None) if OPEN.contains(&path) || path.starts_with(ASSETS) => None,
-        Ok(None) if is_page && request.method() == Method::GET => {
+        Ok(None) if is_page(path) && request.method() == Method::GET => {
             Some(Redirect::to(&login_for(request.uri())).into_response())
         }
         Ok(None) => {

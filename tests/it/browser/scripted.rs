@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -33,6 +34,7 @@ struct Shared {
     posts: Mutex<Vec<Value>>,
     refuse_posts: Mutex<Option<StatusCode>>,
     refuse_events: Mutex<bool>,
+    is_over: AtomicBool,
     streams: Mutex<Vec<mpsc::UnboundedSender<String>>>,
     events: Mutex<u64>,
 }
@@ -48,7 +50,7 @@ impl Scripted {
             .route("/login", get(|| async { html(pages::login("/", Some("That is not the token."))) }))
             .route("/assets/{name}", get(asset))
             .route("/events", get(events))
-            .route("/api/status", get(|| async { axum::Json(status()) }))
+            .route("/api/status", get(told_status))
             .route("/api/messages", post(message))
             .route("/api/update", post(message))
             .with_state(Arc::clone(&shared));
@@ -87,6 +89,12 @@ impl Scripted {
     /// Breaks all streams; `for_good` until [`Scripted::heal`].
     pub fn cut(&self, for_good: bool) {
         *self.shared.refuse_events.lock().expect("no holder panics") = for_good;
+        self.shared.streams.lock().expect("no holder panics").clear();
+    }
+
+    /// Ends the session of the page.
+    pub fn end_session(&self) {
+        self.shared.is_over.store(true, Ordering::Relaxed);
         self.shared.streams.lock().expect("no holder panics").clear();
     }
 
@@ -171,7 +179,17 @@ async fn message(State(shared): State<Arc<Shared>>, body: Bytes) -> Response<Bod
     }
 }
 
+async fn told_status(State(shared): State<Arc<Shared>>) -> Response<Body> {
+    if shared.is_over.load(Ordering::Relaxed) {
+        return refused(StatusCode::UNAUTHORIZED);
+    }
+    Response::new(Body::from(serde_json::to_string(&status()).expect("plain data serialises")))
+}
+
 async fn events(State(shared): State<Arc<Shared>>) -> Response<Body> {
+    if shared.is_over.load(Ordering::Relaxed) {
+        return refused(StatusCode::UNAUTHORIZED);
+    }
     if *shared.refuse_events.lock().expect("no holder panics") {
         return refused(StatusCode::SERVICE_UNAVAILABLE);
     }

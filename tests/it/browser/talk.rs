@@ -30,7 +30,7 @@ async fn what_is_said_never_becomes_markup_and_fetches_nothing() {
         message["file"] = json!({"name": HOSTILE, "mime": HOSTILE, "bytes": 1, "url": "javascript:window.broken=1"});
         server.tell("message", &message);
     }
-    server.tell("typing", &json!({"activity": HOSTILE}));
+    server.tell("typing", &json!({}));
     browser.until("all is shown", "document.querySelectorAll('.message').length === 3").await;
     let made = "return [...document.querySelectorAll('#messages *, .typing *')].map((e) => e.localName)";
     let made = browser.eval(made).await;
@@ -110,9 +110,20 @@ async fn what_is_written_is_sent_until_it_is_taken_and_shown_once() {
     browser.press_with(key::SHIFT, key::ENTER).await;
     browser.press("second").await;
     browser.press(key::ENTER).await;
-    browser.until("it is marked", "document.querySelector('.is-unsent .state')?.innerText === 'Not sent yet'").await;
-    while server.posts().len() < 3 {
-        browser.until("the page is there", "document.querySelector('.is-unsent')").await;
+    browser
+        .until("it is marked", "document.querySelector('.is-unsent .state')?.innerText === 'Not sent yet: no room'")
+        .await;
+    // A proxy answers for a gateway that is being replaced.
+    for (posts, status) in
+        [(3, StatusCode::BAD_GATEWAY), (4, StatusCode::GATEWAY_TIMEOUT), (5, StatusCode::REQUEST_TIMEOUT)]
+    {
+        while server.posts().len() < posts {
+            browser.until("the page is there", "document.querySelector('.is-unsent:not(.is-refused)')").await;
+        }
+        server.refuse_posts(Some(status));
+    }
+    while server.posts().len() < 6 {
+        browser.until("the page is there", "document.querySelector('.is-unsent:not(.is-refused)')").await;
     }
     server.refuse_posts(None);
     browser.until("it is sent", "!document.querySelector('.is-unsent')").await;
@@ -202,4 +213,50 @@ async fn another_image_is_told_in_a_line() {
     let wanted =
         ["updated 1.4.0 → 1.5.0, same process, while you read", "restarted 1.5.0, a new process, while you read"];
     assert_eq!(notes, json!(wanted));
+}
+
+#[tokio::test]
+async fn the_status_page_is_told_what_comes_of_what_it_asks_for() {
+    let (server, browser) = tokio::join!(Scripted::start(), Browser::start());
+    browser.go(&server.url("/")).await;
+    while server.listeners() == 0 {
+        browser.until("the page is there", "true").await;
+    }
+    let hidden = "document.getElementById('underway').hidden";
+    let says = |text: &str| format!("document.getElementById('asked').innerText === '{text}'");
+    let step = |phase: &str, message: &str| server.tell("progress", &json!({"phase": phase, "message": message}));
+    browser.click(".actions summary").await;
+    // A proxy answers for a gateway that is being replaced.
+    server.refuse_posts(Some(StatusCode::BAD_GATEWAY));
+    browser.click("form[action='/api/update'] button").await;
+    browser.until("it says why", &says("Not asked for yet: no room")).await;
+    server.refuse_posts(None);
+    browser.until("it is asked for", &says("Asked for. What comes of it stands here, and in the chat.")).await;
+    let posts = server.posts();
+    assert!(posts.iter().all(|post| *post == posts[0]), "the same under the same id: {posts:?}");
+    step("stage", "Looking for the release");
+    browser.until("it is under way", &format!("!{hidden}")).await;
+    step("refused", "Not now: another page asked");
+    step("done", "1.5.0 is the newest release.");
+    browser.until("it is over", &format!("{hidden} && {}", says("1.5.0 is the newest release."))).await;
+    browser.click(".actions summary").await;
+    browser.click("form[action='/api/update'] button").await;
+    browser.until("it is asked for", &says("Asked for. What comes of it stands here, and in the chat.")).await;
+    step("refused", "Not now: update");
+    browser.until("it is refused", &says("Not now: update")).await;
+    assert_eq!(browser.eval(&format!("return {hidden}")).await, true);
+}
+
+#[tokio::test]
+async fn whose_session_is_over_is_led_to_the_login() {
+    for path in ["/", "/chat"] {
+        let (server, browser) = tokio::join!(Scripted::start(), Browser::start());
+        browser.go(&server.url(path)).await;
+        while server.listeners() == 0 {
+            browser.until("the page is there", "true").await;
+        }
+        server.end_session();
+        browser.until("it is led away", "location.pathname === '/login'").await;
+        assert_eq!(browser.eval("return new URLSearchParams(location.search).get('next')").await, json!(path));
+    }
 }

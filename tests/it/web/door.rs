@@ -176,6 +176,67 @@ async fn a_guest_talks_and_is_no_admin() {
     assert_eq!(listed["messages"], json!([]), "the owner's chat is another");
     let page = guest.get("/").await.text().await.expect("a page");
     assert!(!page.contains("/api/restart"), "no buttons");
+    // What is the owner's is not shown.
+    let number = site.say("plans", "ask may I see the plans").await;
+    let mut owner = site.stream("chat=plans");
+    owner.until("a question", |messages| (messages.range(number + 1..).next().is_some()).then_some(())).await;
+    gateway.wait_until("the question is in the status", async |status| !status.agents[0].permissions.is_empty()).await;
+    let home = gateway.home().to_str().expect("text").to_owned();
+    for (who, sees) in [(&site, true), (&guest, false)] {
+        let start = std::time::Instant::now();
+        loop {
+            let told = who.get("/api/status").await.text().await.expect("JSON");
+            let asked = told.contains("asked_at");
+            assert!(
+                sees || ![home.as_str(), "web:owner", "see the plans"].iter().any(|secret| told.contains(secret)),
+                "{told}"
+            );
+            if asked
+                && (!sees || told.contains("see the plans") && told.contains("web:owner.plans") && told.contains(&home))
+            {
+                break;
+            }
+            assert!(start.elapsed() < SOON, "{told}");
+        }
+    }
+    let mut events = guest.stream("status=1");
+    let told = events.next().await;
+    assert!(told.event == "status" && !told.data.to_string().contains("web:owner"), "{told:?}");
+}
+
+#[tokio::test]
+async fn what_does_not_work_is_said_as_whoever_asks_reads_it() {
+    let (_gateway, site) = start().await;
+    let (_, set, _) = site.login(TOKEN, "/").await;
+    let cookie = cookie(&set.expect("a cookie"));
+    let get = |path: &str| site.request(Method::GET, path);
+    let form = |fields: &[(&str, &str)]| {
+        with_form(site.bare(Method::POST, "/api/messages").header(header::COOKIE, &cookie), fields)
+    };
+    for (request, status, is_page) in [
+        (get("/api/messages?before=x"), StatusCode::BAD_REQUEST, false),
+        (get("/api/messages?chat=a%2Fb"), StatusCode::BAD_REQUEST, false),
+        (get("/api/nothing"), StatusCode::NOT_FOUND, false),
+        (get("/api/restart"), StatusCode::METHOD_NOT_ALLOWED, false),
+        (get("/files/x"), StatusCode::NOT_FOUND, false),
+        (get("/events"), StatusCode::BAD_REQUEST, false),
+        (get("/nothing"), StatusCode::NOT_FOUND, true),
+        (get("/chat?chat=a%2Fb"), StatusCode::BAD_REQUEST, true),
+        (form(&[("text", "without a token of the session")]), StatusCode::FORBIDDEN, true),
+        (form(&[("force", "x")]), StatusCode::UNPROCESSABLE_ENTITY, true),
+    ] {
+        let answer = request.send().await.expect("an answer");
+        let url = answer.url().path().to_owned();
+        assert_eq!(answer.status(), status, "{url}");
+        assert_eq!(answer.headers().contains_key(header::ALLOW), status == StatusCode::METHOD_NOT_ALLOWED);
+        let body = answer.text().await.expect("text");
+        if is_page {
+            assert!(body.starts_with("<!DOCTYPE html>") && body.contains("That did not work"), "{url}: {body}");
+        } else {
+            let told: Value = serde_json::from_str(&body).expect("JSON");
+            assert!(told["error"].is_string(), "{url}: {body}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -209,6 +270,8 @@ async fn what_is_too_much_is_refused_and_costs_nobody_else_anything() {
     if let Ok(answer) = site.request(Method::POST, "/api/messages").json(&much).send().await {
         assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
     }
+    // It may also break after that, when the client would use it again.
+    let site = Site::new(site.address, TOKEN);
     let version = json!({ "id": uuid(), "version": "1.0 force" });
     assert_eq!(site.post("/api/update", &version).await.status(), StatusCode::BAD_REQUEST);
     assert_eq!(site.status_of("/events").await, StatusCode::BAD_REQUEST);

@@ -1,13 +1,16 @@
-//! The pages under a real systemd: an update, a restart and kills while an answer grows, without a byte lost or repeated.
+//! The pages under a real systemd: an update, a restart and kills while an answer grows, without a byte lost or repeated; and
+//! with a database that does not answer.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use serde_json::json;
+use hermes_gateway::control::proto::HandoffKind;
+use serde_json::{Value, json};
 
-use super::client::{Site, TOKEN, uuid};
+use super::client::{Site, TOKEN, config, uuid};
 use crate::handoff::{SOON, publisher, run};
-use crate::support::gateway::{expected_stream, stream_prompt};
+use crate::support::address::own_address;
+use crate::support::gateway::{Gateway, expected_stream, stream_prompt};
 use crate::support::systemd;
 use crate::support::unit::{HOME, UNIT, Unit};
 
@@ -54,7 +57,7 @@ fn an_answer_grows_over_an_update_a_restart_and_a_kill() {
                     let generation = unit.status().await.generation;
                     let answer = site.post(&format!("/api/{how}"), &json!({ "id": uuid() })).await;
                     assert!(answer.status().is_success(), "{how}: {}", answer.status());
-                    let start = std::time::Instant::now();
+                    let start = Instant::now();
                     while unit.status().await.generation == generation {
                         assert!(start.elapsed() < SOON, "{how} is not over\n{}", unit.journal());
                         page.next().await;
@@ -82,4 +85,34 @@ fn an_answer_grows_over_an_update_a_restart_and_a_kill() {
         assert!(!Path::new(HOME).join("web-token").exists(), "the configuration has one");
         unit.stop();
     });
+}
+
+#[tokio::test]
+async fn the_handoffs_are_shown_while_the_database_does_not_answer() {
+    let address = own_address();
+    let gateway = Gateway::start(Path::new(BINARY), &config(address, "")).await;
+    let site = Site::new(address, TOKEN);
+    gateway.handoff(HandoffKind::Restart).await.expect("it restarts");
+    let status = async || -> Value { site.get("/api/status").await.json().await.expect("JSON") };
+    let start = Instant::now();
+    while status().await["handoffs"] == json!([]) {
+        assert!(start.elapsed() < SOON, "no handoff is shown");
+    }
+    let database = rusqlite::Connection::open(gateway.home().join("state.db")).expect("opens");
+    database.execute_batch("BEGIN IMMEDIATE").expect("locks");
+    let said = tokio::spawn({
+        let site = site.clone();
+        async move { site.say("main", "waits").await }
+    });
+    let start = Instant::now();
+    loop {
+        let status = status().await;
+        assert_ne!(status["handoffs"], json!([]));
+        if status["queues"]["outbox"].is_null() {
+            break;
+        }
+        assert!(start.elapsed() < SOON, "{status}");
+    }
+    drop(database);
+    said.await.expect("it is said");
 }

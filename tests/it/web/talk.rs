@@ -1,14 +1,17 @@
 //! What is said in the chats of the page.
 
 use std::path::Path;
+use std::time::Instant;
 
 use hermes_gateway::control::proto::HandoffKind;
+use nix::sys::signal::Signal;
 use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
 
-use super::client::{GUEST_TOKEN, Site, TOKEN, config, uuid};
+use super::client::{GUEST_TOKEN, SOON, Site, Stream, TOKEN, config, uuid};
 use crate::support::address::own_address;
 use crate::support::gateway::{Gateway, expected_stream, stream_prompt};
+use crate::support::release::{Fault, Publisher, ReleaseServer};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_hermes");
 
@@ -155,18 +158,108 @@ async fn a_file_of_an_answer_is_a_download_of_its_reader_alone() {
 
 #[tokio::test]
 async fn a_paused_chat_says_so_and_the_pages_stay() {
-    let (gateway, site) = start().await;
+    let (mut gateway, site) = start().await;
     let output = gateway.cli(&["gateway", "platform", "pause", "web"]).await;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let answer = site.post("/api/messages", &json!({ "id": uuid(), "text": "hello" })).await;
-    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
-    assert!(answer.headers().contains_key(header::RETRY_AFTER));
-    let told: Value = answer.json().await.expect("JSON");
-    assert_eq!(told["error"], "an admin has paused this chat");
+    for since in ["the pause", "a restart", "a kill"] {
+        match since {
+            "a restart" => drop(gateway.handoff(HandoffKind::Restart).await.expect("it restarts")),
+            "a kill" => gateway.kill_and_start().await,
+            _ => {}
+        }
+        let answer = site.post("/api/messages", &json!({ "id": uuid(), "text": "hello" })).await;
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(answer.headers().contains_key(header::RETRY_AFTER));
+        let told: Value = answer.json().await.expect("JSON");
+        assert_eq!(told["error"], "an admin has paused this chat", "since {since}");
+    }
     for path in ["/", "/healthz", "/metrics", "/health/detailed"] {
         assert_eq!(site.status_of(path).await, StatusCode::OK, "{path}");
     }
     gateway.cli(&["gateway", "platform", "resume", "web"]).await;
     let number = site.say("main", "hello").await;
     assert_eq!(site.stream("chat=main").answer_to(number).await, "hello");
+}
+
+/// The steps of handoffs that a page is told, up to one of this phase; the message of that.
+async fn step_of(page: &mut Stream, phase: &str) -> String {
+    let mut seen = Vec::new();
+    loop {
+        let event = page.next().await;
+        if event.event != "progress" {
+            continue;
+        }
+        if event.data["phase"] == phase {
+            return event.data["message"].as_str().expect("a sentence").to_owned();
+        }
+        seen.push(event.data);
+        assert!(seen.len() < 20, "no {phase}: {seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_asks_for_an_update_is_told_that_there_is_none_or_that_another_is_under_way() {
+    let publisher = Publisher::new();
+    publisher.release("1.0.0", &std::fs::read(BINARY).expect("the binary is built"));
+    let manifest = publisher.path("manifest.json");
+    let server = ReleaseServer::start(manifest.parent().expect("it is in a directory")).await;
+    let (address, url, key) = (own_address(), server.url("manifest.json"), publisher.public_key());
+    let more = format!("[update]\nmanifest_url = \"{url}\"\nverifying_keys = [\"{key}\"]");
+    let _gateway = Gateway::start(Path::new(BINARY), &config(address, &more)).await;
+    let site = Site::new(address, TOKEN);
+    let mut page = site.stream("status=1");
+    page.next().await;
+    let ask = async |what: &str| {
+        let answer = site.post(&format!("/api/{what}"), &json!({ "id": uuid() })).await;
+        assert_eq!(answer.status(), StatusCode::OK, "{what}");
+    };
+    ask("update").await;
+    assert_eq!(step_of(&mut page, "done").await, "1.0.0 is the newest release.");
+    server.fail("manifest.json", Fault::Silence);
+    ask("update").await;
+    step_of(&mut page, "stage").await;
+    ask("restart").await;
+    let told = step_of(&mut page, "refused").await;
+    assert!(told.contains("Not now") && told.contains("owner"), "{told}");
+    // Guests are told how it goes, and not who asks. The status comes after the steps.
+    let mut guest = Site::new(address, GUEST_TOKEN).stream("status=1");
+    guest.last = Some("~0".to_owned());
+    let mut phases = Vec::new();
+    loop {
+        let event = guest.next().await;
+        assert!(!event.data.to_string().contains("owner"), "{event:?}");
+        if event.event == "status" {
+            break;
+        }
+        phases.push(event.data["phase"].as_str().expect("a phase").to_owned());
+    }
+    assert!(phases.contains(&"stage".to_owned()) && !phases.contains(&"refused".to_owned()), "{phases:?}");
+}
+
+#[tokio::test]
+async fn a_gateway_that_stops_is_not_ready() {
+    let (mut gateway, site) = start().await;
+    let ready = async || {
+        let answer = site.bare(Method::GET, "/readyz").send().await.expect("an answer");
+        (answer.status(), answer.text().await.expect("text"))
+    };
+    assert_eq!(ready().await, (StatusCode::OK, "ready\n".to_owned()));
+    let mut page = site.stream("chat=main");
+    let number = site.say("main", &stream_prompt(1000, 40, 20)).await;
+    page.growing(number, 40).await;
+    // The stop waits for the database, to say what becomes of the turn.
+    let database = rusqlite::Connection::open(gateway.home().join("state.db")).expect("opens");
+    database.execute_batch("BEGIN IMMEDIATE").expect("locks");
+    gateway.signal(Signal::SIGTERM);
+    let start = Instant::now();
+    loop {
+        let (status, word) = ready().await;
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            assert_eq!(word, "not ready: stopping\n");
+            break;
+        }
+        assert!(start.elapsed() < SOON, "{word}");
+    }
+    drop(database);
+    assert!(gateway.wait().success(), "{}", gateway.log());
 }

@@ -35,6 +35,7 @@ static ASSETS: LazyLock<Vec<(&'static str, Asset)>> = LazyLock::new(|| {
         asset("app.css", "text/css; charset=utf-8", include_str!("assets/app.css")),
         asset("chat.js", SCRIPT, include_str!("assets/chat.js")),
         asset("icon.svg", "image/svg+xml", include_str!("assets/icon.svg")),
+        asset("live.js", SCRIPT, include_str!("assets/live.js")),
         asset("markdown.js", SCRIPT, include_str!("assets/markdown.js")),
         asset("status.js", SCRIPT, include_str!("assets/status.js")),
     ]
@@ -70,7 +71,7 @@ mod tests {
     /// What the Content-Security-Policy forbids would only be seen in a browser.
     #[test]
     fn scripts_make_no_markup_of_text_that_people_or_agents_wrote() {
-        for name in ["chat.js", "markdown.js"] {
+        for name in ["chat.js", "live.js", "markdown.js"] {
             let script = std::str::from_utf8(asset(name).expect("built in").content).expect("text");
             for sink in
                 ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "DOMParser", "setHTML"]

@@ -13,7 +13,7 @@ pub fn chat(viewer: &Viewer<'_>, chat: &str) -> String {
             button #earlier .quiet type="button" hidden { "Earlier messages" }
             p #welcome .dim hidden { "Nothing has been said here. What you write goes to the agent; " code { "/help" } " tells of the commands." }
             ol #messages aria-busy="true" {}
-            p #typing .typing hidden { span .dots aria-hidden="true" { i {} i {} i {} } " " span #activity {} }
+            p #typing .typing hidden { span .dots aria-hidden="true" { i {} i {} i {} } " The agent works" }
         }
         p #announce .hidden aria-live="polite" {}
         p #connection .connection role="status" hidden { "Not connected. What you write is sent once the gateway is there again." }
@@ -26,5 +26,5 @@ pub fn chat(viewer: &Viewer<'_>, chat: &str) -> String {
             p #keys .hidden { "Enter sends, Shift and Enter begins a new line." }
         }
     };
-    page("Chat", Some(Place::Chat), Some(viewer), &["markdown.js", "chat.js"], &main)
+    page("Chat", Some(Place::Chat), Some(viewer), &["live.js", "markdown.js", "chat.js"], &main)
 }

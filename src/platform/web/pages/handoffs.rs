@@ -156,6 +156,11 @@ fn versions(record: &HandoffRecord) -> String {
     }
 }
 
+/// Who asked for it, and by which way; guests are not told.
+fn by(record: &HandoffRecord) -> Option<String> {
+    (!record.requested_by.is_empty()).then(|| format!("{} ({})", record.requested_by, record.requested_via))
+}
+
 /// The outcome in full, where it says more than its one word.
 fn detail(record: &HandoffRecord) -> Option<&str> {
     (!matches!(record.outcome.as_str(), "committed" | "serving")).then_some(record.outcome.as_str())
@@ -201,7 +206,7 @@ fn row(record: &HandoffRecord, scale: Scale, now: UnixMillis) -> Markup {
         p .what {
             span .sign aria-hidden="true" { (sign) } " "
             span .kind { (record.kind) } " " (versions(record)) ", " b { (word) } ", "
-            (ago(record.started_at, now)) ", by " (record.requested_by) " (" (record.requested_via) ")"
+            (ago(record.started_at, now)) @if let Some(by) = by(record) { ", by " (by) }
             @if let Some(reason) = &record.reason { ", “" (reason) "”" }
         }
         @if let Some(detail) = detail(record) { p .outcome { (detail) } }
@@ -306,7 +311,7 @@ pub(super) fn table(records: &[HandoffRecord]) -> Markup {
                     tr {
                         td { time datetime=(rfc3339(record.started_at)) { (rfc3339(record.started_at)) } }
                         td { (record.kind) " " (versions(record)) }
-                        td { (record.requested_by) " (" (record.requested_via) ")" }
+                        td { @if let Some(by) = by(record) { (by) } }
                         td { (record.outcome) }
                         td .number { (fine(blackout_us(record))) }
                         td { @for (phase, us) in &record.phases_us { span .phase { (phase) " " (fine(*us)) } " " } }

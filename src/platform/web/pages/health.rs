@@ -15,12 +15,11 @@ pub fn readiness(status: &Status) -> (bool, &'static str) {
     match status.gateway_state.as_str() {
         "running" | "degraded" => (true, "ready\n"),
         "draining" if is_handoff(&status.phase) => (true, "ready\n"),
-        "starting" => (false, "not ready: starting\n"),
         _ => (false, "not ready: stopping\n"),
     }
 }
 
-fn is_handoff(phase: &str) -> bool {
+pub(super) fn is_handoff(phase: &str) -> bool {
     !matches!(phase, "serving" | "probation")
 }
 

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 
 use super::handoffs::{blackout_us, duration_us};
-use super::health::readiness;
+use super::health::{is_handoff, readiness};
 use crate::chat::LinkState;
 use crate::clock::UnixMillis;
 use crate::control::proto::Status;
@@ -98,7 +98,7 @@ fn gateway(out: &mut Exposition, status: &Status) {
     out.gauge(
         "hermes_handoff_in_progress",
         "Whether a handoff is under way.",
-        plain(u8::from(!matches!(status.phase.as_str(), "serving" | "probation"))),
+        plain(u8::from(is_handoff(&status.phase))),
     );
     out.gauge(
         "hermes_on_probation",

@@ -7,6 +7,7 @@
 //! | [`live`] | data of the event `status` of `/events`: the regions of that page, and what else changes |
 //! | [`chat()`] | `/chat`: needs its script |
 //! | [`login`], [`failure`] | `/login`, and whatever went wrong |
+//! | [`for_guests`] | what of the status is for all who may talk |
 //! | [`asset`] | `/assets/NAME?v=HASH` |
 //! | [`metrics()`] | `/metrics` |
 //! | [`health_detailed`], [`readiness`], [`ALIVE`] | `/health/detailed`, `/readyz`, `/healthz` |
@@ -35,7 +36,7 @@ pub use assets::{Asset, asset};
 pub use chat::chat;
 pub use health::{ALIVE, health_detailed, readiness};
 pub use metrics::{CONTENT_TYPE as METRICS_CONTENT_TYPE, metrics};
-pub use status::{live, status};
+pub use status::{for_guests, live, status};
 
 /// What pages need and no more: their own scripts, styles, pictures and events.
 pub const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \

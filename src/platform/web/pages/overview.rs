@@ -104,6 +104,11 @@ pub(super) fn agents(status: &Status) -> Markup {
     }
 }
 
+/// Where something is; guests are not told.
+fn place(conversation: &str) -> Markup {
+    html! { @if !conversation.is_empty() { " in " b { (conversation) } } }
+}
+
 fn agent_row(agent: &AgentStatus, now: UnixMillis) -> Markup {
     html! {
         li {
@@ -117,10 +122,13 @@ fn agent_row(agent: &AgentStatus, now: UnixMillis) -> Markup {
             @if !agent.turns.is_empty() || !agent.permissions.is_empty() {
                 ul .turns {
                     @for turn in &agent.turns {
-                        li { "turn " (turn.turn) " in " b { (turn.conversation) } ", " (lasting(turn.started_at, now)) ", " (size(turn.answer_bytes)) " so far" }
+                        li { "turn " (turn.turn) (place(&turn.conversation)) ", " (lasting(turn.started_at, now)) ", " (size(turn.answer_bytes)) " so far" }
                     }
                     @for asked in &agent.permissions {
-                        li { "asks in " b { (asked.conversation) } " " (ago(asked.asked_at, now)) ": " (asked.title) }
+                        li {
+                            "asks" (place(&asked.conversation)) " " (ago(asked.asked_at, now))
+                            @if !asked.title.is_empty() { ": " (asked.title) }
+                        }
                     }
                 }
             }
@@ -163,7 +171,7 @@ pub(super) fn updates(status: &Status) -> Markup {
         }
         @if let Some(hold) = &update.held {
             p .more {
-                "Held by " (hold.by) " for " (lasting(hold.since, now))
+                "Held" @if !hold.by.is_empty() { " by " (hold.by) } " for " (lasting(hold.since, now))
                 @if let Some(end) = hold.until { "; goes on " (until(end, now)) }
             }
         }

@@ -54,6 +54,29 @@ pub fn live(status: &Status) -> Value {
     })
 }
 
+/// The status without what is others': their conversations, what agents ask them, who asked for what; and without where the
+/// gateway lies, and what is in the way of a restart, which names both.
+pub fn for_guests(mut status: Status) -> Status {
+    status.home.clear();
+    status.blockers.clear();
+    for agent in &mut status.agents {
+        agent.turns.iter_mut().for_each(|turn| turn.conversation.clear());
+        for asked in &mut agent.permissions {
+            asked.conversation.clear();
+            asked.title.clear();
+        }
+    }
+    for record in &mut status.handoffs {
+        record.requested_by.clear();
+        record.requested_via.clear();
+        record.reason = None;
+    }
+    if let Some(hold) = &mut status.update.held {
+        hold.by.clear();
+    }
+    status
+}
+
 /// The status page. `told` is the answer to a form that was sent from it.
 pub fn status(status: &Status, viewer: &Viewer<'_>, told: Option<Told<'_>>) -> String {
     let regions = regions(status);
@@ -85,7 +108,7 @@ pub fn status(status: &Status, viewer: &Viewer<'_>, told: Option<Told<'_>>) -> S
             section .card aria-labelledby="updates-title" { h2 #updates-title { "Updates" } (region("updates")) }
         }
     };
-    page("Status", Some(Place::Status), Some(viewer), &["status.js"], &main)
+    page("Status", Some(Place::Status), Some(viewer), &["live.js", "status.js"], &main)
 }
 
 /// The handoff under way, step by step.

@@ -216,3 +216,49 @@ async fn a_reader_that_is_far_behind_gets_all_in_order() {
     let texts: Vec<_> = page.messages.values().map(|message| message["text"].as_str().expect("a text")).collect();
     assert_eq!(texts, (0..250).map(|n| n.to_string()).collect::<Vec<_>>());
 }
+
+#[tokio::test]
+async fn an_answer_grows_and_ends_however_much_is_said_meanwhile() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let board = Board::new(Store::open(&dir.path().join("state.db")).expect("opens"));
+    let (mut page, mut reader) = (Page::default(), Reader::new(CHAT.to_owned(), None));
+    let number = board.put(CHAT, None, message("a", false)).await.expect("puts");
+    page.read(&mut reader, &board).await;
+    let say = async |count: usize| {
+        for _ in 0..count {
+            board.put(CHAT, None, message("x", true)).await.expect("puts");
+        }
+    };
+    say(150).await;
+    board.change(CHAT, number, |message| message.text = "ab".to_owned()).await.expect("changes");
+    page.read(&mut reader, &board).await;
+    assert_eq!(page.messages[&number]["text"], "ab");
+    let end = |message: &mut Message| (message.text, message.is_final) = ("abc".to_owned(), true);
+    board.change(CHAT, number, end).await.expect("changes");
+    // It is let go of before the page looks.
+    say(150).await;
+    page.read(&mut reader, &board).await;
+    assert_eq!((&page.messages[&number]["text"], &page.messages[&number]["final"]), (&json!("abc"), &json!(true)));
+    assert!(board.look(CHAT, |chat| chat.messages.len()) <= 101, "memory is bounded");
+}
+
+#[tokio::test]
+async fn a_page_of_a_database_that_was_lost_begins_anew() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let board = Board::new(Store::open(&dir.path().join("state.db")).expect("opens"));
+    let first = board.put(CHAT, None, message("first", true)).await.expect("puts");
+    for cursor in ["500", "500.499-3-00000000", "9223372036854775807"] {
+        let mut reader = Reader::new(CHAT.to_owned(), Some(cursor.parse().expect("a cursor")));
+        let mut page = Page::default();
+        page.read(&mut reader, &board).await;
+        assert_eq!(page.messages.keys().copied().collect::<Vec<_>>(), [first], "{cursor}");
+        assert_eq!(reader.cursor().to_string(), first.to_string());
+    }
+    // What is there no more is not looked for for ever.
+    let second = board.put(CHAT, None, message("second", true)).await.expect("puts");
+    let cursor = format!("{first}.{}-3-00000000", first - 1);
+    let mut reader = Reader::new(CHAT.to_owned(), Some(cursor.parse().expect("a cursor")));
+    let mut page = Page::default();
+    page.read(&mut reader, &board).await;
+    assert_eq!(reader.cursor().to_string(), second.to_string());
+}

@@ -2,9 +2,6 @@
 "use strict";
 
 (() => {
-  const TROUBLE_AFTER_MS = 2000;
-  const REOPEN_MS = 1000;
-  const RETRY_MS = [100, 200, 500, 1000, 2000, 5000];
   const TYPING_MS = 6000;
   const WELCOME_MS = 300;
   const NEAR_PX = 48;
@@ -164,7 +161,7 @@
     message.text = told.text;
     keepingPlace(() => extras(message, told));
     draw(message);
-    if (told.from !== "user") typing(null);
+    if (told.from !== "user") typing(false);
   };
 
   const more = ({ number, at, text, final }) => {
@@ -172,20 +169,16 @@
     if (!message) return;
     message.text = message.text.slice(0, at) + text;
     message.isFinal = final;
-    typing(null);
+    typing(false);
     drawSoon(message);
   };
 
   // --- What the agent does ---
 
   let typingEnds = null;
-  const typing = (activity) => {
+  const typing = (isShown) => {
     clearTimeout(typingEnds);
-    const isShown = activity !== null;
-    if (isShown) {
-      by("activity").textContent = activity || "The agent works";
-      typingEnds = setTimeout(() => typing(null), TYPING_MS);
-    }
+    if (isShown) typingEnds = setTimeout(() => typing(false), TYPING_MS);
     if (by("typing").hidden !== isShown) return;
     keepingPlace(() => { by("typing").hidden = !isShown; });
   };
@@ -207,50 +200,19 @@
 
   // --- The stream ---
 
-  let trouble = null;
-  const isWell = () => {
-    clearTimeout(trouble);
-    trouble = null;
-    by("connection").hidden = true;
-  };
-  // A break of less than TROUBLE_AFTER_MS is nobody's business.
-  const isBroken = () => {
-    trouble ??= setTimeout(() => { by("connection").hidden = false; }, TROUBLE_AFTER_MS);
-  };
-
-  let last = "";
-  const open = () => {
-    const after = last ? `&after=${encodeURIComponent(last)}` : "";
-    const events = new EventSource(`/events?chat=${encodeURIComponent(chat)}&status=1${after}`);
-    const on = (name, act) => events.addEventListener(name, (event) => {
-      if (event.lastEventId) last = event.lastEventId;
-      isWell();
-      act(JSON.parse(event.data));
-    });
-    events.onopen = () => {
-      isWell();
-      list.setAttribute("aria-busy", "false");
-      setTimeout(() => { if (messages.size + unseen.size === 0) by("welcome").hidden = false; }, WELCOME_MS);
-    };
-    events.onerror = () => {
-      isBroken();
-      // Refused with a status: a browser does not come again by itself.
-      if (events.readyState === EventSource.CLOSED) setTimeout(reopen, REOPEN_MS);
-    };
-    on("message", (told) => {
+  const acts = {
+    message: (told) => {
       take(told);
       if (!isEarlier && messages.size >= FIRST_MESSAGES) by("earlier").hidden = false;
-    });
-    on("text", more);
-    on("typing", ({ activity }) => typing(activity ?? ""));
-    on("status", image);
+    },
+    text: more,
+    typing: () => typing(true),
+    status: image,
   };
-  const reopen = async () => {
-    const answer = await fetch("/api/status").catch(() => null);
-    if (answer?.status === 401) location.assign(`/login?next=${encodeURIComponent(location.pathname + location.search)}`);
-    else open();
-  };
-  open();
+  const isBroken = window.live.follow(`chat=${encodeURIComponent(chat)}&status=1`, by("connection"), acts, () => {
+    list.setAttribute("aria-busy", "false");
+    setTimeout(() => { if (messages.size + unseen.size === 0) by("welcome").hidden = false; }, WELCOME_MS);
+  });
 
   by("earlier").addEventListener("click", async () => {
     const before = first === Infinity ? "" : `&before=${first}`;
@@ -271,28 +233,18 @@
     message.state?.remove();
   };
 
-  const post = (id, text) => fetch("/api/messages", {
-    method: "POST",
-    headers: { "Content-Type": "application/json", "X-CSRF-Token": csrf },
-    body: JSON.stringify({ id, chat, text }),
-  });
-
   // One after the other, so that they arrive as they were written.
   let queue = Promise.resolve();
   const deliver = async (message) => {
-    for (let attempt = 0; ; attempt += 1) {
-      const answer = await post(message.id, message.text).catch(() => null);
-      if (answer?.ok) return isSent(message);
-      if (answer && answer.status !== 503 && answer.status !== 429) {
-        const { error } = await answer.json().catch(() => ({}));
-        message.item.classList.add("is-refused");
-        message.state.textContent = `Not sent: ${error ?? `the gateway answers ${answer.status}`}`;
-        message.state.setAttribute("role", "status");
-        return undefined;
-      }
-      const asked = Number(answer?.headers.get("Retry-After")) * 1000;
-      await new Promise((go) => setTimeout(go, asked || RETRY_MS[Math.min(attempt, RETRY_MS.length - 1)]));
-    }
+    const { id, text, state } = message;
+    const refused = await window.live.post("/api/messages", csrf, { id, chat, text }, (why) => {
+      state.textContent = why ? `Not sent yet: ${why}` : "Not sent yet";
+    });
+    if (refused === null) return isSent(message);
+    message.item.classList.add("is-refused");
+    state.textContent = `Not sent: ${refused}`;
+    state.setAttribute("role", "status");
+    return undefined;
   };
 
   const send = (text) => {

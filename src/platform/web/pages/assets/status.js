@@ -2,8 +2,6 @@
 "use strict";
 
 (() => {
-  const TROUBLE_AFTER_MS = 2000;
-  const REOPEN_MS = 1000;
   const TICK_MS = 1000;
   const PREPARING = ["stage", "preflight", "drain", "quiesce", "seal", "exec", "adopt", "probation"];
 
@@ -54,51 +52,31 @@
   };
   setInterval(age, TICK_MS);
 
-  // Events. A break of less than TROUBLE_AFTER_MS is nobody's business.
-  let trouble = null;
-  const isWell = () => {
-    clearTimeout(trouble);
-    trouble = null;
-    by("trouble").hidden = true;
-  };
-  const isBroken = () => {
-    trouble ??= setTimeout(() => { by("trouble").hidden = false; }, TROUBLE_AFTER_MS);
-  };
-
+  // A request of this page is not answered yet, and nothing has been begun since.
   let isWaiting = false;
-  let last = "";
-  const open = () => {
-    const after = last ? `&after=${encodeURIComponent(last)}` : "";
-    const events = new EventSource(`/events?status=1${after}`);
-    events.onopen = isWell;
-    events.onerror = () => {
-      isBroken();
-      // Refused with a status: a browser does not come again by itself.
-      if (events.readyState === EventSource.CLOSED) setTimeout(open, REOPEN_MS);
-    };
-    events.addEventListener("status", (event) => {
-      if (event.lastEventId) last = event.lastEventId;
-      isWell();
-      const status = JSON.parse(event.data);
-      if (status.at) ahead = Date.now() - status.at;
-      show(status.regions);
-      phaseShown(status.phase, status.waiting_for ? `, waiting for ${status.waiting_for}` : "");
-    });
-    events.addEventListener("progress", (event) => {
-      if (event.lastEventId) last = event.lastEventId;
-      const step = JSON.parse(event.data);
-      if (step.phase === "done" || step.phase === "failed") {
-        if (isWaiting) {
-          asked(step.message, step.phase === "failed");
-          isWaiting = false;
-        }
-        return;
-      }
-      const bytes = step.done_bytes && step.total_bytes ? ` (${Math.floor((100 * step.done_bytes) / step.total_bytes)} %)` : "";
-      phaseShown(step.phase, step.message ? `: ${step.message}${bytes}` : "");
-    });
+  let isBegun = false;
+  let phase = "serving";
+  const stepped = (step) => {
+    const isEnd = step.phase === "done" || step.phase === "failed";
+    if (isWaiting && (isEnd || (step.phase === "refused" && !isBegun))) {
+      isWaiting = false;
+      asked(step.message, step.phase !== "done");
+    }
+    if (isEnd) phaseShown(phase === "probation" ? phase : "serving", "");
+    if (isEnd || step.phase === "refused") return;
+    isBegun = true;
+    const bytes = step.done_bytes && step.total_bytes ? ` (${Math.floor((100 * step.done_bytes) / step.total_bytes)} %)` : "";
+    phaseShown(step.phase, step.message ? `: ${step.message}${bytes}` : "");
   };
-  open();
+  window.live.follow("status=1", by("trouble"), {
+    status: (status) => {
+      if (status.at) ahead = Date.now() - status.at;
+      phase = status.phase;
+      show(status.regions);
+      phaseShown(phase, status.waiting_for ? `, waiting for ${status.waiting_for}` : "");
+    },
+    progress: stepped,
+  });
 
   // What is asked for.
   const asked = (text, isBad = false) => {
@@ -113,26 +91,20 @@
       const version = form.elements.version?.value.trim();
       const body = { id: crypto.randomUUID(), ...(version ? { version } : {}) };
       button.disabled = true;
-      isWaiting = true;
+      [isWaiting, isBegun] = [true, false];
       asked("Asked for. What comes of it stands here, and in the chat.");
-      try {
-        const answer = await fetch(form.action, {
-          method: "POST",
-          headers: { "Content-Type": "application/json", "X-CSRF-Token": form.elements.csrf.value },
-          body: JSON.stringify(body),
-        });
-        if (!answer.ok) {
-          const { error } = await answer.json().catch(() => ({}));
-          throw new Error(error ?? `the gateway answers ${answer.status}`);
-        }
-        form.closest("details").open = false;
-        form.closest("details").querySelector("summary").focus();
-      } catch (error) {
+      const refused = await window.live.post(form.action, form.elements.csrf.value, body, (why) => {
+        if (isWaiting && why) asked(`Not asked for yet: ${why}`, true);
+      });
+      button.disabled = false;
+      if (refused !== null) {
         isWaiting = false;
-        asked(`Not asked for: ${error.message}`, true);
-      } finally {
-        button.disabled = false;
+        asked(`Not asked for: ${refused}`, true);
+        return;
       }
+      if (isWaiting) asked("Asked for. What comes of it stands here, and in the chat.");
+      form.closest("details").open = false;
+      form.closest("details").querySelector("summary").focus();
     });
   }
 })();

@@ -104,3 +104,26 @@ fn the_last_result_is_told_in_a_sentence() {
     // The process has ended since: what it did is history.
     assert_eq!(region(&with(vec![HandoffRecord { generation: 9, ..update() }]), "result"), "");
 }
+
+#[test]
+fn guests_see_how_it_goes_and_nothing_of_others() {
+    let mut whole = fixture::status();
+    whole.update.held =
+        Some(crate::control::proto::HoldStatus { since: fixture::NOW, until: None, by: "Ann".to_owned() });
+    let secrets = ["telegram:1001", "web:owner", "make test", "Ann", "security", "/var/lib/hermes", "root"];
+    let json = |status: &Status| serde_json::to_string(status).expect("plain data serialises");
+    let page = |seen: &Status| {
+        let viewer = Viewer { user: "guest", is_admin: false, csrf: "c0ffee" };
+        format!("{}{}", words(&status(seen, &viewer, None)), live(seen))
+    };
+    let (before, seen) = (json(&whole), for_guests(whole.clone()));
+    for secret in secrets {
+        assert!(before.contains(secret), "{secret}");
+        assert!(!json(&seen).contains(secret) && !page(&seen).contains(secret), "{secret}");
+    }
+    let shown = page(&seen);
+    for said in ["hermes 1.5.0", "turn 17", "asks", "committed", "Held"] {
+        assert!(shown.contains(said), "{said}");
+    }
+    assert!(!shown.contains("by ()") && !shown.contains(" in <b></b>"));
+}
