@@ -28,7 +28,7 @@ use super::error::CliError;
 use super::home::Home;
 use super::service::{self, Target};
 use super::{chat, ctl, files, screen, weixin};
-use crate::config::{Config, Environment, WEB_TOKEN_FILE, WebConfig};
+use crate::config::{Config, Environment, Reader, WEB_TOKEN_FILE, WebConfig};
 use crate::control::proto::{HandoffKind, HandoffParams};
 use crate::service::manager::{Scope, UNIT};
 
@@ -180,7 +180,7 @@ fn write(home: &Path, config_file: &Path, text: &str, plan: &Plan) -> Result<Con
     });
     let checked = written.map_err(failed("write the file of a secret")).and_then(|()| {
         let env = Environment::from_process();
-        Config::from_text(text, config_file, &env).map_err(CliError::WouldBeRefused)
+        Config::from_text(text, config_file, &env, Reader::Other).map_err(CliError::WouldBeRefused)
     });
     let undo = || {
         for (path, bytes) in before {
