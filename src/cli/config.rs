@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::args::ConfigCheckArgs;
 use super::error::CliError;
 use super::{owner, render, screen};
-use crate::config::{Config, ConfigError, Environment, Home, Problem};
+use crate::config::{Config, ConfigError, Environment, Home, Problem, Reader};
 
 /// What is wrong with a file.
 #[derive(Debug, Serialize)]
@@ -39,7 +39,11 @@ pub(super) fn check(home: Option<PathBuf>, args: ConfigCheckArgs) -> Result<(), 
     let environment = environment.with("HERMES_HOME", home);
     let home = Home::resolve(&environment, args.file.as_deref()).map_err(CliError::ConfigHome)?;
     let file = home.config_file().to_owned();
-    let (ok, problems) = match Config::check(&file, &environment) {
+    // What systemd starts has what the unit gives the gateway; whoever types this has not.
+    let pid = std::process::id().to_string();
+    let is_of_unit = environment.text("SYSTEMD_EXEC_PID") == Some(&pid);
+    let reader = if is_of_unit { Reader::Gateway } else { Reader::Other };
+    let (ok, problems) = match Config::check(&file, &environment, reader) {
         Ok((_, warnings)) => (true, warnings),
         Err(ConfigError::Invalid { problems, .. }) => (false, problems),
         Err(error) => return Err(CliError::Config(error)),

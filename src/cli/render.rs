@@ -100,9 +100,15 @@ pub(super) fn update_check(found: &UpdateCheck) -> String {
 }
 
 /// `hermes self-update` where no gateway runs.
-pub(super) fn prepared(from: &Image, to: &Image, dry_run: bool) -> String {
+pub(super) fn prepared(from: &Image, to: &Image, on_trial: bool, dry_run: bool) -> String {
     if dry_run {
         return format!("{} → {} would work: verified and tried; nothing was changed\n", from.version, to.version);
+    }
+    if !on_trial {
+        return format!(
+            "no gateway runs; hermes-launch starts {} next, and not {} on trial\n",
+            to.version, from.version
+        );
     }
     format!(
         "no gateway runs; hermes-launch starts {} next instead of {}, on probation, and goes back if it does not stay\n",

@@ -80,12 +80,12 @@ async fn replace(home: &Home, kind: HandoffKind, args: &SelfUpdateArgs) -> Resul
 
 /// Prepares the next start of a gateway that does not run.
 async fn prepare(home: &Home, kind: HandoffKind, args: &SelfUpdateArgs) -> Result<(), CliError> {
-    let mut offline = Offline::open(&home.path, args.config.as_deref()).map_err(CliError::Offline)?;
+    let offline = Offline::open(&home.path, args.config.as_deref()).map_err(CliError::Offline)?;
     let mut view = ProgressView::new(args.json.json);
     let outcome = offline.prepare(&kind, |progress| view.show(progress)).await;
     view.finish();
     let wants_newest = matches!(kind, HandoffKind::Update { version: None, .. });
-    let Prepared { from, to } = match outcome {
+    let Prepared { from, to, on_trial } = match outcome {
         Err(OfflineError::Update(UpdateError::SameVersion { version })) if wants_newest => {
             let found = UpdateCheck { running: version.to_string(), offline: true, ..UpdateCheck::default() };
             return tell(&found, args.json.json);
@@ -97,7 +97,7 @@ async fn prepare(home: &Home, kind: HandoffKind, args: &SelfUpdateArgs) -> Resul
         let (kind, starts_next) = (kind.name(), !dry_run);
         screen::print_json(&StartsNext { kind, from, to, dry_run, starts_next })
     } else {
-        screen::print(&render::prepared(&from, &to, dry_run))
+        screen::print(&render::prepared(&from, &to, on_trial, dry_run))
     }
 }
 
@@ -140,7 +140,7 @@ async fn hold(home: &Home, client: Option<Client>, args: SelfUpdateArgs) -> Resu
             answer.map_err(|error| CliError::client(error, &home.path))?.held
         }
         None => {
-            let mut offline = Offline::open(&home.path, args.config.as_deref()).map_err(CliError::Offline)?;
+            let offline = Offline::open(&home.path, args.config.as_deref()).map_err(CliError::Offline)?;
             offline.hold(holds, until.as_deref()).await.map_err(CliError::Offline)?
         }
     };

@@ -9,21 +9,26 @@ use toml::de::{DeTable, DeValue};
 use super::environment::Environment;
 use super::error::{Problem, Severity};
 use super::platforms;
-use super::secret::SecretContext;
+use super::secret::{Reader, SecretContext};
 use super::table::{Entry, Problems, Section, as_section};
 use super::{AgentConfig, Config, GatewayConfig, TelemetryConfig, update};
 use crate::id::AgentName;
 
 const DRAIN_MAX: (Duration, &str) = (Duration::from_secs(10 * 60), "10m");
 /// A new image needs milliseconds; less than this is a typing error.
-const HANDOFF_MIN: Duration = Duration::from_secs(1);
+const HANDOFF_MIN: (Duration, &str) = (Duration::from_secs(1), "1s");
 const PROBATION_MAX: (Duration, &str) = (Duration::from_secs(24 * 60 * 60), "24h");
 
 /// The longest agent name: it becomes part of the names of fds, which systemd limits to 255 characters.
 const AGENT_NAME_CHARS_MAX: usize = 64;
 
 /// Reads the whole text, with what is no mistake and should be mended all the same; or tells every problem in it.
-pub(super) fn parse(text: &str, path: &Path, env: &Environment) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
+pub(super) fn parse(
+    text: &str,
+    path: &Path,
+    env: &Environment,
+    reader: Reader,
+) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
     let mut problems = Problems::new(text);
     // Only the message of a syntax error is used: its `Display` quotes the line, and that may hold a token.
     let (root, syntax) = DeTable::parse_recoverable(text);
@@ -34,7 +39,7 @@ pub(super) fn parse(text: &str, path: &Path, env: &Environment) -> Result<(Confi
     // What a broken text seems to say is not judged, it would only hide the real mistake.
     if syntax.is_empty() {
         let mut file = Section::new("the file", 0..0, root.get_ref());
-        let context = SecretContext::new(path, env);
+        let context = SecretContext::new(path, env, reader);
         read(&mut config, &mut file, &context, &mut problems);
         file.finish("section", &mut problems);
         config.secret_variables = context.into_variables();
@@ -71,12 +76,19 @@ fn read_gateway(mut section: Section<'_, '_>, p: &mut Problems<'_>) -> GatewayCo
     let drain = section.duration("restart_drain_timeout", "5s", DRAIN_MAX, p);
     let probation = section.duration("probation", "60s", PROBATION_MAX, p);
     let handoff_timeout = section.duration("handoff_timeout", "30s", DRAIN_MAX, p);
+    if handoff_timeout.is_some_and(|time| time < HANDOFF_MIN.0)
+        && let Some(entry) = section.entry("handoff_timeout")
+    {
+        let message =
+            format!("'handoff_timeout' is less than {}; for example handoff_timeout = \"30s\"", HANDOFF_MIN.1);
+        p.add(&entry.value.span(), message);
+    }
     let probe = section.string("probe", "say ok", p).map(|(text, _)| text.to_owned());
     section.finish("key", p);
     GatewayConfig {
         restart_drain_timeout: drain.unwrap_or(defaults.restart_drain_timeout),
         probation: probation.unwrap_or(defaults.probation),
-        handoff_timeout: handoff_timeout.unwrap_or(defaults.handoff_timeout).max(HANDOFF_MIN),
+        handoff_timeout: handoff_timeout.unwrap_or(defaults.handoff_timeout),
         probe,
     }
 }

@@ -8,7 +8,8 @@
 //! (systemd.exec(5), `LoadCredential=`) or `x_env = "NAME"`.
 //!
 //! **Invariants**
-//! - A [`Config`] is whole and checked: nobody checks it again.
+//! - A [`Config`] is whole and checked: nobody checks it again. Only where somebody else than the gateway reads it
+//!   ([`Reader::Other`]), a secret may be one that is not known here.
 //! - All problems of a file are told at once, each with line, column, key and the way to mend it.
 //! - No message, log line or `Debug` output contains a secret, nor the text of the line that a problem is in.
 //!
@@ -40,8 +41,8 @@ pub use duration::{DurationError, parse_duration};
 pub use environment::Environment;
 pub use error::{ConfigError, Problem, Severity};
 pub use home::{Home, HomeError, SOCKET_PATH_MAX, WEB_TOKEN_FILE};
-pub use secret::Secret;
-pub use update::{AutoUpdate, Channel, UpdateConfig};
+pub use secret::{Reader, Secret};
+pub use update::{AutoUpdate, Channel, UpdateConfig, is_loopback, verifying_key};
 pub use window::{Opening, Window, WindowError};
 
 /// The name of the agent that new conversations get.
@@ -81,7 +82,7 @@ pub struct GatewayConfig {
     /// How long a new image is on probation. Default 60 s, at most 24 h.
     pub probation: Duration,
     /// How long a new image may take until it serves, and its event loop may stand still while it is on probation;
-    /// then the previous image is back. Default 30 s, at most 10 min.
+    /// then the previous image is back. Default 30 s, 1 s to 10 min.
     pub handoff_timeout: Duration,
     /// What the default agent is asked while a new image is on probation, by a process of its own. Default: nothing,
     /// it must answer `initialize` only.
@@ -200,8 +201,8 @@ pub struct WebhookConfig {
     pub url: Secret,
     /// What Telegram proves itself by, 1 to 256 of `A-Za-z0-9_-`; without it the gateway makes one.
     pub secret: Option<Secret>,
-    /// Where the gateway listens, for a proxy that speaks TLS; without it on [`WebhookConfig::LISTEN`] or the socket that
-    /// systemd passes by the name `telegram-webhook` (`dist/hermes-gateway-webhook.socket`).
+    /// Where the gateway listens, for a proxy that speaks TLS; without it on [`WebhookConfig::LISTEN`]. A socket that systemd
+    /// passes by the name `telegram-webhook` must be there (`dist/hermes-gateway-webhook.socket`).
     pub listen: Option<SocketAddr>,
     /// How often Telegram is asked whether it still knows the webhook and can post. No key: [`WebhookConfig::LOOK_EVERY`],
     /// and shorter in tests.
@@ -218,8 +219,8 @@ impl WebhookConfig {
 /// `[platforms.web]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebConfig {
-    /// Where the gateway listens; without it on [`WebConfig::LISTEN`] or the socket that systemd passes by the name `web`
-    /// (`dist/hermes-gateway-web.socket`).
+    /// Where the gateway listens; without it on [`WebConfig::LISTEN`]. A socket that systemd passes by the name `web` must be
+    /// there (`dist/hermes-gateway-web.socket`).
     pub listen: Option<SocketAddr>,
     /// Names by which browsers may call the gateway, besides those of the loopback and the address that it listens on.
     pub hosts: Vec<String>,
@@ -281,6 +282,18 @@ impl Config {
         telegram.into_iter().chain(dingtalk).chain(weixin).chain(web)
     }
 
+    /// Whether all secrets of a platform are known here.
+    pub fn is_known(&self, platform: &str) -> bool {
+        let web = self.web.as_ref().map(|web| [&web.token, &web.guest_token]);
+        let secrets = match platform {
+            "telegram" => vec![self.telegram.as_ref().map(|telegram| &telegram.token)],
+            "dingtalk" => vec![self.dingtalk.as_ref().map(|dingtalk| &dingtalk.client_secret)],
+            "weixin" => vec![self.weixin.as_ref().map(|weixin| &weixin.token)],
+            _ => web.into_iter().flatten().map(Option::as_ref).collect(),
+        };
+        secrets.into_iter().flatten().all(Secret::is_known)
+    }
+
     /// Reads `gateway.toml` and the secrets it names, and logs its warnings. A missing file means all defaults, and says
     /// so once in the log.
     ///
@@ -288,18 +301,18 @@ impl Config {
     /// [`ConfigError::Read`] if the file is there but cannot be read, [`ConfigError::Invalid`] with every problem in
     /// it.
     pub fn load(path: &Path, env: &Environment) -> Result<Self, ConfigError> {
-        let (config, warnings) = Self::check(path, env)?;
+        let (config, warnings) = Self::check(path, env, Reader::Gateway)?;
         for Problem { line, column, message, .. } in warnings {
             tracing::warn!("{}:{line}:{column}: {message}", path.display());
         }
         Ok(config)
     }
 
-    /// As [`Config::load`], but returns the warnings.
+    /// As [`Config::load`], but for `reader`, and returns the warnings.
     ///
     /// # Errors
     /// As [`Config::load`].
-    pub fn check(path: &Path, env: &Environment) -> Result<(Self, Vec<Problem>), ConfigError> {
+    pub fn check(path: &Path, env: &Environment, reader: Reader) -> Result<(Self, Vec<Problem>), ConfigError> {
         let read = |source| ConfigError::Read { path: path.to_owned(), source };
         let file = match File::open(path) {
             Ok(file) => file,
@@ -315,19 +328,25 @@ impl Config {
             return Err(ConfigError::TooLong { path: path.to_owned(), bytes_max: FILE_BYTES_MAX });
         }
         let text = String::from_utf8(bytes).map_err(|_| ConfigError::NotText { path: path.to_owned() })?;
-        Self::check_text(&text, path, env)
+        Self::check_text(&text, path, env, reader)
     }
 
     /// Checks the text of a `gateway.toml` that lies at `path`: relative secret files are looked for beside it.
     ///
     /// # Errors
     /// [`ConfigError::Invalid`].
-    pub fn from_text(text: &str, path: &Path, env: &Environment) -> Result<Self, ConfigError> {
-        Self::check_text(text, path, env).map(|(config, _)| config)
+    pub fn from_text(text: &str, path: &Path, env: &Environment, reader: Reader) -> Result<Self, ConfigError> {
+        Self::check_text(text, path, env, reader).map(|(config, _)| config)
     }
 
-    fn check_text(text: &str, path: &Path, env: &Environment) -> Result<(Self, Vec<Problem>), ConfigError> {
-        file::parse(text, path, env).map_err(|problems| ConfigError::Invalid { path: path.to_owned(), problems })
+    fn check_text(
+        text: &str,
+        path: &Path,
+        env: &Environment,
+        reader: Reader,
+    ) -> Result<(Self, Vec<Problem>), ConfigError> {
+        file::parse(text, path, env, reader)
+            .map_err(|problems| ConfigError::Invalid { path: path.to_owned(), problems })
     }
 
     /// What holds without any file.

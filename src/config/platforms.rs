@@ -1,6 +1,6 @@
 //! `[platforms.<name>]`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::{Range, RangeInclusive};
 
 use reqwest::Url;
@@ -8,6 +8,7 @@ use toml::de::DeValue;
 
 use super::secret::{SecretContext, SecretKeys, read_secret};
 use super::table::{Problems, Section};
+use super::update::is_loopback;
 use super::{Config, DingTalkConfig, PlatformAccess, Secret, TelegramConfig, WebConfig, WebhookConfig, WeixinConfig};
 use crate::words::Language;
 
@@ -119,9 +120,7 @@ fn webhook(section: &mut Section<'_, '_>, context: &SecretContext<'_>, p: &mut P
 /// Telegram posts to https alone; a test server on the loopback needs none.
 fn is_hook(url: &str) -> bool {
     let Ok(url) = Url::parse(url) else { return false };
-    let host = url.host_str().unwrap_or("").trim_matches(['[', ']']);
-    let is_local = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    url.scheme() == "https" || url.scheme() == "http" && is_local
+    url.scheme() == "https" || url.scheme() == "http" && url.host_str().is_some_and(is_loopback)
 }
 
 fn dingtalk(mut section: Section<'_, '_>, context: &SecretContext<'_>, p: &mut Problems<'_>) -> Option<DingTalkConfig> {
@@ -159,7 +158,7 @@ fn web(mut section: Section<'_, '_>, context: &SecretContext<'_>, p: &mut Proble
     let mut token = |keys, p: &mut Problems<'_>| {
         let (span, token) = optional_secret(&mut section, keys, context, p)?;
         let token: Secret = token?;
-        if token.expose().chars().count() < WEB_TOKEN_CHARS_MIN {
+        if token.is_known() && token.expose().chars().count() < WEB_TOKEN_CHARS_MIN {
             let message = format!(
                 "'{}' has fewer than {WEB_TOKEN_CHARS_MIN} characters and could be guessed; `openssl rand -hex 32` makes one",
                 keys.inline
@@ -171,6 +170,7 @@ fn web(mut section: Section<'_, '_>, context: &SecretContext<'_>, p: &mut Proble
     let (owner, guest) = (token(&WEB_TOKEN, p), token(&WEB_GUEST_TOKEN, p));
     if let (Some((_, owner)), Some((span, guest))) = (&owner, &guest)
         && owner == guest
+        && owner.is_known()
     {
         p.add(span, "'guest_token' is the same as 'token', and must be another".to_owned());
     }

@@ -18,9 +18,22 @@ use crate::report::Chain;
 /// The most bytes of a secret file that are read. Tokens have some fifty.
 const SECRET_BYTES_MAX: u64 = 64 * 1024;
 
+/// Where the unit's credentials are while it runs, for whoever may read them (systemd.exec(5)).
+const CREDENTIALS_OF_UNIT: &str = "/run/credentials/hermes-gateway.service";
+
 /// A value that is never shown: neither by `Debug` nor in any log.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
+
+/// Who reads a configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    /// The gateway, or what is to be one: it needs every secret.
+    Gateway,
+    /// A command beside it. Credentials and variables of the gateway's unit are not its own, so that it does not know one
+    /// is no mistake ([`Secret::is_known`]), and is told as a warning.
+    Other,
+}
 
 impl Secret {
     /// Takes a secret over from where it was read.
@@ -28,10 +41,17 @@ impl Secret {
         Self(value.into())
     }
 
-    /// The value, for the one place that sends it.
+    /// The value, for the one place that sends it. Empty if it is not known here.
     pub fn expose(&self) -> &str {
         &self.0
     }
+
+    /// Whether it is known here. It always is where [`Reader::Gateway`] read it: no secret is empty.
+    pub fn is_known(&self) -> bool {
+        !self.0.is_empty()
+    }
+
+    const UNKNOWN: Self = Self(String::new());
 }
 
 impl fmt::Debug for Secret {
@@ -58,13 +78,14 @@ pub(super) struct SecretContext<'a> {
     file: &'a Path,
     /// For `CREDENTIALS_DIRECTORY`, and for variables that hold secrets.
     pub(super) env: &'a Environment,
+    reader: Reader,
     /// Those that do.
     variables: RefCell<BTreeSet<String>>,
 }
 
 impl<'a> SecretContext<'a> {
-    pub(super) fn new(file: &'a Path, env: &'a Environment) -> Self {
-        Self { file, env, variables: RefCell::default() }
+    pub(super) fn new(file: &'a Path, env: &'a Environment, reader: Reader) -> Self {
+        Self { file, env, reader, variables: RefCell::default() }
     }
 
     /// The variables that secrets were read from.
@@ -139,12 +160,29 @@ pub(super) fn read_secret(
         warn_of_readers(&path, span, p);
         read_file(&path)
     } else if *key == keys.credential {
-        read_credential(text, context.env)
+        read_credential(text, context)
     } else {
         context.variables.borrow_mut().insert((*text).to_owned());
         read_variable(text, context.env)
     };
-    told(value, key, span, p)
+    match value {
+        Ok(value) => Some(value),
+        Err(error) if context.reader == Reader::Other && error.is_of_here() => {
+            p.warn(span, format!("'{key}' cannot be looked at from here, only by the gateway: {}", Chain(&error)));
+            Some(Secret::UNKNOWN)
+        }
+        Err(error) => {
+            p.add(span, format!("'{key}' cannot be used: {}", Chain(&error)));
+            None
+        }
+    }
+}
+
+impl SecretError {
+    /// Whether the gateway may have it all the same.
+    fn is_of_here(&self) -> bool {
+        matches!(self, Self::NoCredentials | Self::NotSet { .. })
+    }
 }
 
 impl SecretKeys {
@@ -158,18 +196,19 @@ impl SecretKeys {
     }
 }
 
-fn told(value: Result<Secret, SecretError>, key: &str, span: &Range<usize>, p: &mut Problems<'_>) -> Option<Secret> {
-    value.map_err(|error| p.add(span, format!("'{key}' cannot be used: {}", Chain(&error)))).ok()
-}
-
-fn read_credential(name: &str, env: &Environment) -> Result<Secret, SecretError> {
+fn read_credential(name: &str, context: &SecretContext<'_>) -> Result<Secret, SecretError> {
     let mut parts = Path::new(name).components();
     let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None));
     if !plain {
         return Err(SecretError::CredentialName);
     }
-    let directory = env.directory("CREDENTIALS_DIRECTORY").ok_or(SecretError::NoCredentials)?;
-    read_file(&directory.join(name))
+    match (context.env.directory("CREDENTIALS_DIRECTORY"), context.reader) {
+        (Some(directory), _) => read_file(&directory.join(name)),
+        (None, Reader::Gateway) => Err(SecretError::NoCredentials),
+        (None, Reader::Other) => {
+            read_file(&Path::new(CREDENTIALS_OF_UNIT).join(name)).map_err(|_| SecretError::NoCredentials)
+        }
+    }
 }
 
 fn read_variable(name: &str, env: &Environment) -> Result<Secret, SecretError> {

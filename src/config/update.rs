@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
+use zipsign_api::{PUBLIC_KEY_LENGTH, VerifyingKey};
 
 use super::file::text;
 use super::table::{Problems, Section};
@@ -189,16 +190,23 @@ fn read_manifest_url(section: &mut Section<'_, '_>, p: &mut Problems<'_>) -> Opt
     Some(text.to_owned())
 }
 
-fn is_loopback(host: &str) -> bool {
+/// Whether a host of a URL is this machine.
+pub fn is_loopback(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+/// Reads a verifying key: an ed25519 public key in base64.
+pub fn verifying_key(text: &str) -> Option<VerifyingKey> {
+    let bytes: [u8; PUBLIC_KEY_LENGTH] = BASE64.decode(text.trim()).ok()?.try_into().ok()?;
+    VerifyingKey::from_bytes(&bytes).ok()
 }
 
 fn read_verifying_keys(section: &mut Section<'_, '_>, p: &mut Problems<'_>) -> Vec<String> {
     let example = ("base64 ed25519 public keys", r#"["<44 characters>"]"#);
     let keys = section.list("verifying_keys", example, text, p).unwrap_or_default();
     for (key, span) in &keys {
-        if BASE64.decode(key).is_ok_and(|bytes| bytes.len() == 32) {
+        if verifying_key(key).is_some() {
             continue;
         }
         p.add(

@@ -3,14 +3,14 @@
 //! A window is in the local time of the machine. One that ends at or before the hour at which it begins ends on the day
 //! after; its weekdays are those on which it begins.
 //!
-//! Where the clocks are put forward, an hour that does not exist is the one after it, and a window of nothing but such
-//! time is not there that day. Where they are put back, a window begins with the first and ends with the first of the two
-//! hours of the same name.
+//! Where the clocks are put forward, a time that does not exist is the moment at which they are: a window that begins in the
+//! skipped hour begins then, one that ends in it ends then, and one of nothing but such time is not there that day. Where they
+//! are put back, a window begins with the first and ends with the first of the two hours of the same name.
 
 use std::fmt;
 
 use jiff::civil::{Date, Time, Weekday};
-use jiff::tz::TimeZone;
+use jiff::tz::{AmbiguousOffset, TimeZone};
 use jiff::{Timestamp, ToSpan};
 use thiserror::Error;
 
@@ -116,8 +116,17 @@ fn moment(day: Date, minutes: u16, zone: &TimeZone) -> Option<UnixMillis> {
     let (day, minutes) = if minutes == MINUTES_A_DAY { (day.tomorrow().ok()?, 0) } else { (day, minutes) };
     let (hour, minute) = (i8::try_from(minutes / 60).ok()?, i8::try_from(minutes % 60).ok()?);
     let time = Time::new(hour, minute, 0, 0).ok()?;
-    let zoned = day.to_datetime(time).to_zoned_datetime(zone.clone()).ok()?;
-    Some(UnixMillis(zoned.timestamp().as_millisecond()))
+    let time = day.to_datetime(time);
+    let at = match zone.to_ambiguous_timestamp(time).offset() {
+        // By the offset that holds after it, a time that is skipped is before the clocks are put forward.
+        AmbiguousOffset::Gap { after, .. } => {
+            zone.following(after.to_timestamp(time).ok()?).next().map(|moment| moment.timestamp())?
+        }
+        AmbiguousOffset::Unambiguous { offset } | AmbiguousOffset::Fold { before: offset, .. } => {
+            offset.to_timestamp(time).ok()?
+        }
+    };
+    Some(UnixMillis(at.as_millisecond()))
 }
 
 fn index(day: Weekday) -> usize {
@@ -226,10 +235,17 @@ mod tests {
         let zone = berlin();
         let spring = "2026-03-29T00:00:00Z";
         assert_eq!(opening("02:00-05:00", spring, &zone).0, "2026-03-29T01:00:00Z", "03:00 by the new time");
-        assert_eq!(opening("02:15-02:45", spring, &zone).0, "2026-03-29T01:15:00Z");
+        assert_eq!(opening("02:30-05:00", spring, &zone).0, "2026-03-29T01:00:00Z", "the first moment that exists");
+        assert_eq!(opening("02:15-02:45", spring, &zone).0, "2026-03-30T00:15:00Z", "nor such times");
+        let told = |from: &str, until: &str| (from.to_owned(), until.to_owned());
+        let short = told("2026-03-29T01:00:00Z", "2026-03-29T01:15:00Z");
+        assert_eq!(opening("02:30-03:15", spring, &zone), short);
+        assert_eq!(opening("01:30-02:30", spring, &zone), told("2026-03-29T00:30:00Z", "2026-03-29T01:00:00Z"));
         assert_eq!(opening("02:00-03:00", spring, &zone).0, "2026-03-30T00:00:00Z", "there is no such time that day");
         let (from, until) = opening("02:00-05:00", "2026-10-25T00:00:00Z", &zone);
         assert_eq!((from.as_str(), until.as_str()), ("2026-10-25T00:00:00Z", "2026-10-25T04:00:00Z"));
+        let first = told("2026-10-25T00:15:00Z", "2026-10-25T00:45:00Z");
+        assert_eq!(opening("02:15-02:45", "2026-10-25T00:00:00Z", &zone), first, "in the first of the two hours");
     }
 
     pub(crate) fn zones() -> impl Strategy<Value = TimeZone> {

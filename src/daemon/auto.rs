@@ -72,6 +72,12 @@ impl Auto {
     }
 }
 
+impl From<Hold> for HoldStatus {
+    fn from(Hold { since, until, by }: Hold) -> Self {
+        Self { since, until, by }
+    }
+}
+
 impl Daemon {
     /// Does what is due; looked at every second.
     pub(super) async fn watch_updates(&mut self) {
@@ -140,9 +146,13 @@ impl Daemon {
 
     async fn apply(&mut self, Offer { version, rollout, .. }: Offer) {
         // It may have been taken back since it was offered.
-        if let Some(reason) = failed(&self.store, &version).await {
-            self.auto.agenda.failed(&version, &reason);
-            return self.carry_out(vec![self.auto.record()]).await;
+        match failed(&self.store, &version).await {
+            Ok(None) => {}
+            Ok(Some(reason)) => {
+                self.auto.agenda.failed(&version, &reason);
+                return self.carry_out(vec![self.auto.record()]).await;
+            }
+            Err(error) => return self.looked(Err(UpdateError::Known(error))).await,
         }
         self.auto.agenda.begun(&version);
         self.carry_out(vec![self.auto.record()]).await;
@@ -158,7 +168,7 @@ impl Daemon {
         if let HandoffKind::Update { version: Some(version), .. } = &pending.kind
             && let Ok(version) = Version::parse(version)
         {
-            let again = pending.may_pass && self.auto.agenda.cut_short(&version, UnixMillis::now(), reason);
+            let again = !pending.is_refused && self.auto.agenda.cut_short(&version, UnixMillis::now(), reason);
             if !again {
                 self.auto.agenda.failed(&version, reason);
             }
@@ -209,9 +219,7 @@ impl Daemon {
         let until = until.map(|text| parse_until(text, now, self.auto.plan.zone())).transpose();
         let until = until.map_err(|error| error.to_string())?;
         let hold = hold.then_some(Hold { since: now, until, by });
-        let text =
-            hold.as_ref().map_or_else(String::new, |hold| serde_json::to_string(hold).expect("plain data serialises"));
-        self.store.set_meta(HOLD, text).await.map_err(|error| Chain(&error).to_string())?;
+        self.store.set_meta(HOLD, Hold::stored(hold.as_ref())).await.map_err(|error| Chain(&error).to_string())?;
         tracing::info!(hold = ?hold, "updates by itself are held, or no longer");
         self.auto.hold = hold;
         Ok(())
@@ -250,8 +258,7 @@ impl Daemon {
 
     /// Who holds updates.
     pub(super) fn hold_status(&self) -> Option<HoldStatus> {
-        let Hold { since, until, by } = self.auto.hold.clone().filter(|hold| hold.holds(UnixMillis::now()))?;
-        Some(HoldStatus { since, until, by })
+        self.auto.hold.clone().filter(|hold| hold.holds(UnixMillis::now())).map(HoldStatus::from)
     }
 
     /// The line about updates in `/status`; none if nothing happens by itself and nothing is held.

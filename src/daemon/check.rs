@@ -9,9 +9,10 @@ use thiserror::Error;
 use super::settings::{self, SettingsError};
 use super::state::{
     AGENTS, AgentEntry, CONTROL, ControlEntry, GATEWAY, LOCAL, PASSPORT, PLATFORMS, Passport, PlatformEntry, SECTIONS,
-    STASH, Stash,
+    STASH, Stash, TRACES,
 };
 use crate::agent;
+use crate::config::Reader;
 use crate::control::server;
 use crate::fault::{self, Point};
 use crate::gateway::GatewayState;
@@ -20,6 +21,7 @@ use crate::handoff::preflight::{CheckReport, PRODUCT};
 use crate::platform::local::Local;
 use crate::platform::{dingtalk, telegram, web, weixin};
 use crate::store::{SCHEMA_VERSION, Store, StoreError};
+use crate::telemetry::otlp::Span;
 
 /// Why this image cannot take over.
 #[derive(Debug, Error)]
@@ -47,8 +49,11 @@ pub fn handoff_check(home: Option<PathBuf>, config: Option<PathBuf>) -> Result<C
     fault::at(Point::Checking);
     let input = std::io::stdin().as_fd().try_clone_to_owned().map_err(CheckError::Input)?;
     let mut sections = Sections::read(&mut File::from(input), SECTIONS).map_err(CheckError::State)?;
-    read_everything(&mut sections).map_err(CheckError::State)?;
-    let (home, _) = settings::read(home.as_deref(), config.as_deref()).map_err(CheckError::Settings)?;
+    let passport = read_everything(&mut sections).map_err(CheckError::State)?;
+    // This is no child of a gateway then, and has not what its unit gives it.
+    let is_beside = passport.is_some_and(|passport| passport.note.origin.is_nobody());
+    let reader = if is_beside { Reader::Other } else { Reader::Gateway };
+    let (home, _) = settings::read(home.as_deref(), config.as_deref(), reader).map_err(CheckError::Settings)?;
     let schema = Store::inspect(&home.state_db()).map_err(CheckError::Store)?;
     Ok(CheckReport {
         product: PRODUCT.to_owned(),
@@ -58,9 +63,9 @@ pub fn handoff_check(home: Option<PathBuf>, config: Option<PathBuf>) -> Result<C
     })
 }
 
-fn read_everything(sections: &mut Sections) -> Result<(), AdoptError> {
+fn read_everything(sections: &mut Sections) -> Result<Option<Passport>, AdoptError> {
     sections.fd_names()?;
-    sections.take::<Passport>(PASSPORT)?;
+    let passport = sections.take::<Passport>(PASSPORT)?;
     sections.take::<GatewayState>(GATEWAY)?;
     for agent in sections.take::<Vec<AgentEntry>>(AGENTS)?.unwrap_or_default() {
         agent::check_state(&agent.state).map_err(|source| unreadable(AGENTS, source))?;
@@ -79,8 +84,9 @@ fn read_everything(sections: &mut Sections) -> Result<(), AdoptError> {
         read.map_err(|source| unreadable(PLATFORMS, source))?;
     }
     sections.take::<Local>(LOCAL)?;
+    sections.take::<Vec<Span>>(TRACES)?;
     sections.take::<Stash>(STASH)?;
-    Ok(())
+    Ok(passport)
 }
 
 fn unreadable(section: &str, source: serde_json::Error) -> AdoptError {

@@ -1,9 +1,10 @@
-//! Files that a restart would use, looked at again only when they have changed: the image in `versions/current`, and
-//! gateway.toml.
+//! Files that a restart would use: the image in `versions/current`, which is looked at again only when it has changed, and
+//! gateway.toml, which is judged anew every few seconds, because the files and variables with its secrets count, too.
 
 use std::fs::{self, File, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::task::JoinHandle;
@@ -11,7 +12,8 @@ use tokio::task::JoinHandle;
 use super::releases::sha256_hex;
 use super::run::Daemon;
 use super::settings;
-use crate::config::Config;
+use crate::clock::MonoNanos;
+use crate::config::{Config, Environment, Reader};
 use crate::control::proto::DiskImage;
 use crate::report::Chain;
 use crate::update::Versions;
@@ -23,11 +25,22 @@ fn stamp(of: &Metadata) -> Stamp {
     (of.dev(), of.ino(), of.len(), of.mtime(), of.mtime_nsec())
 }
 
+/// How long a verdict on gateway.toml holds while the file itself is the same.
+const VERDICT: Duration = Duration::from_secs(2);
+
 /// What is known of these files.
 #[derive(Debug, Default)]
 pub(super) struct Disk {
     image: Option<(Stamp, Digest)>,
-    config: Option<(Stamp, Option<String>)>,
+    config: Option<Verdict>,
+}
+
+/// Why gateway.toml is refused, if it is.
+#[derive(Debug)]
+struct Verdict {
+    of: Stamp,
+    at: MonoNanos,
+    refused: Option<String>,
 }
 
 /// The digest of a file, which takes a while.
@@ -59,21 +72,22 @@ impl Daemon {
 
     /// Why gateway.toml would be refused by the next image.
     pub(super) fn refused_config(&mut self) -> Option<String> {
-        let path = self.home.config_file();
-        let found = stamp(&fs::metadata(path).ok()?);
-        if let Some((of, refused)) = &self.disk.config
-            && *of == found
-        {
-            return refused.clone();
-        }
         let environment = settings::environment(self.options.home.as_deref()).ok()?;
-        let refused = Config::load(path, &environment).err().map(|error| Chain(&error).to_string());
-        self.disk.config = Some((found, refused.clone()));
-        refused
+        self.disk.refused_config(self.home.config_file(), &environment, MonoNanos::now())
     }
 }
 
 impl Disk {
+    fn refused_config(&mut self, path: &Path, environment: &Environment, now: MonoNanos) -> Option<String> {
+        let of = stamp(&fs::metadata(path).ok()?);
+        let verdict = self.config.take().filter(|verdict| verdict.of == of && now.since(verdict.at) < VERDICT);
+        let judge = || {
+            let read = Config::check(path, environment, Reader::Gateway);
+            Verdict { of, at: now, refused: read.err().map(|error| Chain(&error).to_string()) }
+        };
+        self.config.insert(verdict.unwrap_or_else(judge)).refused.clone()
+    }
+
     fn digest(&mut self, path: &Path, found: Stamp) -> Option<String> {
         let (of, digest) = self.image.get_or_insert_with(|| (found, begin(path)));
         if *of != found {
@@ -100,6 +114,24 @@ fn begin(path: &Path) -> Digest {
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_secret_file_that_is_mended_or_lost_changes_the_verdict() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (path, token) = (dir.path().join("gateway.toml"), dir.path().join("token"));
+        fs::write(&path, "[platforms.telegram]\ntoken_file = 'token'\n").expect("writes");
+        let environment = Environment::from_iter::<[(&str, &str); 0]>([]);
+        let mut disk = Disk::default();
+        let mut at = |secs: u64| disk.refused_config(&path, &environment, MonoNanos(secs * 1_000_000_000));
+        assert!(at(100).is_some_and(|why| why.contains("'token_file' cannot be used")));
+        fs::write(&token, "123:abc").expect("writes");
+        assert!(at(101).is_some(), "not at every look");
+        assert_eq!(at(102), None);
+        fs::remove_file(&token).expect("removes");
+        assert!(at(104).is_some());
+        fs::write(&path, "[platforms.telegram]\ntoken = '123:abc'\n").expect("writes");
+        assert_eq!(at(104), None, "the file itself is looked at each time");
+    }
+
     #[tokio::test]
     async fn a_file_is_digested_once_and_again_when_it_has_changed() {
         let dir = tempfile::tempdir().expect("a directory");
@@ -108,7 +140,7 @@ mod tests {
         for (text, digest) in [("a", "ca978112ca1b"), ("ab", "fb8e20fc2e4c")] {
             fs::write(&path, text).expect("writes");
             let found = stamp(&fs::metadata(&path).expect("is there"));
-            let known = tokio::time::timeout(std::time::Duration::from_secs(30), async {
+            let known = tokio::time::timeout(Duration::from_secs(30), async {
                 loop {
                     if let Some(known) = disk.digest(&path, found) {
                         return known;

@@ -1,6 +1,5 @@
 //! Looking for releases and staging them, with what this gateway knows of versions.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 
@@ -13,7 +12,7 @@ use crate::config::{Config, Home};
 use crate::hex;
 use crate::report::Chain;
 use crate::service::package;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::update::known::{FAILED_VERSIONS, Failure, Failures, HIGHEST_VERSION, KEYS, Known, Releases, Revertible};
 use crate::update::{Source, StageProgress, UpdateError, Versions};
 use crate::words::Step;
@@ -40,21 +39,20 @@ impl Daemon {
     pub(super) async fn releases(&self) -> Result<Releases, UpdateError> {
         let source = source(&self.config, &self.home)?;
         let versions = Versions::new(self.home.path());
-        Ok(known(&self.store).await.releases(source, versions, running_version(), self.config.update.channel))
+        let known = known(&self.store).await.map_err(UpdateError::Known)?;
+        Ok(known.releases(source, versions, running_version(), self.config.update.channel))
     }
 
-    pub(super) async fn revertible(&self) -> Revertible {
-        known(&self.store).await.revertible(Versions::new(self.home.path()), running_version())
+    pub(super) async fn revertible(&self) -> Result<Revertible, UpdateError> {
+        let known = known(&self.store).await.map_err(UpdateError::Known)?;
+        Ok(known.revertible(Versions::new(self.home.path()), running_version()))
     }
 }
 
 /// What the store has of versions.
-async fn known(store: &Store) -> Known {
-    let mut values = store.metas(&KEYS).await.unwrap_or_else(|error| {
-        tracing::error!(error = %Chain(&error), "cannot read what the store has of versions");
-        BTreeMap::new()
-    });
-    Known::read(|key| values.remove(key))
+async fn known(store: &Store) -> Result<Known, StoreError> {
+    let mut values = store.metas(&KEYS).await?;
+    Ok(Known::read(|key| values.remove(key)))
 }
 
 /// Remembers that a version failed here, so that it is not tried again unless it is named. `reason` is one line for
@@ -85,7 +83,7 @@ pub(super) async fn mark_abandoned(store: &Store) {
     for tried in latest.iter().filter(|record| record.outcome == SERVING) {
         let Ok(version) = Version::parse(&tried.to_version) else { continue };
         // Who took it back may have said why already.
-        if version != running && failed(store, &version).await.is_none() {
+        if version != running && matches!(failed(store, &version).await, Ok(None)) {
             tracing::warn!(%version, %running, "a version did not prove itself before its process ended");
             mark_failed(store, &version, "its process ended before it had proven itself").await;
         }
@@ -93,8 +91,8 @@ pub(super) async fn mark_abandoned(store: &Store) {
 }
 
 /// How a version failed here, if it did.
-pub(super) async fn failed(store: &Store, version: &Version) -> Option<String> {
-    known(store).await.failures.remove(version).map(|failure| failure.reason)
+pub(super) async fn failed(store: &Store, version: &Version) -> Result<Option<String>, StoreError> {
+    Ok(known(store).await?.failures.remove(version).map(|failure| failure.reason))
 }
 
 /// Forgets that a version failed: it was tried again and has proven itself.
@@ -104,14 +102,16 @@ pub(super) async fn clear_failed(store: &Store, version: &Version) {
 }
 
 /// `change` says whether there is something to write. The daemon is the only one that writes this value, one change
-/// after the other.
+/// after the other. What cannot be read is not written either: that would forget the others.
 async fn change_failures(store: &Store, change: impl FnOnce(&mut Failures) -> bool) {
-    let mut failures = known(store).await.failures;
-    if !change(&mut failures) {
-        return;
-    }
-    let text = serde_json::to_string(&failures).expect("plain data serialises");
-    if let Err(error) = store.set_meta(FAILED_VERSIONS, text).await {
+    let changed = async {
+        let mut failures = known(store).await?.failures;
+        if !change(&mut failures) {
+            return Ok(());
+        }
+        store.set_meta(FAILED_VERSIONS, serde_json::to_string(&failures).expect("plain data serialises")).await
+    };
+    if let Err(error) = changed.await {
         tracing::error!(error = %Chain(&error), "cannot record which versions failed");
     }
 }
@@ -119,10 +119,13 @@ async fn change_failures(store: &Store, change: impl FnOnce(&mut Failures) -> bo
 /// Remembers the highest version that ever ran, so that no older release is accepted again.
 pub(super) async fn raise_floor(store: &Store) {
     let running = running_version();
-    if known(store).await.floor.is_some_and(|known| known >= running) {
-        return;
-    }
-    if let Err(error) = store.set_meta(HIGHEST_VERSION, running.to_string()).await {
+    let raised = async {
+        match known(store).await?.floor {
+            Some(known) if known >= running => Ok(()),
+            _ => store.set_meta(HIGHEST_VERSION, running.to_string()).await,
+        }
+    };
+    if let Err(error) = raised.await {
         tracing::error!(error = %Chain(&error), "cannot record the highest version that ran");
     }
 }
@@ -178,14 +181,14 @@ mod tests {
     async fn a_failure_is_remembered_until_the_version_has_proven_itself() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let store = store(&dir);
-        assert_eq!(failed(&store, &v("1.0.1")).await, None);
+        assert_eq!(failed(&store, &v("1.0.1")).await.expect("reads"), None);
         mark_failed(&store, &v("1.0.1"), "it crashed\nbadly").await;
         mark_failed(&store, &v("1.0.2"), "it hung").await;
-        assert_eq!(failed(&store, &v("1.0.1")).await.as_deref(), Some("it crashed badly"));
+        assert_eq!(failed(&store, &v("1.0.1")).await.expect("reads").as_deref(), Some("it crashed badly"));
         clear_failed(&store, &v("1.0.1")).await;
         clear_failed(&store, &v("9.9.9")).await;
-        assert_eq!(failed(&store, &v("1.0.1")).await, None);
-        assert_eq!(failed(&store, &v("1.0.2")).await.as_deref(), Some("it hung"));
+        assert_eq!(failed(&store, &v("1.0.1")).await.expect("reads"), None);
+        assert_eq!(failed(&store, &v("1.0.2")).await.expect("reads").as_deref(), Some("it hung"));
     }
 
     #[tokio::test]
@@ -195,12 +198,29 @@ mod tests {
         for patch in 0..40 {
             mark_failed(&store, &Version::new(1, 0, patch), &"x".repeat(1000)).await;
         }
-        let failures = known(&store).await.failures;
+        let failures = known(&store).await.expect("reads").failures;
         assert_eq!(failures.len(), FAILED_VERSIONS_MAX);
         assert!(failures[&v("1.0.39")].reason.len() == REASON_CHARS_MAX);
         for damaged in ["", "[]", "{\"x\":1}"] {
             store.set_meta(FAILED_VERSIONS, damaged.to_owned()).await.expect("writes");
-            assert_eq!(failed(&store, &v("1.0.39")).await, None, "{damaged:?}");
+            assert_eq!(failed(&store, &v("1.0.39")).await.expect("reads"), None, "{damaged:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_is_not_written_either() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let store = store(&dir);
+        store.set_meta(HIGHEST_VERSION, "999.0.0".to_owned()).await.expect("writes");
+        mark_failed(&store, &v("1.0.1"), "it crashed").await;
+        let db = rusqlite::Connection::open(dir.path().join("state.db")).expect("opens");
+        db.execute("INSERT INTO meta (key, value) VALUES ('update_hold', x'ff')", []).expect("damages it");
+        known(&store).await.expect_err("no text");
+        raise_floor(&store).await;
+        mark_failed(&store, &v("1.0.2"), "it hung").await;
+        db.execute("DELETE FROM meta WHERE key = 'update_hold'", []).expect("mends it");
+        let known = known(&store).await.expect("reads");
+        assert_eq!(known.floor, Some(v("999.0.0")));
+        assert_eq!(known.failures.into_keys().collect::<Vec<_>>(), [v("1.0.1")]);
     }
 }

@@ -293,7 +293,7 @@ impl Daemon {
         let written = GatewayState {
             pid: std::process::id(),
             kind: state_file::KIND.to_owned(),
-            argv: std::env::args().collect(),
+            argv: arguments(),
             start_time: self.process_started_at,
             gateway_state,
             exit_reason,
@@ -344,13 +344,18 @@ fn step_of(by: &Requester, step: ReplyStep) -> Effect {
     Effect::Show(Outbound::reply(by.conversation.clone(), by.turn, step))
 }
 
+/// The command line. It may name a home that is no text, which is no reason to panic.
+fn arguments() -> Vec<String> {
+    std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect()
+}
+
 /// Tells other programs of a gateway that does not serve yet, or never did. It holds the lock of the home.
 pub(super) fn write_start(home: &Home, phase: state_file::Phase, error: Option<&DaemonError>) {
     let now = UnixMillis::now();
     let process = ProcessRecord {
         pid: std::process::id(),
         kind: state_file::KIND.to_owned(),
-        argv: std::env::args().collect(),
+        argv: arguments(),
         start_time: now,
     };
     let state = GatewayState {

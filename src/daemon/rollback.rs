@@ -277,7 +277,7 @@ impl Daemon {
             to: Some(file.id.clone()),
             staged: None,
             waiting: None,
-            may_pass: false,
+            is_refused: false,
         };
         self.swap = Swap::Preparing(Box::new(pending));
         self.preflight(file).await;

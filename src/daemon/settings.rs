@@ -5,7 +5,7 @@ use std::path::Path;
 
 use thiserror::Error;
 
-use crate::config::{Config, ConfigError, Environment, Home, HomeError};
+use crate::config::{Config, ConfigError, Environment, Home, HomeError, Reader};
 
 /// Why it is not known.
 #[derive(Debug, Error)]
@@ -21,14 +21,18 @@ pub enum SettingsError {
     Config(#[source] ConfigError),
 }
 
-/// The home and the configuration as a gateway with these options would have them.
+/// The home and the configuration as a gateway with these options would have them, as far as `reader` knows.
 ///
 /// # Errors
 /// [`SettingsError`].
-pub(super) fn read(home: Option<&Path>, config: Option<&Path>) -> Result<(Home, Config), SettingsError> {
+pub(super) fn read(
+    home: Option<&Path>,
+    config: Option<&Path>,
+    reader: Reader,
+) -> Result<(Home, Config), SettingsError> {
     let environment = environment(home).map_err(SettingsError::NoHome)?;
     let home = Home::resolve(&environment, config).map_err(SettingsError::Home)?;
-    let config = Config::load(home.config_file(), &environment).map_err(SettingsError::Config)?;
+    let (config, _) = Config::check(home.config_file(), &environment, reader).map_err(SettingsError::Config)?;
     Ok((home, config))
 }
 

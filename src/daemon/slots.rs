@@ -12,8 +12,6 @@ use crate::update::Versions;
 
 /// Starts that a trial is granted when its process was killed, beyond the one in place: a power cut is not its fault.
 const TRIAL_BOOTS: u32 = 1;
-/// The longest reason that is written down, in characters.
-const REASON_CHARS_MAX: usize = 200;
 
 impl Daemon {
     fn versions_dir(&self) -> PathBuf {
@@ -64,8 +62,7 @@ impl Daemon {
 
     /// A version was tried and did not stay.
     pub(super) async fn slot_failed(&self, version: &str, reason: &str) {
-        let reason = reason.chars().map(|c| if c.is_control() { ' ' } else { c }).take(REASON_CHARS_MAX).collect();
-        let failed = Failed { version: version.to_owned(), reason };
+        let failed = Failed { version: version.to_owned(), reason: reason.to_owned() };
         let change = move |slots: &mut Slots| {
             slots.trial.take_if(|trial| trial.version == failed.version);
             slots.failed = Some(failed);

@@ -64,7 +64,15 @@ pub(super) enum Origin {
     Automatic,
 }
 
+/// The client of what was asked for while no gateway ran: ids of real ones begin at 1, and nobody waits for an answer.
+pub(super) const NOBODY: ClientId = ClientId(0);
+
 impl Origin {
+    /// Whether it was asked for while no gateway ran.
+    pub(super) fn is_nobody(&self) -> bool {
+        matches!(self, Self::Control { client: NOBODY, .. })
+    }
+
     /// Who asked, for people.
     pub(super) fn who(&self) -> String {
         match self {

@@ -72,8 +72,8 @@ pub(super) struct Pending {
     pub(super) staged: Option<Version>,
     /// Who holds it up, once that takes longer than it should.
     pub(super) waiting: Option<Waiting>,
-    /// It has failed for a reason that may pass by itself.
-    pub(super) may_pass: bool,
+    /// What was asked for is itself refused, so that the same would fail again.
+    pub(super) is_refused: bool,
 }
 
 /// Bytes that may be run: verified, or those that run already.
@@ -174,7 +174,7 @@ impl Daemon {
             to: None,
             staged: None,
             waiting: None,
-            may_pass: false,
+            is_refused: false,
         };
         telemetry::follow(Some(&pending.trace));
         tracing::info!(
@@ -220,9 +220,7 @@ impl Daemon {
             Step::Staged(Err(UpdateError::SameVersion { .. })) if self.wants_newest() => self.end_up_to_date().await,
             Step::Staged(Err(error)) => {
                 tracing::error!(error = %Chain(&error), "a release was refused");
-                if let Swap::Preparing(pending) = &mut self.swap {
-                    pending.may_pass = error.may_pass();
-                }
+                self.refused(error.is_of_release());
                 self.fail(Chain(&error).to_string()).await;
             }
             Step::Checked(candidate, Ok(report)) => {
@@ -230,7 +228,10 @@ impl Daemon {
                 fault::at(Point::PreflightPassed);
                 self.swap(candidate).await;
             }
-            Step::Checked(_, Err(error)) => self.fail(Chain(&error).to_string()).await,
+            Step::Checked(_, Err(error)) => {
+                self.refused(error.is_of_image());
+                self.fail(Chain(&error).to_string()).await;
+            }
             Step::Probed(outcome) => self.probed(outcome),
             Step::Hashed(Ok(sha256)) => {
                 self.image.id.sha256 = sha256;
@@ -240,6 +241,12 @@ impl Daemon {
             Step::Looked(outcome) => self.looked(outcome).await,
             Step::UpdateChecked(to, outcome) => self.update_checked(to, outcome).await,
             Step::Glanced(glance) => self.glanced(glance.map(|glance| *glance)),
+        }
+    }
+
+    fn refused(&mut self, is_refused: bool) {
+        if let Swap::Preparing(pending) = &mut self.swap {
+            pending.is_refused = is_refused;
         }
     }
 
@@ -256,7 +263,10 @@ impl Daemon {
 
     /// Opens and hashes the version before, beside the loop.
     async fn stage_way_back(&mut self) {
-        let way_back = self.revertible().await;
+        let way_back = match self.revertible().await {
+            Ok(way_back) => way_back,
+            Err(error) => return self.fail(Chain(&error).to_string()).await,
+        };
         self.write_state_file();
         let steps = self.steps.clone();
         tokio::task::spawn_blocking(move || drop(steps.blocking_send(Step::Staged(way_back.revert_target()))));

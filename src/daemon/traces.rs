@@ -69,6 +69,8 @@ impl Daemon {
 fn handoff(trace: &TraceId, record: &HandoffRecord) -> Vec<Span> {
     let start_us = Span::micros(record.started_at);
     let went_well = matches!(record.outcome.as_str(), "serving" | "committed") && record.kind != ROLLBACK;
+    // Of a rollback it is why; of any other handoff the reason is why it was asked for.
+    let why = record.reason.as_ref().filter(|_| record.kind == ROLLBACK).unwrap_or(&record.outcome);
     let whole = Span {
         trace: trace.clone(),
         id: root(trace),
@@ -86,7 +88,7 @@ fn handoff(trace: &TraceId, record: &HandoffRecord) -> Vec<Span> {
             number("hermes.turns_carried", record.turns_carried as u64),
             number("hermes.agents_carried", record.agents_carried as u64),
         ],
-        error: (!went_well).then(|| record.reason.clone().unwrap_or_else(|| record.outcome.clone())),
+        error: (!went_well).then(|| why.clone()),
     };
     let phases = record.phases_us.iter().scan(start_us, |begin, (name, took)| {
         let start_us = *begin;
@@ -121,4 +123,36 @@ fn text(name: &str, value: &str) -> (String, Attribute) {
 
 fn number(name: &str, value: u64) -> (String, Attribute) {
     (name.to_owned(), Attribute::Number(i64::try_from(value).unwrap_or(i64::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_error_of_a_handoff_is_what_came_of_it() {
+        let error = |kind: &str, outcome: &str| {
+            let record = HandoffRecord {
+                kind: kind.to_owned(),
+                requested_by: "automatic".to_owned(),
+                requested_via: "schedule".to_owned(),
+                reason: Some("the reason".to_owned()),
+                from_version: "1.0.0".to_owned(),
+                from_sha256: String::new(),
+                to_version: "1.1.0".to_owned(),
+                to_sha256: String::new(),
+                generation: 1,
+                turns_carried: 0,
+                agents_carried: 0,
+                started_at: UnixMillis(1),
+                phases_us: Vec::new(),
+                outcome: outcome.to_owned(),
+                trace_id: None,
+            };
+            handoff(&TraceId::random(), &record).pop().expect("the whole is the last").error
+        };
+        assert_eq!(error("update", "serving"), None);
+        assert_eq!(error("update", "failed in stage: no answer").as_deref(), Some("failed in stage: no answer"));
+        assert_eq!(error(ROLLBACK, "committed").as_deref(), Some("the reason"), "why it was gone back from");
+    }
 }

@@ -18,7 +18,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use rustix::io::{FdFlags, fcntl_getfd};
+use rustix::io::{Errno, FdFlags, fcntl_getfd};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process_group, pidfd_open, waitid, waitpid,
 };
@@ -45,6 +45,10 @@ const KILL_LIMIT: Duration = Duration::from_secs(5);
 const KILL_PAUSE: Duration = Duration::from_millis(2);
 /// What is read of the child's output at most, in bytes.
 const OUTPUT_LIMIT: u64 = 64 << 10;
+/// How the child ends if the configuration is to blame: EX_CONFIG (sysexits.h).
+const REFUSES_CONFIG: &str = "exit code 78";
+/// How the kernel ends what it has no memory for.
+const OUT_OF_MEMORY: &str = "killed by signal 9";
 
 /// What the child says when it could take over.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,6 +101,21 @@ pub enum PreflightError {
         /// What was asked for.
         expected: String,
     },
+}
+
+impl PreflightError {
+    /// Whether it says something of the image. It does not if the machine was too busy, out of memory or out of processes,
+    /// or if the image refuses the configuration, which the running one would refuse as well.
+    pub fn is_of_image(&self) -> bool {
+        match self {
+            Self::Script | Self::NoReport | Self::Identity { .. } => true,
+            Self::Start(source) => {
+                matches!(Errno::from_io_error(source), Some(Errno::NOEXEC | Errno::NOENT | Errno::LIBBAD))
+            }
+            Self::Refused { how, .. } => ![REFUSES_CONFIG, OUT_OF_MEMORY].contains(&how.as_str()),
+            Self::Watch(_) | Self::Hung { .. } => false,
+        }
+    }
 }
 
 /// Runs the check and returns what the child reported.
@@ -335,6 +354,19 @@ mod tests {
             matches!(&crashed, Err(PreflightError::Refused { how, .. }) if how == "killed by signal 11"),
             "{crashed:?}"
         );
+    }
+
+    #[test]
+    fn what_says_nothing_of_the_image_is_told_from_what_does() {
+        let refused = |how: &str| PreflightError::Refused { how: how.to_owned(), said: String::new() };
+        let start = |errno: Errno| PreflightError::Start(errno.into());
+        for of_image in [refused("exit code 1"), refused("killed by signal 11"), start(Errno::NOEXEC)] {
+            assert!(of_image.is_of_image(), "{of_image:?}");
+        }
+        let hung = PreflightError::Hung { after: LONG };
+        for of_machine in [refused("exit code 78"), refused("killed by signal 9"), start(Errno::AGAIN), hung] {
+            assert!(!of_machine.is_of_image(), "{of_machine:?}");
+        }
     }
 
     #[tokio::test]

@@ -29,11 +29,19 @@ const HANDOFF_VARIABLES: [&str; 8] = [
     "LISTEN_FDNAMES",
 ];
 
-/// Variables by which systemd (sd_notify(3), sd_listen_fds(3)) speaks to the daemon alone.
-const DAEMON_VARIABLES: [&str; 5] =
-    ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY", "FDSTORE"];
+/// Variables that are for the daemon alone: by which systemd (sd_notify(3), sd_listen_fds(3)) speaks to it, and which may
+/// hold the token of a collector of spans.
+const DAEMON_VARIABLES: [&str; 7] = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "CREDENTIALS_DIRECTORY",
+    "FDSTORE",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+    "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+];
 
-/// Keeps from a child what systemd and the previous image have told the daemon alone.
+/// Keeps from a child what is for the daemon alone, and what the previous image has told it.
 pub fn keep_to_ourselves(command: &mut Command) {
     DAEMON_VARIABLES.iter().chain(&HANDOFF_VARIABLES).for_each(|name| {
         command.env_remove(name);

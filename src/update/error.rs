@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use super::archive::ContentsError;
 use super::versions::VersionsError;
+use crate::store::StoreError;
 
 /// What was being fetched or unpacked when something went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -345,6 +346,9 @@ pub enum UpdateError {
         #[source]
         source: io::Error,
     },
+    /// The store does not say what ran and failed here, so nobody can know whether a release may be taken.
+    #[error("cannot read which versions ran and failed here")]
+    Known(#[source] StoreError),
     /// `HERMES_HOME/versions` fails, or another update is under way ([`VersionsError::Busy`]).
     #[error(transparent)]
     Versions(VersionsError),
@@ -358,12 +362,24 @@ fn older_than_accepted(version: &Version, floor: &Version) -> String {
 }
 
 impl UpdateError {
-    /// Whether the same may go well later with nobody doing anything: a server that is out of reach, a disk that is full.
-    pub fn may_pass(&self) -> bool {
+    /// Whether the release itself is refused: the same bytes will be refused again, whatever becomes of this machine, its
+    /// configuration, the network and the server.
+    pub fn is_of_release(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::TimedOut { .. } | Self::Interrupted { .. } | Self::NoSpace { .. } => true,
-            Self::Status { status, .. } => *status == 429 || *status >= 500,
-            Self::Versions(error) => matches!(error, VersionsError::Busy { .. }),
+            Self::BadDigest { .. }
+            | Self::DigestMismatch { .. }
+            | Self::NotSigned { .. }
+            | Self::SignatureMismatch { .. }
+            | Self::Contents { .. }
+            | Self::SameVersion { .. }
+            | Self::OlderThanRunning { .. }
+            | Self::OlderThanAccepted { .. }
+            | Self::FailedBefore { .. }
+            | Self::OtherTarget { .. }
+            | Self::OtherProduct { .. } => true,
+            Self::TooLarge { item, .. } | Self::Expired { item, .. } | Self::BadExpiry { item, .. } => {
+                *item != Item::Manifest
+            }
             _ => false,
         }
     }
@@ -380,4 +396,32 @@ fn timed_out(wait: Wait, url: &str, limit: Duration) -> String {
 /// Joins names for a sentence; nothing is `nothing`.
 fn list(names: &[String]) -> String {
     if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_wrong_with_the_release_itself_is_its_fault() {
+        let name = || "hermes-1.1.0-x.tar.gz".to_owned();
+        let of_release = [
+            UpdateError::SignatureMismatch { name: name() },
+            UpdateError::DigestMismatch { name: name(), expected: String::new(), found: String::new() },
+            UpdateError::TooLarge { item: Item::Binary, limit_bytes: 1 },
+        ];
+        assert!(of_release.iter().all(UpdateError::is_of_release), "{of_release:?}");
+        let of_others = [
+            UpdateError::Status { url: String::new(), status: 404 },
+            UpdateError::Truncated { expected_bytes: 2, got_bytes: 1 },
+            UpdateError::TooLarge { item: Item::Manifest, limit_bytes: 1 },
+            UpdateError::Versions(VersionsError::Io {
+                what: "write",
+                path: PathBuf::new(),
+                source: io::ErrorKind::Other.into(),
+            }),
+            UpdateError::NoKey,
+        ];
+        assert!(!of_others.iter().any(UpdateError::is_of_release), "{of_others:?}");
+    }
 }

@@ -8,7 +8,6 @@
 //! - No URL is shown with its user, password or query.
 
 use std::io;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -21,6 +20,7 @@ use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::error::{Item, UpdateError, Wait};
+use crate::config::is_loopback;
 
 /// Redirects that are followed; release hosts use one or two.
 const REDIRECTS_MAX: usize = 5;
@@ -174,17 +174,11 @@ pub(super) fn check_allowed(url: &Url, base: Option<&Url>) -> Result<(), UpdateE
     let found_at = base.map(Url::scheme);
     let allowed = match url.scheme() {
         "https" => true,
-        "http" => is_loopback(url) && found_at != Some("https"),
+        "http" => url.host_str().is_some_and(is_loopback) && found_at != Some("https"),
         "file" => found_at.is_none_or(|scheme| scheme == "file"),
         _ => false,
     };
     if allowed { Ok(()) } else { Err(UpdateError::InsecureUrl { url: shown(url) }) }
-}
-
-fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// A URL for people: scheme, host, port and path.

@@ -38,6 +38,11 @@ impl Hold {
     pub fn holds(&self, now: UnixMillis) -> bool {
         self.until.is_none_or(|until| now < until)
     }
+
+    /// As the store has it.
+    pub fn stored(hold: Option<&Self>) -> String {
+        hold.map_or_else(String::new, |hold| serde_json::to_string(hold).expect("plain data serialises"))
+    }
 }
 
 /// Reads until when: a duration from `now` on, a day, which begins in `zone`, or an RFC 3339 time.

@@ -46,12 +46,10 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use reqwest::Url;
 use semver::Version;
 use tokio::io::AsyncWriteExt;
-use zipsign_api::{PUBLIC_KEY_LENGTH, VerifyingKey};
+use zipsign_api::VerifyingKey;
 
 pub use self::archive::ContentsError;
 pub use self::date::parse_rfc3339;
@@ -67,7 +65,7 @@ use self::manifest::{Candidate, Manifest};
 use self::schedule::Offer;
 use self::versions::{Staging, hash};
 use crate::clock::UnixMillis;
-use crate::config::UpdateConfig;
+use crate::config::{UpdateConfig, verifying_key};
 use crate::hex;
 
 /// The publisher's key, if this image was built by `scripts/release`.
@@ -103,7 +101,7 @@ impl Source {
         let keys = built_in
             .into_iter()
             .chain(configured)
-            .map(|(which, key)| parse_key(key).ok_or(UpdateError::BadKey { which }))
+            .map(|(which, key)| verifying_key(key).ok_or(UpdateError::BadKey { which }))
             .collect::<Result<Vec<_>, _>>()?;
         if keys.is_empty() {
             return Err(UpdateError::NoKey);
@@ -359,7 +357,7 @@ fn extract(
 /// [`UpdateError::BadKey`], [`UpdateError::ReadFile`], and those of an archive that is not to be trusted.
 pub fn verify_file(path: &Path, keys: &[String]) -> Result<(), UpdateError> {
     let bad = |key: &String| UpdateError::BadKey { which: format!("'{key}'") };
-    let keys = keys.iter().map(|key| parse_key(key).ok_or_else(|| bad(key))).collect::<Result<Vec<_>, _>>()?;
+    let keys = keys.iter().map(|key| verifying_key(key).ok_or_else(|| bad(key))).collect::<Result<Vec<_>, _>>()?;
     let read = |source| UpdateError::ReadFile { path: path.to_owned(), source };
     let mut archive = File::open(path).map_err(read)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -376,11 +374,6 @@ async fn blocking<T: Send + 'static>(
         // Cancelled it can only be by the runtime's end, and then nobody polls this.
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
-}
-
-fn parse_key(text: &str) -> Option<VerifyingKey> {
-    let bytes: [u8; PUBLIC_KEY_LENGTH] = BASE64_STANDARD.decode(text.trim()).ok()?.try_into().ok()?;
-    VerifyingKey::from_bytes(&bytes).ok()
 }
 
 /// Refuses early what is sure not to fit.

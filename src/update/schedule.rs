@@ -6,7 +6,8 @@
 //! **Invariants**
 //! - An update is begun only in the window, while nothing holds it and nothing else is under way, and right after a look
 //!   that still offers it: a publisher who takes a release back is heard.
-//! - A version that failed is not begun again, and one whose attempts were cut short not more than [`TRIES_MAX`] times.
+//! - A version that failed is not begun again, and one whose attempts were cut short not more than [`TRIES_MAX`] times:
+//!   again once it may be looked for, and from then on only hours later, later each time.
 //! - Admins are told of a version once.
 //! - Between two looks are at least [`LOOK_PAUSE`] by a clock that nobody can set. A wall clock that is set forward costs
 //!   one look, and one that is set back none.
@@ -27,8 +28,12 @@ use crate::config::{AutoUpdate, UpdateConfig, Window};
 pub const LOOK_PAUSE: Duration = Duration::from_secs(30);
 /// How old what is known of releases may be when one is installed.
 pub const FRESH: Duration = Duration::from_secs(10 * 60);
-/// How often a version is begun if nobody can say that it failed: its download broke off, or the process was killed.
-pub const TRIES_MAX: u32 = 3;
+/// How often a version is begun if nobody can say that it is at fault: its download broke off, the machine was too busy,
+/// or the process was killed.
+pub const TRIES_MAX: u32 = 4;
+/// The pause after the second attempt that was cut short; each one more doubles it. After the first it is as after a look
+/// that failed.
+const RETRY_PAUSE: Duration = Duration::from_secs(60 * 60);
 /// Versions that were begun and are remembered; the oldest is forgotten first.
 const ATTEMPTS_MAX: usize = 16;
 /// The pause after a look that failed; each one more doubles it, up to the time between two looks.
@@ -71,6 +76,9 @@ pub struct Attempt {
     pub version: Version,
     /// How often.
     pub tries: u32,
+    /// It is not begun again before this time.
+    #[serde(default)]
+    pub not_before: Option<UnixMillis>,
     /// Why it is not begun again.
     #[serde(default)]
     pub failed: Option<String>,
@@ -178,6 +186,7 @@ impl Plan {
             Some(hold) => hold.until?,
             None => now,
         };
+        let from = agenda.not_before(&offer.version).map_or(from, |at| at.max(from));
         let Some(window) = &self.window else { return Some(from) };
         let opening = window.opening(from, &self.zone)?;
         let length = Duration::from_millis(u64::try_from(opening.until.0 - opening.from.0).unwrap_or(0));
@@ -202,6 +211,9 @@ impl Agenda {
         self.offer.take_if(|offer| !is_newer(&offer.version));
         self.deferred.take_if(|offer| !is_newer(&offer.version));
         self.attempts.retain(|attempt| is_newer(&attempt.version));
+        for attempt in &mut self.attempts {
+            attempt.not_before = attempt.not_before.map(|at| at.min(after(now, retry_pause(attempt.tries))));
+        }
         *self != before
     }
 
@@ -234,6 +246,8 @@ impl Agenda {
     /// A version that was begun did not come about for a reason that may pass. Says whether it is tried again.
     pub fn cut_short(&mut self, version: &Version, now: UnixMillis, reason: &str) -> bool {
         self.looked(now, Err(reason.to_owned()));
+        let attempt = self.attempt(version);
+        attempt.not_before = Some(after(now, retry_pause(attempt.tries)));
         let again = self.may_begin(version);
         if !again {
             self.failed(version, reason);
@@ -255,7 +269,7 @@ impl Agenda {
     fn attempt(&mut self, version: &Version) -> &mut Attempt {
         let known = self.attempts.iter().position(|attempt| attempt.version == *version);
         let known = known.map(|at| self.attempts.remove(at));
-        let none = || Attempt { version: version.clone(), tries: 0, failed: None };
+        let none = || Attempt { version: version.clone(), tries: 0, not_before: None, failed: None };
         if self.attempts.len() >= ATTEMPTS_MAX {
             self.attempts.remove(0);
         }
@@ -265,6 +279,10 @@ impl Agenda {
     fn may_begin(&self, version: &Version) -> bool {
         let mut of_it = self.attempts.iter().filter(|attempt| attempt.version == *version);
         of_it.all(|attempt| attempt.failed.is_none() && attempt.tries < TRIES_MAX)
+    }
+
+    fn not_before(&self, version: &Version) -> Option<UnixMillis> {
+        self.attempts.iter().find(|attempt| attempt.version == *version)?.not_before
     }
 
     fn is_fresh(&self, now: UnixMillis) -> bool {
@@ -307,6 +325,14 @@ pub fn decide(plan: &Plan, agenda: &Agenda, moment: Moment<'_>) -> Decision {
     }
     let look_at = look_at.max(after(now, paused));
     Decision::WaitUntil(apply_at.filter(|at| *at > now).map_or(look_at, |at| at.min(look_at)))
+}
+
+/// The pause after so many attempts that were cut short.
+fn retry_pause(tries: u32) -> Duration {
+    match tries {
+        0 | 1 => Duration::ZERO,
+        2.. => RETRY_PAUSE.saturating_mul(2u32.saturating_pow(tries - 2)),
+    }
 }
 
 fn after(from: UnixMillis, time: Duration) -> UnixMillis {

@@ -310,6 +310,23 @@ async fn a_server_in_trouble_is_nobodys_failure() {
     scene.until_told("✅ updated 1.0.0 → 1.0.1").await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_configuration_that_is_being_edited_is_no_fault_of_the_release() {
+    let scene = Scene::start("auto = \"apply\"").await;
+    let file = scene.gateway.home().join("gateway.toml");
+    let config = fs::read_to_string(&file).expect("reads");
+    fs::write(&file, format!("{config}\n[half")).expect("writes");
+    scene.release("1.0.1");
+    scene.look().await;
+    scene.gateway.wait_until("it was tried", async |status| status.update.last_error.is_some()).await;
+    let status = scene.gateway.status().await;
+    assert!(status.update.last_error.expect("an error").contains("cannot take over (exit code 78)"));
+    assert_eq!((status.update.failed, scene.told("failed")), (None, 0));
+    fs::write(&file, config).expect("writes");
+    scene.look().await;
+    scene.serves("1.0.1").await;
+}
+
 #[cfg(feature = "fault-points")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_on_the_way_is_told_and_the_update_begun_again() {

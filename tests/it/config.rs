@@ -6,18 +6,20 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use hermes_gateway::config::{AutoUpdate, Channel, Config, ConfigError, Environment, Secret, Severity};
+use hermes_gateway::config::{AutoUpdate, Channel, Config, ConfigError, Environment, Reader, Secret, Severity};
 use hermes_gateway::id::AgentName;
 use hermes_gateway::words::Language;
 use insta::assert_snapshot;
 use proptest::prelude::*;
+
+mod beside;
 
 fn environment() -> Environment {
     Environment::from_iter([("HOME", "/u/kim")])
 }
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
-    Config::from_text(text, Path::new("gateway.toml"), &environment())
+    Config::from_text(text, Path::new("gateway.toml"), &environment(), Reader::Gateway)
 }
 
 fn accepted(text: &str) -> Config {
@@ -453,7 +455,7 @@ fn a_problem_says_which_key_it_is_about_and_a_warning_does_not_refuse() {
     let warned = |mode: u32, key: &str| {
         fs::write(&path, format!("[platforms.telegram]\n{key}")).expect("writes");
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("changes");
-        let (_, warnings) = Config::check(&path, &environment()).expect("accepted");
+        let (_, warnings) = Config::check(&path, &environment(), Reader::Gateway).expect("accepted");
         let told = |warning: hermes_gateway::config::Problem| {
             assert_eq!(warning.severity, Severity::Warning);
             format!("{}:{} {} {}", warning.line, warning.column, warning.key.expect("a key"), warning.message)

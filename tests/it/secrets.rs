@@ -20,9 +20,16 @@ const USER: i64 = 1002;
 const STAFF: &str = "manager4711";
 const CONTACT: &str = "user@im.wechat";
 const WEBHOOK_SECRET: &str = "the-secret-of-the-webhook";
+/// In the headers by which spans are sent to a collector.
+const COLLECTOR_TOKEN: &str = "the-token-of-the-collector";
 /// By which each secret is recognised.
-const SECRETS: [&str; 4] =
-    ["the-token-of-the-test-bot", "the-secret-of-the-test-app", "secret-token-of-the-test-bot", WEBHOOK_SECRET];
+const SECRETS: [&str; 5] = [
+    "the-token-of-the-test-bot",
+    "the-secret-of-the-test-app",
+    "secret-token-of-the-test-bot",
+    WEBHOOK_SECRET,
+    COLLECTOR_TOKEN,
+];
 /// What the gateway needs to find two of them.
 const VARIABLE: &str = "HERMES_TEST_SECRET";
 
@@ -66,8 +73,14 @@ impl Scene {
             format!("{VARIABLE}={client_secret}"),
             format!("CREDENTIALS_DIRECTORY={}", home.path().join("credentials").display()),
         );
-        let gateway =
-            Gateway::launch(home, &["env", &secret, &credentials, "HERMES_LOG=debug"], Path::new(BINARY), config);
+        let headers = format!("OTEL_EXPORTER_OTLP_HEADERS=authorization={COLLECTOR_TOKEN}");
+        let of_traces = headers.replace("_HEADERS", "_TRACES_HEADERS");
+        let gateway = Gateway::launch(
+            home,
+            &["env", &secret, &credentials, &headers, &of_traces, "HERMES_LOG=debug"],
+            Path::new(BINARY),
+            config,
+        );
         let scene = Self { telegram, dingtalk, weixin, gateway };
         scene.is_up("the links are up").await;
         scene

@@ -326,6 +326,51 @@ fn a_path_of_a_machine_is_found() {
     assert_eq!(found(&format!("https://example.org{home}")), 0);
 }
 
+/// Links of a page to files that are not there, and to headings that are not in them.
+fn broken_links(page: &Source) -> Vec<String> {
+    let folder = root().join(&page.path);
+    let folder = folder.parent().expect("a file is in a folder");
+    let mut found = Vec::new();
+    for target in page.text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target) {
+        if target.contains("://") || target.starts_with("mailto:") {
+            continue;
+        }
+        let (file, heading) = target.split_once('#').unwrap_or((target, ""));
+        let path = if file.is_empty() { root().join(&page.path) } else { folder.join(file) };
+        if !path.exists() {
+            found.push(format!("a link to {target}, which is not there"));
+        } else if !heading.is_empty() && !headings(&fs::read_to_string(&path).expect("text")).contains(heading) {
+            found.push(format!("a link to {target}, a heading that is not there"));
+        }
+    }
+    found
+}
+
+/// The anchors of a page's headings, as GitHub makes them.
+fn headings(text: &str) -> BTreeSet<String> {
+    let anchor = |heading: &str| {
+        let kept = heading.trim().chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+        kept.collect::<String>().to_lowercase().replace(' ', "-")
+    };
+    text.lines().filter(|line| line.starts_with('#')).map(|line| anchor(line.trim_start_matches('#'))).collect()
+}
+
+#[test]
+fn links_of_the_documentation_lead_somewhere() {
+    let is_page = |path: &str| path.ends_with(".md") && (!path.contains('/') || path.starts_with("docs/"));
+    check(|source| is_page(&source.path), broken_links);
+}
+
+#[test]
+fn a_broken_link_is_found() {
+    let found = |text: &str| broken_links(&source("docs/x.md", text)).len();
+    assert_eq!(
+        found("[a](updates.md) [b](../SECURITY.md) [c](https://example.org/x.md) [d](updates.md#going-back)"),
+        0
+    );
+    assert_eq!(found("[a](docs/updates.md) [b](updates.md#nowhere)"), 2);
+}
+
 /// Test files that `main.rs` does not name, in its `mod` lines and in the list of its documentation.
 fn forgotten(main: &str, modules: &BTreeSet<String>) -> Vec<String> {
     let mut found = Vec::new();

@@ -25,7 +25,7 @@ use super::home::Home;
 use super::owner::Owner;
 use super::page::{Cell, Look, Page, Row, Tone, row};
 use super::screen;
-use crate::config::{self, Config, Environment};
+use crate::config::{self, Config, Environment, Reader};
 use crate::control::client::ClientError;
 use crate::control::proto::Status;
 use crate::service::manager::{Manager, Scope, UnitState};
@@ -239,7 +239,8 @@ impl Patient {
         let paths = paths.map_err(|error| crate::report::Chain(&error).to_string());
         let config = match &paths {
             Ok(paths) => {
-                Config::load(paths.config_file(), &env).map_err(|error| crate::report::Chain(&error).to_string())
+                let read = Config::check(paths.config_file(), &env, Reader::Other);
+                read.map(|(config, _)| config).map_err(|error| crate::report::Chain(&error).to_string())
             }
             Err(why) => Err(why.clone()),
         };

@@ -170,29 +170,35 @@ pub(super) async fn tokens(patient: &Patient) -> Vec<Finding> {
     if patient.offline {
         return vec![Finding::note(check, OFFLINE)];
     }
-    let asked = config.platforms().map(async |(name, _)| match account(config, name).await {
-        Account::Known(who) => Finding::ok(check, format!("{name} knows the account: {who}")),
-        Account::Refused(why) => {
-            let fix = format!("correct the credentials in [platforms.{name}], then hermes gateway reload");
-            Finding::fail(check, format!("{name} refuses the account: {why}"), fix)
+    let asked = config.platforms().map(async |(name, _)| {
+        if !config.is_known(name) {
+            let why = "has a secret that cannot be looked at from here: only the gateway's unit has it";
+            return by_link(patient, name, why);
         }
-        Account::Unknown(why) => {
-            Finding::warn(check, format!("{name} could not be asked: {why}"), "the check of the network says more")
+        match account(config, name).await {
+            Account::Known(who) => Finding::ok(check, format!("{name} knows the account: {who}")),
+            Account::Refused(why) => {
+                let fix = format!("correct the credentials in [platforms.{name}], then hermes gateway reload");
+                Finding::fail(check, format!("{name} refuses the account: {why}"), fix)
+            }
+            Account::Unknown(why) => {
+                Finding::warn(check, format!("{name} could not be asked: {why}"), "the check of the network says more")
+            }
+            Account::NotAsked => by_link(patient, name, "cannot be asked without taking its messages"),
         }
-        Account::NotAsked => by_link(patient, name),
     });
     join_all(asked).await
 }
 
-/// As far as the link of the gateway that runs tells.
-fn by_link(patient: &Patient, name: &str) -> Finding {
+/// As far as the link of the gateway that runs tells; else why there is nobody to ask.
+fn by_link(patient: &Patient, name: &str, why: &str) -> Finding {
     let check = Check::Tokens;
     let status = patient.status.as_ref().ok();
     let link = status.and_then(|status| status.platforms.iter().find(|platform| platform.name == name));
     match link.map(|platform| &platform.link) {
         Some(LinkState::Connected) => Finding::ok(check, format!("{name} is connected")),
         _ if name == web::PLATFORM => Finding::note(check, "web is this gateway's own: it has no account anywhere"),
-        _ => Finding::note(check, format!("{name} cannot be asked without taking its messages")),
+        _ => Finding::note(check, format!("{name} {why}")),
     }
 }
 

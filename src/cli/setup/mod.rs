@@ -27,7 +27,7 @@ use super::files::ConfigFile;
 use super::home::Home;
 use super::service::{self, Target};
 use super::{chat, ctl, files, screen, weixin};
-use crate::config::{Config, Environment, WEB_TOKEN_FILE, WebConfig};
+use crate::config::{Config, Environment, Reader, WEB_TOKEN_FILE, WebConfig};
 use crate::control::proto::{HandoffKind, HandoffParams};
 use crate::service::manager::{Scope, UNIT};
 
@@ -165,7 +165,7 @@ fn write(home: &Path, config_file: &ConfigFile, text: &str, plan: &Plan) -> Resu
     });
     let checked = written.map_err(failed("write the file of a secret")).and_then(|()| {
         let env = Environment::from_process();
-        Config::from_text(text, &config_file.path, &env).map_err(CliError::WouldBeRefused)
+        Config::from_text(text, &config_file.path, &env, Reader::Other).map_err(CliError::WouldBeRefused)
     });
     let undo = || {
         for (path, bytes) in before {

@@ -10,7 +10,7 @@ use super::ask::Ask;
 use super::plan::{Plan, Section, list};
 use crate::cli::error::CliError;
 use crate::cli::screen;
-use crate::config::{Config, Environment, Secret};
+use crate::config::{Config, Environment, Reader, Secret};
 use crate::platform::{dingtalk, telegram};
 use crate::report::Chain;
 
@@ -80,7 +80,7 @@ pub(super) async fn telegram(ask: &Ask, args: &SetupArgs, plan: &mut Plan) -> Re
 async fn who_is(token: &Secret, args: &SetupArgs) -> Result<String, String> {
     let text = "[platforms.telegram]\ntoken = 'x'\n";
     let env = Environment::from_iter::<[(&str, &str); 0]>([]);
-    let config = Config::from_text(text, Path::new("/"), &env).ok().and_then(|config| config.telegram);
+    let config = Config::from_text(text, Path::new("/"), &env, Reader::Gateway).ok().and_then(|config| config.telegram);
     let mut config = config.expect("the text is right");
     config.token = token.clone();
     if let Some(url) = &args.api_url {

@@ -113,13 +113,21 @@ fn an_update_waits_for_its_window_and_for_a_fresh_look_in_it() {
 fn a_version_that_failed_is_not_begun_again_and_one_that_was_cut_short_a_few_times() {
     let plan = plan(AutoUpdate::Apply, None);
     let mut agenda = offered(&plan, MIDNIGHT);
+    let mut now = MIDNIGHT;
     for tries in 1..=TRIES_MAX {
-        assert_eq!(decide(&plan, &agenda, at(MIDNIGHT)), Decision::Apply(offer("1.1.0")), "try {tries}");
+        assert_eq!(decide(&plan, &agenda, at(now)), Decision::Apply(offer("1.1.0")), "try {tries}");
         agenda.begun(&v("1.1.0"));
-        let again = agenda.cut_short(&v("1.1.0"), MIDNIGHT, "the connection broke");
+        let again = agenda.cut_short(&v("1.1.0"), now, "the connection broke");
         assert_eq!(again, tries < TRIES_MAX);
-        assert!(matches!(decide(&plan, &agenda, at(MIDNIGHT)), Decision::WaitUntil(_)), "not at once");
-        agenda.looked(MIDNIGHT, Ok((Some(offer("1.1.0")), None)));
+        assert!(matches!(decide(&plan, &agenda, at(now)), Decision::WaitUntil(_)), "not at once");
+        agenda.looked(now, Ok((Some(offer("1.1.0")), None)));
+        // An hour without a server does not cost the release.
+        let pause = [0, 1, 2, 0][usize::try_from(tries).expect("small") - 1];
+        if again && pause > 0 {
+            assert!(matches!(decide(&plan, &agenda, at(later(now, pause - 1))), Decision::WaitUntil(_)), "try {tries}");
+        }
+        now = later(now, pause);
+        agenda.looked(now, Ok((Some(offer("1.1.0")), None)));
     }
     assert_eq!(plan.next_apply(&agenda, None, MIDNIGHT), None);
     // Killed each time, so that nobody told.
@@ -139,6 +147,23 @@ fn a_version_that_failed_is_not_begun_again_and_one_that_was_cut_short_a_few_tim
     assert_eq!(plan.next_apply(&agenda, None, MIDNIGHT), None, "also after another one");
     (0..40).for_each(|patch| agenda.begun(&Version::new(2, 0, patch)));
     assert_eq!(agenda.attempts.len(), ATTEMPTS_MAX);
+}
+
+#[test]
+fn an_attempt_that_was_cut_short_is_repeated_in_the_window_and_a_clock_set_back_does_not_put_it_off() {
+    let plan = plan(AutoUpdate::Apply, Some("02:00-03:00"));
+    let mut agenda = offered(&plan, MIDNIGHT);
+    let open = later(MIDNIGHT, 2);
+    for _ in 0..2 {
+        agenda.begun(&v("1.1.0"));
+        assert!(agenda.cut_short(&v("1.1.0"), open, "the server is away"));
+    }
+    agenda.looked(open, Ok((Some(offer("1.1.0")), None)));
+    let again = plan.next_apply(&agenda, None, open).expect("it will be");
+    assert!((later(MIDNIGHT, 26)..later(MIDNIGHT, 27)).contains(&again), "{again:?}");
+    let before = later(MIDNIGHT, -1000);
+    assert!(agenda.amend(&plan, &v("1.0.0"), before));
+    assert!(agenda.not_before(&v("1.1.0")).is_some_and(|at| at <= later(before, 1)));
 }
 
 #[test]

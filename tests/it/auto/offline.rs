@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use hermes_gateway::slots::Slots;
+use hermes_gateway::store::Store;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{BINARY, install};
 use crate::support::gateway::Gateway;
-use crate::support::release::{Publisher, pack, release};
+use crate::support::release::{Fault, Publisher, ReleaseServer, pack, release};
 
 const LAUNCHER: &str = env!("CARGO_BIN_EXE_hermes-launch");
 
@@ -151,6 +153,101 @@ async fn an_update_is_the_trial_that_starts_next_and_proves_itself_and_so_is_the
     committed(&gateway, "1.0.0").await;
     gateway.terminate();
     assert!(!gateway.log().contains("panicked"), "{}", gateway.log());
+}
+
+#[test]
+fn a_trial_that_has_not_begun_is_taken_away_by_going_back() {
+    let scene = Scene::new();
+    let older = scene.home.path().join("versions/0.9.0/hermes");
+    fs::create_dir_all(older.parent().expect("a parent")).expect("creates it");
+    fs::copy(BINARY, &older).expect("installs it");
+    scene.release("1.0.1");
+    let ways: [&[&str]; 2] = [&["self-update", "--revert", "--yes"], &["self-update", "--version", "1.0.0", "--yes"]];
+    for way in ways {
+        assert_eq!(scene.cli(&["self-update", "--yes"]).status.code(), Some(0));
+        let found = document(&scene.cli(&["self-update", "--check", "--json"]));
+        assert_eq!((&found["running"], &found["available"]), (&json!("1.0.1"), &Value::Null), "it is started next");
+        let again = scene.cli(&["self-update", "--yes"]);
+        assert!(String::from_utf8_lossy(&again.stdout).contains("1.0.1 is up to date"), "{again:?}");
+        let dry = scene.cli(&[way, &["--dry-run", "--json"]].concat());
+        assert_eq!(
+            (&document(&dry)["from"]["version"], &document(&dry)["to"]["version"]),
+            (&json!("1.0.1"), &json!("1.0.0"))
+        );
+        assert!(scene.slots().is_some_and(|slots| slots.trial.is_some()), "a dry run changes nothing");
+
+        let output = scene.cli(way);
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(told, "no gateway runs; hermes-launch starts 1.0.0 next, and not 1.0.1 on trial\n", "{output:?}");
+        let slots = scene.slots().expect("they are there");
+        assert_eq!((slots.proven.as_deref(), slots.trial), (Some("1.0.0"), None));
+        let note = Store::peek(&scene.home.path().join("state.db"), &["handoff"]).expect("reads");
+        assert_eq!(note.get("handoff").map(String::as_str), Some(""), "nothing is tried");
+    }
+    // These are the bytes of another version.
+    let told = error(&scene.cli(&["self-update", "--revert", "--yes"]));
+    assert!(told.contains("hermes-gateway 0.9.0 was asked for"), "only then further back: {told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_can_be_started_while_a_release_is_downloaded() {
+    let scene = Scene::new();
+    let archive = scene.publisher.release("1.0.1", &fs::read(BINARY).expect("the binary is built"));
+    let server = ReleaseServer::start(scene.publisher.dir.path()).await;
+    server.fail(&archive, Fault::StallHalfWay);
+    let url = format!("file://{}", scene.publisher.path("manifest.json").display());
+    let config = scene.config.replace(&url, server.url("manifest.json").as_str());
+    fs::write(scene.home.path().join("gateway.toml"), config).expect("writes");
+    let mut update = Command::new(BINARY)
+        .args(["self-update", "--yes"])
+        .env_clear()
+        .env("HERMES_HOME", scene.home.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    // It is under way once it says so.
+    let mut told = BufReader::new(update.stderr.take().expect("piped")).lines();
+    let downloads = told.find(|line| line.as_ref().is_ok_and(|line| line.contains("download")));
+    downloads.expect("it downloads").expect("text");
+    let lock = hermes_gateway::service::lock::Lock::acquire(&scene.home.path().join("gateway.lock")).expect("free");
+    update.kill().expect("it runs");
+    update.wait().expect("it ends");
+    assert_eq!(scene.slots(), None);
+    drop(lock);
+}
+
+#[test]
+fn secrets_that_only_the_unit_has_are_no_obstacle() {
+    let scene = Scene::new();
+    scene.release("1.0.1");
+    let platforms = "[platforms.telegram]\ntoken_credential = \"telegram\"\n\
+                     [platforms.dingtalk]\nclient_id = \"x\"\nclient_secret_env = \"DINGTALK_SECRET\"\n";
+    fs::write(scene.home.path().join("gateway.toml"), format!("{}{platforms}", scene.config)).expect("writes");
+    for arguments in [
+        &["self-update", "--check"] as &[&str],
+        &["self-update", "--hold", "2d"],
+        &["self-update", "--yes"],
+        &["self-update", "--revert", "--yes"],
+    ] {
+        let output = scene.cli(arguments);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {output:?}");
+    }
+    let checked = scene.cli(&["config", "check"]);
+    let told = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert_eq!(checked.status.code(), Some(0), "{checked:?}");
+    assert!(told.contains("'token_credential' cannot be looked at from here, only by the gateway"), "{told}");
+    // Who systemd starts has what the unit has.
+    let strict = Command::new("sh")
+        .args(["-c", "export SYSTEMD_EXEC_PID=$$; exec \"$0\" config check", BINARY])
+        .env("HERMES_HOME", scene.home.path())
+        .output()
+        .expect("it starts");
+    assert_eq!(strict.status.code(), Some(78), "{strict:?}");
+    let diagnosis = document(&scene.cli(&["doctor", "--offline", "--json"]));
+    let findings = diagnosis["findings"].as_array().expect("a list");
+    let configuration = findings.iter().find(|finding| finding["check"] == "configuration").expect("it is checked");
+    assert_ne!(configuration["level"], "fail", "{diagnosis}");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Output;
 
+use hermes_gateway::config::{Config, Reader};
 use serde_json::{Value, json};
 
 use super::{hermes, json_of, run_with_input, stderr, stdout};
@@ -81,7 +82,7 @@ async fn a_login_leaves_the_token_and_a_section_that_names_it() {
     assert_eq!(json!(table["platforms"]["weixin"]), wanted);
     // The gateway takes it: it starts with this configuration, if only to be told that it may not run twice.
     let env = hermes_gateway::config::Environment::from_process();
-    let read = hermes_gateway::config::Config::from_text(&config, &home.path().join("gateway.toml"), &env);
+    let read = Config::from_text(&config, &home.path().join("gateway.toml"), &env, Reader::Gateway);
     assert_eq!(read.expect("a configuration").weixin.expect("the section").token.expose(), server.token());
 }
 
