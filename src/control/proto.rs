@@ -237,6 +237,15 @@ pub struct DiskImage {
     pub sha256: Option<String>,
 }
 
+impl DiskImage {
+    /// Whether it may be this image: nothing differs that is known of both. An image that has just begun to serve has no
+    /// digest yet.
+    pub fn may_be(&self, image: &Image) -> bool {
+        let digests = self.sha256.as_ref().filter(|_| !image.sha256.is_empty());
+        self.version == image.version && digests.is_none_or(|sha256| *sha256 == image.sha256)
+    }
+}
+
 /// How much waits in the gateway.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

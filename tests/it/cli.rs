@@ -2,6 +2,7 @@
 
 mod chat;
 mod setup;
+mod watch;
 mod weixin;
 
 use std::io::Write;

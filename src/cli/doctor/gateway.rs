@@ -22,9 +22,7 @@ pub(super) fn image(patient: &Patient) -> Vec<Finding> {
     match &status.on_disk {
         None => found.push(Finding::note(check, format!("{running} runs, and versions/ has no image"))),
         Some(disk) => {
-            let is_same = disk.version == status.image.version
-                && disk.sha256.as_ref().is_none_or(|sha256| *sha256 == status.image.sha256);
-            if is_same {
+            if disk.may_be(&status.image) {
                 found.push(Finding::ok(check, format!("{running} runs and is on disk")));
             } else if status.phase == "probation" {
                 let what = format!("{running} runs on probation; {} is on disk until it is over", disk.version);

@@ -46,7 +46,10 @@ fn head(page: &mut Page, status: &Status, now: UnixMillis, full: bool) {
     let cells =
         [Cell::toned(name, Tone::Title), "is".into(), Cell::state(&status.gateway_state), Cell::from(phase.as_str())];
     page.headline(&cells[..if phase.is_empty() { 3 } else { 4 }]);
+    // An image that has just begun to serve takes its digest beside that.
+    let is_known = !status.image.sha256.is_empty();
     let digest = |sha256: &str| if full { sha256.to_owned() } else { short_digest(sha256).to_owned() };
+    let image = if is_known { format!("sha256 {}", digest(&status.image.sha256)) } else { "just started".to_owned() };
     let mut rows = vec![
         row![
             "process",
@@ -58,11 +61,10 @@ fn head(page: &mut Page, status: &Status, now: UnixMillis, full: bool) {
                 status.generation
             )
         ],
-        row!["image", format!("sha256 {}", digest(&status.image.sha256))],
+        row!["image", image],
     ];
     if let Some(disk) = &status.on_disk {
-        let is_same = disk.version == status.image.version
-            && disk.sha256.as_ref().is_none_or(|sha256| *sha256 == status.image.sha256);
+        let is_same = disk.may_be(&status.image);
         if !is_same || full {
             let sha256 = disk.sha256.as_deref().map_or(String::new(), |sha256| format!(", sha256 {}", digest(sha256)));
             let differs = if is_same { "the same" } else { "not what runs" };
@@ -311,6 +313,13 @@ mod tests {
     #[test]
     fn a_page_has_all_that_matters_and_is_aligned() {
         insta::assert_snapshot!(status(&full_status(), false, Look::PLAIN));
+    }
+
+    #[test]
+    fn an_image_that_has_just_started_is_not_said_to_be_another_than_on_disk() {
+        let unknown = Image { version: "1.3.0".into(), sha256: String::new() };
+        let text = status(&Status { image: unknown, ..full_status() }, false, Look::PLAIN);
+        assert!(text.contains("image    just started") && !text.contains("not what runs"), "{text}");
     }
 
     #[test]

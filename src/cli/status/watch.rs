@@ -3,9 +3,10 @@
 //! A handoff does not show as an error: the connection is carried over it, and the answer comes from the next image. When a
 //! connection breaks, what was known stays on the screen for a while, with a word on it.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::time::Duration;
 
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::{Down, view};
@@ -47,19 +48,33 @@ pub(super) async fn run(home: &Home, args: StatusArgs) -> Result<(), CliError> {
     };
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let interrupted = tokio::signal::ctrl_c();
-    tokio::pin!(interrupted);
+    let ended = ended().map_err(|source| CliError::Io { what: "listen for signals", source })?;
+    tokio::pin!(ended);
     loop {
         tokio::select! {
-            _ = &mut interrupted => return Ok(()),
+            () = &mut ended => return Ok(()),
             _ = ticks.tick() => {}
         }
         let seen = tokio::select! {
-            _ = &mut interrupted => return Ok(()),
+            () = &mut ended => return Ok(()),
             seen = sight.look() => seen,
         };
         shown.show(&seen)?;
     }
+}
+
+/// Ctrl-C, a kill, or the end of the terminal: however it ends, the screen is left as it was.
+fn ended() -> io::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    })
 }
 
 /// The way to the gateway.
@@ -137,7 +152,7 @@ impl Canvas for Terminal {
 impl Drop for Terminal {
     /// If it cannot be written to, there is nobody left to see it.
     fn drop(&mut self) {
-        let mut out = std::io::stdout();
+        let mut out = io::stdout();
         let _left = out.write_all(LEAVE.as_bytes()).and_then(|()| out.flush());
     }
 }

@@ -25,11 +25,15 @@ pub(super) fn headline(status: &Status) -> Markup {
         dl .facts {
             div { dt { "process" } dd { "PID " (status.pid) ", up " (lasting(status.started_at, now)) } }
             div { dt { "this image" } dd { "for " (lasting(status.image_started_at, now)) ", generation " (status.generation) } }
-            div { dt { "SHA-256" } dd { code title=(image.sha256) { (short_digest(&image.sha256)) "…" } } }
+            // An image that has just begun to serve takes its digest beside that.
+            @if !image.sha256.is_empty() {
+                div { dt { "SHA-256" } dd { code title=(image.sha256) { (short_digest(&image.sha256)) "…" } } }
+            }
             @if let Some(disk) = &status.on_disk {
                 div { dt { "on disk" } dd {
                     (disk.version) " "
                     @match &disk.sha256 {
+                        _ if image.sha256.is_empty() => {}
                         Some(sha256) if *sha256 == image.sha256 => { span .dim { "the same bytes" } }
                         Some(sha256) => { b { "other bytes than those that run" } ", " code title=(sha256) { (short_digest(sha256)) "…" } }
                         None => {}
