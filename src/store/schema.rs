@@ -3,6 +3,8 @@
 //! **Invariant:** a step that only adds leaves SQLite's `user_version` as it is: that is the version that a reader must
 //! know, so the previous image still reads what this one wrote. How many steps were taken is in `meta`.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -171,6 +173,8 @@ CREATE INDEX transcript_chat ON transcript (chat, number);
 
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     let failed = |source| StoreError::Open { path: path.to_owned(), source };
+    // Made for its owner alone, whatever the umask; SQLite gives its log the same mode. What fails here fails there, too.
+    drop(OpenOptions::new().append(true).create(true).mode(0o600).open(path));
     let mut connection = Connection::open(path).map_err(failed)?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
     connection
@@ -253,6 +257,16 @@ fn refuse_newer(path: &Path, found: i64) -> Result<(), StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_people_say_is_for_the_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let _open = open(&dir.path().join("state.db")).expect("a new database");
+        for entry in std::fs::read_dir(dir.path()).expect("there").map(|entry| entry.expect("readable")) {
+            assert_eq!(entry.metadata().expect("there").permissions().mode() & 0o777, 0o600, "{entry:?}");
+        }
+    }
 
     #[test]
     fn a_later_schema_is_refused_and_left_as_it_is() {
