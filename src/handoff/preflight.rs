@@ -14,8 +14,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::os::unix::process::CommandExt;
-use std::process::Stdio;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::io::{Errno, FdFlags, fcntl_getfd};
@@ -31,6 +31,7 @@ use super::descendants::Mark;
 use super::registry::Sealed;
 use super::way_back::{PREVIOUS_VARIABLE, RECOVERY_VARIABLE};
 use crate::fault::{self, Call};
+use crate::sys::child::{describe, exit_status};
 use crate::sys::readiness;
 
 /// The hidden command that the child runs.
@@ -45,10 +46,10 @@ const KILL_LIMIT: Duration = Duration::from_secs(5);
 const KILL_PAUSE: Duration = Duration::from_millis(2);
 /// What is read of the child's output at most, in bytes.
 const OUTPUT_LIMIT: u64 = 64 << 10;
-/// How the child ends if the configuration is to blame: EX_CONFIG (sysexits.h).
-const REFUSES_CONFIG: &str = "exit code 78";
+/// The exit code of the child if the configuration is to blame: EX_CONFIG (sysexits.h).
+const REFUSES_CONFIG: i32 = 78;
 /// How the kernel ends what it has no memory for.
-const OUT_OF_MEMORY: &str = "killed by signal 9";
+const OUT_OF_MEMORY: i32 = Signal::KILL.as_raw();
 
 /// What the child says when it could take over.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,10 +84,10 @@ pub enum PreflightError {
         after: Duration,
     },
     /// It ended badly: a crash, a missing library, or it said why.
-    #[error("the new image cannot take over ({how}){}{said}", if said.is_empty() { "" } else { ": " })]
+    #[error("the new image cannot take over ({}){}{said}", describe(*how), if said.is_empty() { "" } else { ": " })]
     Refused {
-        /// How it ended: `exit code 1`, `killed by signal 11`.
-        how: String,
+        /// How it ended.
+        how: Option<ExitStatus>,
         /// The last line it wrote on standard error.
         said: String,
     },
@@ -112,7 +113,9 @@ impl PreflightError {
             Self::Start(source) => {
                 matches!(Errno::from_io_error(source), Some(Errno::NOEXEC | Errno::NOENT | Errno::LIBBAD))
             }
-            Self::Refused { how, .. } => ![REFUSES_CONFIG, OUT_OF_MEMORY].contains(&how.as_str()),
+            Self::Refused { how, .. } => {
+                !how.is_some_and(|how| how.code() == Some(REFUSES_CONFIG) || how.signal() == Some(OUT_OF_MEMORY))
+            }
             Self::Watch(_) | Self::Hung { .. } => false,
         }
     }
@@ -175,7 +178,7 @@ fn is_script(image: &File) -> io::Result<bool> {
 }
 
 fn accept(ended: Ended, expected_version: &str) -> Result<CheckReport, PreflightError> {
-    if ended.how != "exit code 0" {
+    if !ended.how.is_some_and(|how| how.success()) {
         let said = String::from_utf8_lossy(&ended.error);
         let error = said.lines().rev().find_map(|line| line.strip_prefix("error: "));
         let last = || said.lines().rfind(|line| !line.trim().is_empty());
@@ -195,7 +198,7 @@ fn accept(ended: Ended, expected_version: &str) -> Result<CheckReport, Preflight
 }
 
 struct Ended {
-    how: String,
+    how: Option<ExitStatus>,
     output: Vec<u8>,
     error: Vec<u8>,
 }
@@ -234,7 +237,7 @@ impl Child {
         exited.map_err(PreflightError::Watch)?;
         // Before it is reaped: then the number may be another group's.
         self.kill_group();
-        let how = self.reap(WaitIdOptions::EXITED).map_err(PreflightError::Watch)?.unwrap_or_default();
+        let how = self.reap(WaitIdOptions::EXITED).map_err(PreflightError::Watch)?;
         Ok(Ended { how, output: output.map_err(PreflightError::Watch)?, error: error.map_err(PreflightError::Watch)? })
     }
 
@@ -280,15 +283,11 @@ impl Child {
     }
 
     /// How it ended, if it has.
-    fn reap(&mut self, options: WaitIdOptions) -> io::Result<Option<String>> {
+    fn reap(&mut self, options: WaitIdOptions) -> io::Result<Option<ExitStatus>> {
         use std::os::fd::AsFd;
         let Some(status) = waitid(WaitId::PidFd(self.pidfd.as_fd()), options)? else { return Ok(None) };
         self.reaped = true;
-        Ok(Some(match (status.exit_status(), status.terminating_signal()) {
-            (Some(code), _) => format!("exit code {code}"),
-            (_, Some(signal)) => format!("killed by signal {signal}"),
-            _ => "ended".to_owned(),
-        }))
+        Ok(exit_status(&status))
     }
 }
 
@@ -346,25 +345,26 @@ mod tests {
         assert!(matches!(check("true", LONG).await, Err(PreflightError::NoReport)));
         let refused = check("echo one >&2; echo 'error: two' >&2; exit 3", LONG).await;
         assert!(
-            matches!(&refused, Err(PreflightError::Refused { how, said }) if how == "exit code 3" && said == "two"),
+            matches!(&refused, Err(PreflightError::Refused { how, said }) if describe(*how) == "exit code 3" && said == "two"),
             "{refused:?}"
         );
         let crashed = check("kill -SEGV $$", LONG).await;
         assert!(
-            matches!(&crashed, Err(PreflightError::Refused { how, .. }) if how == "killed by signal 11"),
+            matches!(&crashed, Err(PreflightError::Refused { how, .. }) if describe(*how) == "killed by signal 11"),
             "{crashed:?}"
         );
     }
 
     #[test]
     fn what_says_nothing_of_the_image_is_told_from_what_does() {
-        let refused = |how: &str| PreflightError::Refused { how: how.to_owned(), said: String::new() };
+        let refused = |how: i32| PreflightError::Refused { how: Some(ExitStatus::from_raw(how)), said: String::new() };
+        let exited = |code: i32| refused(code << 8);
         let start = |errno: Errno| PreflightError::Start(errno.into());
-        for of_image in [refused("exit code 1"), refused("killed by signal 11"), start(Errno::NOEXEC)] {
+        for of_image in [exited(1), refused(11), start(Errno::NOEXEC)] {
             assert!(of_image.is_of_image(), "{of_image:?}");
         }
         let hung = PreflightError::Hung { after: LONG };
-        for of_machine in [refused("exit code 78"), refused("killed by signal 9"), start(Errno::AGAIN), hung] {
+        for of_machine in [exited(78), refused(9), start(Errno::AGAIN), hung] {
             assert!(!of_machine.is_of_image(), "{of_machine:?}");
         }
     }

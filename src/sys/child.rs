@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus};
 
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus};
 use tokio::io::unix::AsyncFd;
 
 use super::{readiness, signals};
@@ -102,13 +102,18 @@ impl Child {
         self.signal(Signal::KILL);
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
         let status = rustix::process::waitid(WaitId::PidFd(self.pidfd.get_ref().as_fd()), options).ok()??;
-        let raw = match (status.exit_status(), status.terminating_signal()) {
-            (Some(code), _) => (code & 0xff) << 8,
-            (None, Some(signal)) => signal,
-            (None, None) => return None,
-        };
-        Some(ExitStatus::from_raw(raw))
+        exit_status(&status)
     }
+}
+
+/// How a process ended, by waitid(2). `None` if it has not.
+pub fn exit_status(status: &WaitIdStatus) -> Option<ExitStatus> {
+    let raw = match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => (code & 0xff) << 8,
+        (None, Some(signal)) => signal,
+        (None, None) => return None,
+    };
+    Some(ExitStatus::from_raw(raw))
 }
 
 /// The process that a pidfd stands for; `None` once it was reaped (proc_pid_fdinfo(5)).
