@@ -201,9 +201,9 @@ pub struct WebhookConfig {
     pub url: Secret,
     /// What Telegram proves itself by, 1 to 256 of `A-Za-z0-9_-`; without it the gateway makes one.
     pub secret: Option<Secret>,
-    /// Where the gateway listens, for a proxy that speaks TLS; without it on [`WebhookConfig::LISTEN`]. A socket that systemd
-    /// passes by the name `telegram-webhook` must be there (`dist/hermes-gateway-webhook.socket`).
-    pub listen: Option<SocketAddr>,
+    /// Where the gateway listens, for a proxy that speaks TLS. A socket that systemd passes by the name `telegram-webhook` must
+    /// be there (`dist/hermes-gateway-webhook.socket`).
+    pub listen: SocketAddr,
     /// How often Telegram is asked whether it still knows the webhook and can post. No key: [`WebhookConfig::LOOK_EVERY`],
     /// and shorter in tests.
     pub look_every: Duration,
@@ -219,9 +219,9 @@ impl WebhookConfig {
 /// `[platforms.web]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebConfig {
-    /// Where the gateway listens; without it on [`WebConfig::LISTEN`]. A socket that systemd passes by the name `web` must be
-    /// there (`dist/hermes-gateway-web.socket`).
-    pub listen: Option<SocketAddr>,
+    /// Where the gateway listens. A socket that systemd passes by the name `web` must be there
+    /// (`dist/hermes-gateway-web.socket`).
+    pub listen: SocketAddr,
     /// Names by which browsers may call the gateway, besides those of the loopback and the address that it listens on.
     pub hosts: Vec<String>,
     /// Who has it is the user [`WebConfig::OWNER`]; without it the gateway makes one.

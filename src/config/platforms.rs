@@ -98,7 +98,7 @@ fn webhook(section: &mut Section<'_, '_>, context: &SecretContext<'_>, p: &mut P
     let (key_span, secret) = optional_secret(section, &TELEGRAM_WEBHOOK, context, p).unzip();
     let secret = secret.flatten();
     let (listen_span, listen) = address(section, "webhook_listen", "127.0.0.1:8443", p).unzip();
-    let listen = listen.flatten();
+    let listen = listen.flatten().unwrap_or(WebhookConfig::LISTEN);
     let Some((url, span)) = url else {
         if let Some(span) = key_span.or(listen_span) {
             p.add(&span, "this is of use with 'webhook_url' only".to_owned());
@@ -174,15 +174,16 @@ fn web(mut section: Section<'_, '_>, context: &SecretContext<'_>, p: &mut Proble
     {
         p.add(span, "'guest_token' is the same as 'token', and must be another".to_owned());
     }
-    let listen = address(&mut section, "listen", "127.0.0.1:8787", p);
+    let (listen_span, listen) = address(&mut section, "listen", "127.0.0.1:8787", p).unzip();
+    let listen = listen.flatten().unwrap_or(WebConfig::LISTEN);
     let allow_remote = section.boolean("allow_remote", p).unwrap_or(false);
-    if let Some((span, Some(listen))) = &listen
+    if let Some(span) = listen_span
         && !listen.ip().is_loopback()
         && !allow_remote
     {
         let message = "'listen' is no loopback address, so others could read what is typed here, the token too; put a proxy \
                        with TLS before the gateway and let it listen on 127.0.0.1, or set allow_remote = true";
-        p.add(span, message.to_owned());
+        p.add(&span, message.to_owned());
     }
     let hosts = ("host names", r#"["hermes.example.org"]"#);
     let hosts = section.list("hosts", hosts, super::file::text, p).unwrap_or_default();
@@ -194,7 +195,7 @@ fn web(mut section: Section<'_, '_>, context: &SecretContext<'_>, p: &mut Proble
     let (gateway_restart_notification, language) = manners(&mut section, p);
     section.finish("key", p);
     WebConfig {
-        listen: listen.and_then(|(_, listen)| listen),
+        listen,
         hosts: hosts.into_iter().map(|(host, _)| host.to_ascii_lowercase()).collect(),
         token: owner.map(|(_, token)| token),
         access: WebConfig::access(guest.is_some(), gateway_restart_notification, language),

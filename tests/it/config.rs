@@ -132,9 +132,9 @@ fn a_webhook_needs_an_address_that_telegram_can_reach() {
         webhook("webhook_url = 'https://example.org/hook'\nwebhook_secret = 'a-B_9'\nwebhook_listen = '[::1]:80'");
     let whole = whole.expect("there");
     assert_eq!((whole.url.expose(), whole.secret), ("https://example.org/hook", Some(Secret::new("a-B_9"))));
-    assert_eq!(whole.listen.map(|listen| listen.to_string()).as_deref(), Some("[::1]:80"));
+    assert_eq!(whole.listen.to_string(), "[::1]:80");
     let least = webhook("webhook_url = 'http://127.0.0.1:1/'").expect("there");
-    assert_eq!((least.secret, least.listen), (None, None));
+    assert_eq!((least.secret, least.listen.to_string().as_str()), (None, "127.0.0.1:8443"));
     let told = [
         "webhook_url = 'http://example.org/'",
         "webhook_url = 'example.org'",
@@ -236,7 +236,7 @@ guest_token = "the-same-token-for-both"
 #[test]
 fn the_section_of_the_web_page_may_be_empty() {
     let web = accepted("[platforms.web]").web.expect("it is configured");
-    assert_eq!((web.listen, web.token, web.guest_token), (None, None, None));
+    assert_eq!((web.listen.to_string().as_str(), web.token, web.guest_token), ("127.0.0.1:8787", None, None));
     assert_eq!((web.access.allow_from, web.access.pairing), (vec!["owner".to_owned()], false));
     let remote = "[platforms.web]\nlisten = \"0.0.0.0:80\"\nallow_remote = true\nguest_token = \"0123456789abcdef\"";
     let web = accepted(remote).web.expect("it is configured");

@@ -98,7 +98,7 @@ struct Page {
 
 impl Page {
     fn of(web: &WebConfig, home: &Home) -> Self {
-        let address = format!("http://{}", web.listen.unwrap_or(WebConfig::LISTEN));
+        let address = format!("http://{}", web.listen);
         let key = match web.token {
             Some(_) => "the token of [platforms.web] in gateway.toml".to_owned(),
             None => format!("the token in {}", home.path.join(WEB_TOKEN_FILE).display()),

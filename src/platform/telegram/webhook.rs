@@ -10,7 +10,6 @@
 mod server;
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
@@ -81,14 +80,9 @@ impl Webhook {
         self.former.clone()
     }
 
-    /// Where the gateway listens.
-    fn place(&self) -> Option<SocketAddr> {
-        self.config.as_ref().map(|config| config.listen.unwrap_or(WebhookConfig::LISTEN))
-    }
-
     /// Takes over the listener of another image or process, or of systemd, if it is where the gateway is to listen.
     pub(super) fn restore(&mut self, fds: Vec<NamedFd>) {
-        self.listener.restore(fds, self.place());
+        self.listener.restore(fds, self.config.as_ref().map(|config| config.listen));
     }
 
     /// Reads what the store remembers, and makes the secret if there is none.
@@ -117,12 +111,12 @@ impl Webhook {
     /// # Errors
     /// Why it cannot.
     pub(super) fn listen(&mut self) -> io::Result<()> {
-        let Some(place) = self.place() else { return Ok(()) };
+        let Some(config) = &self.config else { return Ok(()) };
         let secret = self.secret.as_ref().ok_or_else(|| io::Error::other("there is no secret for the webhook"))?;
         if self.server.is_some() {
             return Ok(());
         }
-        let listener = self.listener.listen(place)?;
+        let listener = self.listener.listen(config.listen)?;
         self.server = Some(Server::start(listener, secret)?);
         Ok(())
     }

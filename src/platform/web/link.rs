@@ -1,6 +1,5 @@
 //! How messages come in from browsers, and the state of the listener.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -91,18 +90,13 @@ impl WebLink {
         }
     }
 
-    /// Where the gateway listens.
-    fn place(&self) -> SocketAddr {
-        self.config.listen.unwrap_or(WebConfig::LISTEN)
-    }
-
     /// Listens, if it does not.
     fn listen(&mut self) -> Result<(), String> {
         let token = match &self.token {
             Some(token) => token.clone(),
             None => token::kept_or_made(&self.token_file).map_err(|error| Chain(&error).to_string())?,
         };
-        let place = self.place();
+        let place = self.config.listen;
         let told =
             |error: std::io::Error| format!("cannot listen at {place}: {error}; change 'listen' in [platforms.web]");
         let listener = self.listener.listen(place).map_err(told)?;
@@ -167,7 +161,7 @@ impl Link for WebLink {
 
     fn restore(&mut self, saved: SavedLink, fds: Vec<NamedFd>) {
         self.board.restore(saved.growing);
-        self.listener.restore(fds, Some(self.place()));
+        self.listener.restore(fds, Some(self.config.listen));
     }
 
     async fn load(&mut self, _: &Store) {}
@@ -277,6 +271,8 @@ impl Link for WebLink {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use tokio::sync::oneshot;
 
     use super::*;
@@ -285,7 +281,7 @@ mod tests {
     use crate::store::Span;
 
     /// A link, its store, and the directory of both.
-    fn link(listen: Option<SocketAddr>) -> (WebLink, Store, tempfile::TempDir) {
+    fn link(listen: SocketAddr) -> (WebLink, Store, tempfile::TempDir) {
         let dir = tempfile::tempdir().expect("a directory");
         let store = Store::open(&dir.path().join("state.db")).expect("opens");
         let config = WebConfig {
@@ -301,7 +297,7 @@ mod tests {
 
     #[tokio::test]
     async fn streams_are_ended_once_at_a_drain_and_once_at_the_freeze_and_never_at_a_rehearsal() {
-        let (mut link, ..) = link(Some("127.0.0.1:0".parse().expect("an address")));
+        let (mut link, ..) = link("127.0.0.1:0".parse().expect("an address"));
         assert!(link.advance(MonoNanos::now(), true).is_none());
         let mut leave = link.server.as_ref().expect("it listens").1.leave.subscribe();
         let mut is_told = || {
@@ -323,7 +319,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_nobody_waits_for_any_more_is_not_said() {
-        let (mut link, store, _dir) = link(None);
+        let (mut link, store, _dir) = link(WebConfig::LISTEN);
         let inbound = Inbound {
             conversation: Conversation::new(PLATFORM, "owner"),
             account: "owner".to_owned(),
@@ -346,7 +342,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_listener_elsewhere_is_not_taken_over_when_no_place_is_configured() {
-        let (mut link, ..) = link(None);
+        let (mut link, ..) = link(WebConfig::LISTEN);
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
         link.restore(SavedLink::default(), vec![(LISTENER.to_owned(), listener.into())]);
         let kept = link.take_kept();

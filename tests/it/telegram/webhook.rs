@@ -23,7 +23,7 @@ fn hook(secret: Option<&str>) -> WebhookConfig {
     let listen = own_address();
     let url = Secret::new(format!("http://{listen}/a-path-that-nobody-knows"));
     let (secret, look_every) = (secret.map(Secret::new), WebhookConfig::LOOK_EVERY);
-    WebhookConfig { url, secret, listen: Some(listen), look_every }
+    WebhookConfig { url, secret, listen, look_every }
 }
 
 async fn hooked(secret: Option<&str>) -> Bed {
@@ -106,7 +106,7 @@ async fn the_webhook_goes_on_over_handoffs_and_kills() {
 async fn who_connects_while_nobody_serves_is_not_refused() {
     let mut bed = hooked(None).await;
     bed.freeze(DRAIN).await;
-    let address = bed.webhook.as_ref().and_then(|webhook| webhook.listen).expect("an address");
+    let address = bed.webhook.as_ref().expect("there is one").listen;
     bed.server.say(7, 7, "meanwhile");
     let early = timeout(DEADLINE, TcpStream::connect(address)).await.expect("in time");
     early.expect("the listener is there");
@@ -183,7 +183,7 @@ async fn a_webhook_that_telegram_does_not_take_is_told_and_set_later() {
 #[tokio::test]
 async fn a_place_that_is_taken_is_told_and_telegram_hears_nothing() {
     let webhook = hook(None);
-    let taken = std::net::TcpListener::bind(webhook.listen.expect("an address")).expect("free");
+    let taken = std::net::TcpListener::bind(webhook.listen).expect("free");
     let mut bed = Bed::start_hooked(TelegramServer::start().await, webhook);
     assert_eq!(bed.trouble().await.0, "listen");
     assert_eq!(bed.server.look(|state| state.calls_of("setWebhook")), 0);
@@ -239,7 +239,7 @@ async fn whatever_is_posted_only_updates_with_the_secret_come_in() {
 #[tokio::test]
 async fn who_dawdles_is_cut_off_and_holds_nobody_up() {
     let mut bed = hooked(Some("good")).await;
-    let address = bed.webhook.as_ref().and_then(|webhook| webhook.listen).expect("an address");
+    let address = bed.webhook.as_ref().expect("there is one").listen;
     let mut slow = Vec::new();
     for begun in [
         "",
