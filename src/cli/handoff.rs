@@ -59,6 +59,14 @@ pub(super) async fn status(client: &mut Client) -> Result<Status, ClientError> {
     client.request(proto::STATUS, &serde_json::Value::Null, STATUS_TIMEOUT, |_, _| {}).await
 }
 
+/// Connects to the gateway of a home, and asks it how it is.
+///
+/// # Errors
+/// As [`Home::connect`] and [`status`].
+pub(super) async fn status_of(home: &Home) -> Result<Status, ClientError> {
+    status(&mut home.connect().await?).await
+}
+
 /// The status of the gateway once it serves again.
 async fn wait_for_return(home: &Home) -> Result<Status, CliError> {
     let mut last = "nothing answers".to_owned();

@@ -245,14 +245,13 @@ impl Patient {
             Err(why) => Err(why.clone()),
         };
         let manager = Manager::of_home(&home.path, &env);
-        let status = async { handoff::status(&mut home.connect().await?).await };
         let unit = async {
             match seen {
                 Some(seen) => seen,
                 None => Seen::look(&manager).await,
             }
         };
-        let (unit, status) = tokio::join!(unit, status);
+        let (unit, status) = tokio::join!(unit, handoff::status_of(home));
         Self { home: home.clone(), env, paths, config, manager, unit, status, offline: args.offline }
     }
 

@@ -9,10 +9,11 @@ use nix::sys::resource::{Resource, getrlimit};
 use serde::{Deserialize, Serialize};
 
 use super::{Check, Finding, Level, Patient};
+use crate::cli::service::Target;
 use crate::report::Chain;
 use crate::service::layout::Layout;
 use crate::service::manager::{Manager, ManagerError, Scope, UNIT, UnitState};
-use crate::service::unit_file::{self, UnitFile, UnitKind};
+use crate::service::unit_file::{UnitFile, UnitKind};
 
 /// What ends agents after a gateway that was killed has this long. The gateway itself asks for the time that it needs.
 const STOP_LEAST: Duration = Duration::from_secs(30);
@@ -125,14 +126,9 @@ pub(super) fn unit(patient: &Patient) -> Vec<Finding> {
 /// Whether the file is this version's. One that somebody else wrote may be fine: its properties are what counts.
 fn age(patient: &Patient) -> Option<Finding> {
     let check = Check::Unit;
-    let layout = match patient.manager.scope() {
-        Scope::System => Layout::system(None, None),
-        Scope::User => Layout::user(&patient.env, &patient.home.path),
-    };
-    let layout = layout.ok()?;
-    let path = UnitKind::Gateway.path(&layout);
-    let wanted = unit_file::text(UnitKind::Gateway, &layout, &patient.env);
-    match unit_file::look(&path, &wanted).ok()? {
+    let target = Target::new(patient.manager.scope(), Some(patient.home.path.clone()), None).ok()?;
+    let path = UnitKind::Gateway.path(&target.layout);
+    match target.unit_file(UnitKind::Gateway).ok()? {
         UnitFile::Missing | UnitFile::Current => None,
         UnitFile::Outdated => {
             let what = format!("{} is of another version", path.display());

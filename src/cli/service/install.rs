@@ -195,10 +195,10 @@ async fn prepare(target: &Target, launcher: Option<&Path>, kinds: &[UnitKind]) -
 }
 
 /// The user of the system service. Only the usual one is created: another one is somebody's.
-fn make_user(name: &str) -> Result<(), ServiceError> {
-    let is_there = || matches!(User::from_name(name), Ok(Some(_)));
-    if is_there() {
-        return Ok(());
+fn make_user(name: &str) -> Result<User, ServiceError> {
+    let known = || User::from_name(name).ok().flatten();
+    if let Some(user) = known() {
+        return Ok(user);
     }
     if name == SYSTEM_USER {
         let line = format!("u {SYSTEM_USER} - \"Hermes Agent Gateway\" {SYSTEM_HOME}");
@@ -209,7 +209,7 @@ fn make_user(name: &str) -> Result<(), ServiceError> {
             made.map_err(ServiceError::io("run", "useradd"))?;
         }
     }
-    if is_there() { Ok(()) } else { Err(ServiceError::NoUser { user: name.to_owned() }) }
+    known().ok_or_else(|| ServiceError::NoUser { user: name.to_owned() })
 }
 
 /// The user and the home, for that user alone. What is there is left as it is, and must be that user's.
@@ -218,16 +218,13 @@ pub(in crate::cli) fn make_home(target: &Target) -> Result<(), ServiceError> {
     let Some(name) = &target.layout.user else {
         return files::make_home(home).map_err(ServiceError::io("create", home));
     };
-    make_user(name)?;
-    let user = User::from_name(name).ok().flatten().ok_or_else(|| ServiceError::NoUser { user: name.clone() })?;
+    let user = make_user(name)?;
     if home.is_dir() {
         let owner = fs::metadata(home).map_err(ServiceError::io("look at", home))?.uid();
-        let is_theirs = owner == user.uid.as_raw();
-        return if is_theirs {
-            Ok(())
-        } else {
-            Err(ServiceError::OtherHome { home: home.clone(), user: name.clone() })
-        };
+        if owner != user.uid.as_raw() {
+            return Err(ServiceError::OtherHome { home: home.clone(), user: user.name });
+        }
+        return Ok(());
     }
     files::make_home(home).map_err(ServiceError::io("create", home))?;
     chown(home, Some(user.uid.as_raw()), Some(user.gid.as_raw())).map_err(ServiceError::io("give away", home))

@@ -78,15 +78,17 @@ impl Target {
 
     /// What an installed unit file is; a package's are its own business.
     pub(in crate::cli) fn unit_file(&self, kind: UnitKind) -> Result<UnitFile, ServiceError> {
-        let path = kind.path(&self.layout);
-        let wanted = unit_file::text(kind, &self.layout, &self.env);
-        unit_file::look(&path, &wanted).map_err(ServiceError::io("read", path))
+        self.look(kind, kind.path(&self.layout))
     }
 
     /// What the file is that systemd has loaded: a package's is foreign.
     pub(in crate::cli) fn loaded_file(&self, state: &UnitState) -> Result<UnitFile, ServiceError> {
         let path = state.file.clone().unwrap_or_else(|| UnitKind::Gateway.path(&self.layout));
-        let wanted = unit_file::text(UnitKind::Gateway, &self.layout, &self.env);
+        self.look(UnitKind::Gateway, path)
+    }
+
+    fn look(&self, kind: UnitKind, path: PathBuf) -> Result<UnitFile, ServiceError> {
+        let wanted = unit_file::text(kind, &self.layout, &self.env);
         unit_file::look(&path, &wanted).map_err(ServiceError::io("read", path))
     }
 
@@ -116,8 +118,7 @@ impl Target {
         let home = self.home();
         let until = Instant::now() + HEALTH_TIMEOUT;
         loop {
-            let asked = async { handoff::status(&mut home.connect().await?).await };
-            let why = match asked.await {
+            let why = match handoff::status_of(&home).await {
                 Ok(status) if handoff::is_settled(&status) => return Ok(status),
                 Ok(status) => format!("it is {} ({})", status.gateway_state, status.phase),
                 Err(error) => Chain(&error).to_string(),
@@ -136,8 +137,7 @@ impl Target {
         let until = Instant::now() + HEALTH_TIMEOUT;
         while status.image.sha256.is_empty() && Instant::now() < until {
             sleep(LOOK_AGAIN).await;
-            let asked = async { handoff::status(&mut home.connect().await?).await };
-            status = asked.await.map_err(|error| CliError::client(error, &home.path))?;
+            status = handoff::status_of(&home).await.map_err(|error| CliError::client(error, &home.path))?;
         }
         Ok(status)
     }

@@ -19,8 +19,7 @@ pub(super) async fn run(home: &Home, args: StatusArgs) -> Result<(), CliError> {
     if args.watch {
         return watch::run(home, args).await;
     }
-    let asked = async { handoff::status(&mut home.connect().await?).await };
-    match asked.await {
+    match handoff::status_of(home).await {
         Ok(status) if args.json.json => screen::print_json(&status),
         Ok(status) => screen::print(&view::status(&status, args.full, Look::of_stdout())),
         Err(ClientError::NotRunning { .. }) => {
