@@ -67,9 +67,10 @@ async fn who_asks_for_a_restart_is_told_how_it_went_and_nothing_else() {
 async fn restarts_that_come_before_the_link_is_up_are_told_as_one() {
     let (telegram, mut gateway) = start("").await;
     a_turn_runs(&telegram, &gateway, USER).await;
-    // No poll succeeds, so no link is up.
-    telegram.fault("getUpdates", 10_000, Fault::Html { code: 502 });
-    telegram.fault("getMe", 10_000, Fault::Html { code: 502 });
+    // No poll succeeds, and nothing of the answer that grows is taken, so no link is up.
+    for method in ["getUpdates", "getMe", "sendMessage", "sendMessageDraft", "editMessageText"] {
+        telegram.fault(method, 10_000, Fault::Html { code: 502 });
+    }
     for _ in 0..3 {
         gateway.handoff(HandoffKind::Restart).await.expect("hands over");
     }
